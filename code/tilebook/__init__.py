@@ -1,0 +1,1 @@
+"""Thinking in Tiles: the kernels of the book, importable."""
