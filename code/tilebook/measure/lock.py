@@ -1,0 +1,49 @@
+"""One measurement at a time, whichever process or chapter it belongs to."""
+
+import contextlib
+import fcntl
+import os
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+_inside = threading.RLock()
+_depth = 0
+
+
+def path() -> Path:
+    """The lock file: one for the machine, so that any two builds keep clear."""
+    return Path(tempfile.gettempdir()) / "tilebook-gpu.lock"
+
+
+@contextlib.contextmanager
+def gpu_alone() -> Iterator[None]:
+    """Hold the GPU: wait for other measurements on this machine, keep others out.
+
+    Threads of one process queue too, and a holder may enter again. The lock goes with
+    the process that holds it, however that ends.
+    """
+    global _depth
+    with _inside:
+        handle = None if _depth else _open()
+        _depth += 1
+        try:
+            if handle is not None:
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+        finally:
+            _depth -= 1
+            if handle is not None:
+                os.close(handle)
+
+
+def _open() -> int:
+    """Open the lock file, whoever made it: to lock it, reading is enough.
+
+    Closed on exec, so that a child left behind by a measurement doesn't keep the lock.
+    """
+    try:
+        return os.open(path(), os.O_RDONLY)
+    except FileNotFoundError:
+        return os.open(path(), os.O_RDONLY | os.O_CREAT, 0o644)

@@ -1,0 +1,370 @@
+"""Reading measurements: what this build measured, else what is on record."""
+
+import dataclasses
+import math
+import os
+import statistics
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from tilebook import device
+
+from . import registry, roofline, schema
+from .errors import RecordError
+from .registry import Claim
+
+if TYPE_CHECKING:
+    import pandas
+
+Row = dict[str, Any]
+
+RECORDS = Path(__file__).resolve().parents[1] / "records"
+PREFERRED = ("h100-sxm", "h200-sxm")
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """One experiment, measured on one GPU.
+
+    Attributes:
+        name: the experiment's name.
+        question: the question it answers.
+        rows: one mapping per implementation, case and regime (see `schema.ROW`).
+        canary: ceilings measured before and after, and how far they drifted.
+        provenance: what measured it, when, and for which code.
+        live: whether it was measured on this machine by this build or process.
+    """
+
+    name: str
+    question: str
+    rows: list[Row]
+    canary: Mapping[str, Any]
+    provenance: Mapping[str, Any]
+    live: bool
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any], *, live: bool) -> "Record":
+        """Take a record from its JSON form, already checked.
+
+        Args:
+            data: what `schema.read` returns.
+            live: whether this build or process measured it.
+
+        Returns:
+            The record.
+        """
+        parts = (data[k] for k in ("experiment", "question", "rows", "canary"))
+        return cls(*parts, data["provenance"], live)
+
+    def data(self) -> dict[str, Any]:
+        """The record in its JSON form."""
+        return {
+            "experiment": self.name,
+            "question": self.question,
+            "rows": self.rows,
+            "canary": dict(self.canary),
+            "provenance": dict(self.provenance),
+        }
+
+    @property
+    def gpu(self) -> str:
+        """The GPU's name."""
+        return self.provenance["gpu"]
+
+    @property
+    def slug(self) -> str:
+        """The GPU's short name, the folder of its committed records."""
+        return self.provenance["slug"]
+
+    def select(self, **wanted: Any) -> list[Row]:
+        """Pick rows by their fields.
+
+        Args:
+            **wanted: ``impl``, ``ours``, ``op``, ``dtype`` (a torch dtype or its name)
+                or ``regime``; any other name is a dimension of the shape.
+
+        Returns:
+            The rows that agree with all of it, in order.
+        """
+        if "dtype" in wanted:
+            wanted["dtype"] = str(wanted["dtype"]).removeprefix("torch.")
+        return [
+            r for r in self.rows if all(_field(r, k) == v for k, v in wanted.items())
+        ]
+
+    def one(self, **wanted: Any) -> Row:
+        """Pick the only row with these fields.
+
+        Args:
+            **wanted: as for `select`.
+
+        Returns:
+            The row.
+
+        Raises:
+            RecordError: no row agrees, or several do.
+        """
+        rows = self.select(**wanted)
+        if len(rows) != 1:
+            asked = ", ".join(f"{k}={v}" for k, v in wanted.items())
+            raise RecordError(f"{self.name}: {len(rows)} rows have {asked}, not one")
+        return rows[0]
+
+    def best(self, **wanted: Any) -> Row:
+        """Pick the fastest of the rows with these fields.
+
+        Args:
+            **wanted: as for `select`.
+
+        Returns:
+            The row with the lowest median time.
+
+        Raises:
+            RecordError: no row agrees.
+        """
+        rows = self.select(**wanted)
+        if not rows:
+            asked = ", ".join(f"{k}={v}" for k, v in wanted.items())
+            raise RecordError(f"{self.name}: no row has {asked}")
+        return min(rows, key=lambda row: row["ms"])
+
+    def frame(self) -> "pandas.DataFrame":
+        """The rows as a table.
+
+        Returns:
+            One line per row; a column per field, per shape dimension, per extra.
+        """
+        import pandas
+
+        nested = ("shape", "extra", "rounds")
+        flat = [
+            {**{k: v for k, v in row.items() if k not in nested}, **row["extra"]}
+            for row in self.rows
+        ]
+        lines = [row["shape"] | line for row, line in zip(self.rows, flat, strict=True)]
+        return pandas.DataFrame(lines)
+
+    def value(self, name: str) -> float | int | str:
+        """Derive one of the values that prose quotes.
+
+        Args:
+            name: the name of a function declared with ``@measure.value``.
+
+        Returns:
+            A finite number or a string.
+
+        Raises:
+            RecordError: there is no such value, or this record doesn't yield it.
+        """
+        known = registry.values(self.name)
+        if name not in known:
+            names = ", ".join(known) or "none"
+            raise RecordError(f"{self.name} has no value {name!r}; it has {names}")
+        try:
+            found = known[name](self)
+        except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+            raise RecordError(f"{self.name}.{name}: {error}") from error
+        if hasattr(found, "item"):
+            found = found.item()
+        if not isinstance(found, int | float | str) or (
+            isinstance(found, float) and not math.isfinite(found)
+        ):
+            raise RecordError(f"{self.name}.{name} is {found!r}, not a finite number")
+        return found
+
+    def values(self) -> dict[str, float | int | str]:
+        """Derive every value that prose may quote.
+
+        Returns:
+            Value by name.
+
+        Raises:
+            RecordError: this record doesn't yield one of them.
+        """
+        return {name: self.value(name) for name in registry.values(self.name)}
+
+    def stale(self) -> list[str]:
+        """Name the modules whose code has moved on since this was measured.
+
+        Returns:
+            Sorted names; ``"experiment"`` is the function that measures.
+        """
+        then, now = self.provenance["digest"], registry.find(self.name).digest()
+        return sorted(k for k in then.keys() | now.keys() if then.get(k) != now.get(k))
+
+    def broken_claims(self) -> list[tuple[Claim, str]]:
+        """Find what the chapter says that doesn't hold here.
+
+        Returns:
+            Each claim that fails, with a detail.
+        """
+        told = [(c, c.broken(self)) for c in registry.claims(self.name)]
+        return [(c, detail) for c, detail in told if detail is not None]
+
+    def problems(self) -> list[str]:
+        """Find rows that can't be true: beyond a ceiling, or wrong results.
+
+        Returns:
+            A sentence for each.
+        """
+        return roofline.impossible(self.rows, self.canary, self.provenance)
+
+    def stamp(self) -> str:
+        """One line under a figure: what measured it, when, and for which code."""
+        made = self.provenance
+        how = "Measured in this build" if self.live else "Recorded"
+        system = ", ".join(
+            f"{what} {made[key]}"
+            for what, key in (("driver", "driver"), ("CUDA", "cuda"))
+            if made[key]
+        )
+        line = f"{how} on {self.gpu}" + (f" ({system})" if system else "")
+        line += f", torch {made['torch']}, triton {made['triton']}, {made['date']}"
+        moved = self.stale()
+        if moved:
+            names = ", ".join(moved)
+            line += f", on an earlier version of this code (moved since: {names})"
+        return f"{line}."
+
+
+class Ratio(NamedTuple):
+    """How many times as fast one implementation is as another, over paired rounds."""
+
+    median: float
+    low: float
+    high: float
+
+
+def ratio(row: Row, peer: Row) -> Ratio:
+    """Compare two rows round by round, so that what drifts meanwhile cancels.
+
+    Args:
+        row: the implementation in question.
+        peer: the one it is compared with, measured in the same rounds.
+
+    Returns:
+        The peer's time over the row's: above one means that the row is faster.
+
+    Raises:
+        RecordError: the rows weren't measured in the same rounds.
+    """
+    same = ("op", "shape", "dtype", "regime")
+    if any(row[k] != peer[k] for k in same) or len(row["rounds"]) != len(
+        peer["rounds"]
+    ):
+        raise RecordError(
+            f"{row['impl']} and {peer['impl']} weren't measured side by side"
+        )
+    each = [b / a for a, b in zip(row["rounds"], peer["rounds"], strict=True)]
+    return Ratio(statistics.median(each), min(each), max(each))
+
+
+def load(name: str, gpu: str | None = None) -> Record:
+    """Read a measurement without measuring.
+
+    Args:
+        name: the experiment's name.
+        gpu: a GPU's short name, for its committed record. By default the live record if
+            this build left one and the GPU is here, else that of a preferred GPU.
+
+    Returns:
+        The record.
+
+    Raises:
+        RecordError: there is none, or its file is damaged.
+    """
+    live = live_path(name)
+    if (
+        gpu is None
+        and live
+        and live.is_file()
+        and device.launch_device_type() == "cuda"
+    ):
+        return read(live, name, live=True)
+    recorded = gpus(name)
+    if not recorded or gpu not in (None, *recorded):
+        where = f"on {gpu}" if gpu else "on any GPU"
+        raise RecordError(
+            f"{name} has not been recorded {where}; with that GPU, run "
+            f"`python -m tilebook.measure --record {name}`"
+        )
+    slug = gpu or recorded[0]
+    return read(RECORDS / slug / f"{name}.json", name, slug=slug)
+
+
+def read(
+    path: Path, name: str, *, slug: str | None = None, live: bool = False
+) -> Record:
+    """Read one record file.
+
+    Args:
+        path: the file.
+        name: the experiment it should hold.
+        slug: the GPU it should be of, if that is known.
+        live: whether this build measured it.
+
+    Returns:
+        The record.
+
+    Raises:
+        RecordError: the file is damaged or holds something else; it is named.
+    """
+    data = schema.read(path)
+    wanted = {"experiment": (data["experiment"], name)}
+    if slug:
+        wanted["provenance.slug"] = (data["provenance"]["slug"], slug)
+    for field, (got, want) in wanted.items():
+        if got != want:
+            raise RecordError(f"{path}: {field} is {got!r}, but belongs to {want!r}")
+    return Record.of(data, live=live)
+
+
+def gpus(name: str) -> list[str]:
+    """The GPUs that an experiment has a committed record of.
+
+    Args:
+        name: the experiment's name.
+
+    Returns:
+        Short names, the preferred ones first.
+    """
+    found = sorted(path.parent.name for path in RECORDS.glob(f"*/{name}.json"))
+    return sorted(found, key=lambda s: PREFERRED.index(s) if s in PREFERRED else 99)
+
+
+def committed() -> list[Path]:
+    """Every committed record file, by GPU and experiment."""
+    return sorted(RECORDS.glob("*/*.json"))
+
+
+def stale(name: str) -> list[str]:
+    """Name the modules whose code moved on since the record that `load` reads.
+
+    Args:
+        name: the experiment's name.
+
+    Returns:
+        Sorted names, none if the record is of this code.
+
+    Raises:
+        RecordError: there is no record, or its file is damaged.
+    """
+    return load(name).stale()
+
+
+def live_path(name: str) -> Path | None:
+    """Where a build with a GPU leaves a record: below ``$TILEBOOK_LIVE``, if set.
+
+    Args:
+        name: the experiment's name.
+
+    Returns:
+        The file, whether or not it exists.
+    """
+    folder = os.environ.get("TILEBOOK_LIVE")
+    return Path(folder) / f"{name}.json" if folder else None
+
+
+def _field(row: Row, name: str) -> Any:
+    return row[name] if name in row else row["shape"].get(name)
