@@ -1,0 +1,103 @@
+# Every task of the book; `make` alone lists them. What a caller may set:
+#
+#   PYTHON=/path/python  use that environment; without it, `.venv` is made and filled
+#   OFFLINE=.whl         no network: put these wheels (of `make wheelhouse`) before the
+#                        packages that PYTHON, or else python3, has
+#   ONLY=parallel-add    record only the experiments whose names start with this
+#   ARGS='-k mask'       more arguments for pytest
+#   JOBS, WORKERS        processes that build, processes that test
+
+TRITONS ?= 3.6.0 3.7.1 3.9.0
+WORKERS ?= 2
+
+HARDWARE := $(if $(filter-out 0,$(shell nvidia-smi -L 2>/dev/null | grep -c GPU)),gpu,cpu)
+# On a GPU one chapter at a time: a second one's kernels would disturb what is timed.
+JOBS ?= $(if $(filter gpu,$(HARDWARE)),1,auto)
+
+ifdef OFFLINE
+  PY := $(or $(PYTHON),python3)
+  READY := _build/site-packages/.ready
+  export PYTHONPATH := $(CURDIR)/_build/site-packages:$(CURDIR)/code:$(PYTHONPATH)
+else ifdef PYTHON
+  PY := $(PYTHON)
+  READY :=
+  export PYTHONPATH := $(CURDIR)/code:$(PYTHONPATH)
+else
+  PY := .venv/bin/python
+  READY := .venv/ready-$(HARDWARE)
+  unexport PYTHONPATH
+endif
+
+PIP = $(PY) -m pip --disable-pip-version-check
+PYTEST = $(PY) -m pytest --quiet --numprocesses $(WORKERS) --timeout 300 $(ARGS)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help html html-live record test test-versions check-site lint serve \
+        wheelhouse clean
+
+help: ## say what each target does
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "%-14s %s\n", $$1, $$2}' \
+	    $(firstword $(MAKEFILE_LIST))
+
+html: $(READY) ## build the book into _build/html; warnings are errors
+	@$(PY) tools/build_book.py --jobs $(JOBS)
+
+html-live: $(READY) ## build it with every chapter run and every figure measured again
+	@$(PY) tools/build_book.py --jobs $(JOBS) --live
+
+record: $(READY) ## on a GPU: measure [ONLY=prefix] and write the committed records
+	@$(PY) -m tilebook.measure --record $(if $(ONLY),--only $(ONLY))
+
+test: $(READY) ## run the tests, all but those of the built pages
+	@$(PYTEST) --ignore tests/site
+
+test-versions: $(READY) $(TRITONS:%=.venv/triton-%/.ready) ## run them on each Triton of TRITONS
+	@for version in $(TRITONS); do \
+	    PYTHONPATH="$(CURDIR)/.venv/triton-$$version:$$PYTHONPATH"; export PYTHONPATH; \
+	    echo "Triton $$version:"; \
+	    $(PY) -c "import triton; assert triton.__version__ == '$$version', triton" && \
+	    $(PYTEST) --ignore tests/site || exit 1; \
+	done
+
+check-site: $(READY) ## read the built pages in a browser: links, search, menus, WCAG
+	@test -e _build/html/index.html || { echo 'no pages yet: run make html' >&2; exit 1; }
+	@$(PY) -m pytest --quiet --timeout 300 tests/site $(ARGS)
+
+lint: $(READY) ## check style and spelling
+	@$(PY) -m ruff format --check .
+	@$(PY) -m ruff check .
+	@$(PY) -m codespell_lib
+
+serve: $(READY) ## show the book in a browser and build again at each save
+	@mkdir -p _build/serve
+	@$(PY) -m sphinx_autobuild --watch code --watch chapters --watch book \
+	    --ignore '$(CURDIR)/_build/*' -d _build/serve/doctrees . _build/serve/html
+
+wheelhouse: $(READY) ## collect in .whl what a GPU machine without network lacks
+	@$(PY) tools/wheelhouse.py .whl
+
+clean: ## remove what was built; .venv and .whl stay
+	@rm -rf _build .pytest_cache .ruff_cache .hypothesis
+
+.venv/ready-%: $(wildcard requirements/*.txt) pyproject.toml
+	@echo 'Installing into .venv, once; without a download cache this takes minutes ...'
+	@rm -f .venv/ready-*
+	@for python in python3 python3.14 python3.13 python3.12 python3.11; do \
+	    $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && \
+	    exec $$python -m venv .venv; \
+	done; echo 'make: needs Python 3.11 or newer' >&2; exit 1
+	@$(PIP) install -qq --requirement requirements/$*.txt
+	@$(PIP) install -qq --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv/triton-%/.ready:
+	@rm -rf $(@D)
+	@$(PIP) install -qq --no-deps --target $(@D) triton==$*
+	@touch $@
+
+_build/site-packages/.ready: $(wildcard $(OFFLINE)/*.whl)
+	@test -n '$^' || { echo 'make: no wheels in $(OFFLINE)' >&2; exit 1; }
+	@rm -rf $(@D)
+	@$(PIP) install -qq --no-index --no-deps --target $(@D) $^
+	@touch $@
