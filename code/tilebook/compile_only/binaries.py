@@ -1,0 +1,99 @@
+"""The compiler and the tools behind it: Triton's pipeline, ptxas, nvdisasm."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+import subprocess
+import tempfile
+from typing import Any
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource, make_backend
+from triton.experimental.gluon._runtime import GluonASTSource
+from triton.runtime.jit import create_function_from_signature
+
+from tilebook import _ship
+
+
+def compile_request(request: bytes) -> tuple[dict[str, str | bytes], dict[str, Any]]:
+    """Compile what `compile_only.compile` packed; runs in the worker.
+
+    Args:
+        request: kernel, arguments, options and target, packed by `_ship.dumps`.
+
+    Returns:
+        The text of every stage, and Triton's metadata.
+    """
+    kernel, args, meta, target = _ship.loads(request)
+    compiled = _compile(kernel, args, meta, GPUTarget(*target))
+    metadata = compiled.metadata._asdict()
+    metadata["target"] = target  # a GPUTarget as plain values
+    return dict(compiled.asm), metadata
+
+
+def _compile(kernel: Any, args: tuple, meta: dict, target: GPUTarget) -> Any:
+    # As JITFunction.run does it, but for the target rather than the current GPU.
+    backend = make_backend(target)
+    bind = create_function_from_signature(kernel.signature, kernel.params, backend)
+    bound, specialization, options = bind(*args, **meta)
+    options, signature, constexprs, attrs = kernel._pack_args(
+        backend, meta, bound, specialization, options
+    )
+    source = GluonASTSource if kernel.is_gluon() else ASTSource
+    return triton.compile(
+        source(kernel, signature, constexprs, attrs),
+        target=target,
+        options=options.__dict__,
+    )
+
+
+def ptxas_request(request: bytes) -> str:
+    """Assemble PTX once more to read what ptxas says of it; runs in the worker.
+
+    Triton's own step is repeated, so that the flags are the ones of a real launch.
+
+    Args:
+        request: PTX and Triton's metadata, packed by `_ship.dumps`.
+
+    Returns:
+        The output of ptxas -v.
+    """
+    ptx, metadata = _ship.loads(request)
+    target = GPUTarget(*metadata["target"])
+    backend = make_backend(target)
+    known = backend.parse_options({}).__dict__
+    options = backend.parse_options({k: v for k, v in metadata.items() if k in known})
+    log = io.StringIO()
+    with triton.knobs.nvidia.scope(), contextlib.redirect_stdout(log):
+        triton.knobs.nvidia.dump_ptxas_log = True
+        backend.make_cubin(ptx, dict(metadata), options, target.arch)
+    return log.getvalue()
+
+
+@functools.lru_cache(maxsize=64)
+def sass(cubin: bytes) -> str:
+    """Disassemble a cubin with the nvdisasm that comes with Triton.
+
+    Args:
+        cubin: an NVIDIA binary.
+
+    Returns:
+        The listing: code and labels only.
+
+    Raises:
+        RuntimeError: nvdisasm doesn't know the architecture.
+    """
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        done = subprocess.run(
+            [triton.knobs.nvidia.nvdisasm.path, "-c", file.name],
+            capture_output=True,
+            text=True,
+        )
+    if done.returncode:
+        raise RuntimeError(f"nvdisasm failed: {done.stderr.strip()}")
+    return done.stdout
