@@ -44,7 +44,12 @@ ROW = {
     "extra": dict,
 }
 CANARY = {"open": dict, "close": dict, "drift": NUMBER, "repeats": int}
-CEILINGS = {"copy_gbps": NUMBER, "read_gbps": NUMBER, "matmul_tflops": NUMBER}
+CEILINGS = {
+    "copy_gbps": NUMBER,
+    "read_gbps": NUMBER,
+    "add_gbps": NUMBER,
+    "matmul_tflops": NUMBER,
+}
 PROVENANCE = {
     "gpu": str,
     "slug": str,

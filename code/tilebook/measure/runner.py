@@ -1,0 +1,198 @@
+"""Measuring where there is a GPU; reading the record where there is none."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tilebook import device
+
+from . import provenance, records, registry, schema
+from .bench import Bench, Progress
+from .lock import gpu_alone
+from .records import Record
+from .registry import Experiment
+from .timing import LIVE, Budget, Timer, here
+
+# A ceiling that moved by more than this between opening and closing spoils the rest.
+DRIFT = 0.03
+
+
+def run(
+    name: str, *, budget: Budget | None = None, progress: Progress = lambda what: None
+) -> Record:
+    """Measure an experiment on this machine's GPU, or read its record without one.
+
+    Args:
+        name: the experiment's name.
+        budget: how much measuring is enough; that of a live build by default.
+        progress: told what is being measured.
+
+    Returns:
+        A live record where the GPU has what the experiment needs, else a committed
+        one. A record that this build left under ``$TILEBOOK_LIVE`` is taken as it is
+        if GPU, software, protocol and code are still the same.
+
+    Raises:
+        UnknownExperiment: no chapter declares it.
+        RecordError: there is no GPU for it and no record of it.
+        WrongResult: an implementation computes something wrong.
+    """
+    experiment = registry.find(name)
+    gpu = device.launch_device_type() == "cuda"
+    if not gpu or not device.has(experiment.needs):
+        return records.load(name, gpu=next(iter(records.gpus(name)), None))
+    with gpu_alone():
+        kept = records.live_path(name)
+        timer = here()
+        if kept and kept.is_file() and _current(kept, experiment, timer):
+            return records.read(kept, name, live=True)
+        record = measure(experiment, timer, budget or LIVE, progress)
+        if kept:
+            schema.write(kept, record.data())
+        return record
+
+
+def record(
+    name: str,
+    *,
+    budget: Budget | None = None,
+    progress: Progress = lambda what: None,
+    folder: Path | None = None,
+) -> tuple[Record, Path]:
+    """Measure an experiment and write its committed record.
+
+    Args:
+        name: the experiment's name.
+        budget: how much measuring is enough.
+        progress: told what is being measured.
+        folder: holds one folder per GPU; the package's records by default.
+
+    Returns:
+        The record, and the file it was written to.
+
+    Raises:
+        HardwareError: the GPU isn't what the experiment needs.
+        RecordError: what was measured can't be true; nothing is written.
+        WrongResult: an implementation computes something wrong.
+    """
+    experiment = registry.find(name)
+    device.require(experiment.needs)
+    with gpu_alone():
+        made = measure(experiment, here(), budget or Budget(), progress)
+    problems = made.problems()
+    if problems:
+        lines = "\n  ".join(problems)
+        raise records.RecordError(f"{name}: not written, for it can't be:\n  {lines}")
+    path = (folder or records.RECORDS) / made.slug / f"{name}.json"
+    schema.write(path, made.data())
+    return made, path
+
+
+def measure(
+    experiment: Experiment,
+    timer: Timer,
+    budget: Budget,
+    progress: Progress = lambda what: None,
+    attempts: int = 2,
+) -> Record:
+    """Run an experiment between two looks at the card's ceilings.
+
+    Args:
+        experiment: what to measure.
+        timer: the device.
+        budget: how much measuring is enough.
+        progress: told what is being measured.
+        attempts: runs at most; a ceiling that drifts by more than `DRIFT` asks for
+            another, and the last one is kept with its drift on record.
+
+    Returns:
+        A live record.
+
+    Raises:
+        RecordError: the experiment gave no rows, or rows that aren't of the form.
+        WrongResult: an implementation computes something wrong.
+    """
+    began = time.monotonic()
+    with gpu_alone():
+        for attempt in range(attempts):
+            progress(f"{experiment.name}: ceilings")
+            before, opening = timer.sensors(), timer.ceilings()
+            bench = Bench(experiment.op, timer=timer, budget=budget, progress=progress)
+            rows = _rows(experiment.function, bench)
+            progress(f"{experiment.name}: ceilings again")
+            closing, after = timer.ceilings(), timer.sensors()
+            drift = max(
+                abs(closing[k] / opening[k] - 1) for k in ("copy_gbps", "matmul_tflops")
+            )
+            if drift <= DRIFT:
+                break
+    data = {
+        "experiment": experiment.name,
+        "question": experiment.question,
+        "rows": rows,
+        "canary": {
+            "open": _digits(opening),
+            "close": _digits(closing),
+            "drift": round(drift, 5),
+            "repeats": attempt,
+        },
+        "provenance": _provenance(experiment, timer, budget)
+        | {
+            "clocks": {
+                f"{k}_{when}": x[k]
+                for when, x in (("before", before), ("after", after))
+                for k in ("sm_mhz", "memory_mhz")
+            },
+            "power_limit_w": after["power_limit_w"],
+            "temperature_c": after["temperature_c"],
+            "seed": bench.seed,
+            "seconds": round(time.monotonic() - began, 1),
+        },
+    }
+    schema.check(data, experiment.name)
+    if not rows:
+        raise records.RecordError(f"{experiment.name}: the experiment gave no rows")
+    return Record.of(data, live=True)
+
+
+def _rows(function: Callable[[Bench], Any], bench: Bench) -> list[records.Row]:
+    """Everything the bench gathered, and what the experiment returned besides."""
+    returned = list(function(bench) or ())
+    flat = [
+        x for part in returned for x in (part if isinstance(part, list) else [part])
+    ]
+    known = {id(row) for row in bench.rows}
+    return [*bench.rows, *(row for row in flat if id(row) not in known)]
+
+
+def _provenance(experiment: Experiment, timer: Timer, budget: Budget) -> dict[str, Any]:
+    commit, dirty = provenance.commit()
+    return (
+        timer.provenance()
+        | provenance.versions()
+        | {
+            "date": provenance.today(),
+            "commit": commit,
+            "dirty": dirty,
+            "digest": experiment.digest(),
+            "rounds": budget.rounds,
+            "budget_s": budget.seconds,
+            "protocol": schema.PROTOCOL,
+        }
+    )
+
+
+def _current(path: Path, experiment: Experiment, timer: Timer) -> bool:
+    """Whether measuring again would measure the same thing on the same machine."""
+    try:
+        then = records.read(path, experiment.name).provenance
+    except records.RecordError:
+        return False
+    now = _provenance(experiment, timer, LIVE)
+    same = ("gpu", "slug", "driver", "cuda", "torch", "triton", "protocol", "digest")
+    return all(then[k] == now[k] for k in same)
+
+
+def _digits(ceilings: dict[str, float]) -> dict[str, float]:
+    return {k: float(f"{v:.6g}") for k, v in ceilings.items()}
