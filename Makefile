@@ -17,15 +17,15 @@ JOBS ?= $(if $(filter gpu,$(HARDWARE)),1,auto)
 ifdef OFFLINE
   PY := $(or $(PYTHON),python3)
   READY := _build/site-packages/.ready
-  export PYTHONPATH := $(CURDIR)/_build/site-packages:$(CURDIR)/code:$(PYTHONPATH)
+  export PYTHONPATH := $(CURDIR)/_build/site-packages:$(CURDIR)/code$(if $(PYTHONPATH),:$(PYTHONPATH))
 else ifdef PYTHON
   PY := $(PYTHON)
   READY :=
-  export PYTHONPATH := $(CURDIR)/code:$(PYTHONPATH)
+  export PYTHONPATH := $(CURDIR)/code$(if $(PYTHONPATH),:$(PYTHONPATH))
 else
   PY := .venv/bin/python
   READY := .venv/ready-$(HARDWARE)
-  unexport PYTHONPATH
+  export PYTHONPATH :=
 endif
 
 PIP = $(PY) -m pip --disable-pip-version-check
@@ -54,7 +54,7 @@ test: $(READY) ## run the tests, all but those of the built pages
 
 test-versions: $(READY) $(TRITONS:%=.venv/triton-%/.ready) ## run them on each Triton of TRITONS
 	@for version in $(TRITONS); do \
-	    PYTHONPATH="$(CURDIR)/.venv/triton-$$version:$$PYTHONPATH"; export PYTHONPATH; \
+	    export PYTHONPATH="$(CURDIR)/.venv/triton-$$version$(if $(PYTHONPATH),:$(PYTHONPATH))"; \
 	    echo "Triton $$version:"; \
 	    $(PY) -c "import triton; assert triton.__version__ == '$$version', triton" && \
 	    $(PYTEST) --ignore tests/site || exit 1; \

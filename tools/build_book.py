@@ -132,8 +132,9 @@ def build(source: Path, jobs: str = "auto", *, live: bool = False) -> int:
 
 
 def main() -> int:
-    """Build this repository's book as the command line says."""
+    """Build a book as the command line says."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("source", nargs="?", type=Path, default=ROOT)
     parser.add_argument(
         "--jobs", default="auto", help="processes (default: one a core)"
     )
@@ -141,7 +142,7 @@ def main() -> int:
         "--live", action="store_true", help="execute and measure everything again"
     )
     options = parser.parse_args()
-    return build(ROOT, options.jobs, live=options.live)
+    return build(options.source.resolve(), options.jobs, live=options.live)
 
 
 if __name__ == "__main__":
