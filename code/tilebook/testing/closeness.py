@@ -1,0 +1,199 @@
+"""Outputs against float64 references, within bounds derived from the formats."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+
+from tilebook.testing import poison
+from tilebook.testing.compare import Limit, allowed, wrong
+from tilebook.testing.describe import findings, layout
+from tilebook.testing.hints import Difference
+from tilebook.testing.precision import (
+    ELEMENT_FACTOR,
+    NORM_FACTOR,
+    bound,
+    dtype_name,
+    format_of,
+)
+
+# Large outputs are compared piecewise: float64 copies of 2**31 elements would need
+# several times the memory of what they check.
+_PIECE = 1 << 25
+
+
+def reference(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Evaluate a function in float64.
+
+    Args:
+        fn: computes the same as the code under test, with torch functions.
+        *args: floating-point tensors are replaced by float64 copies, in lists, tuples
+            and dicts too; other tensors by copies. ``requires_grad`` is kept.
+        **kwargs: likewise.
+
+    Returns:
+        What ``fn`` returns.
+    """
+    return fn(*_doubled(args), **_doubled(kwargs))
+
+
+def error(out: torch.Tensor, ref: torch.Tensor) -> float:
+    """Relative error of an output in the Frobenius norm.
+
+    Args:
+        out: output, any dtype.
+        ref: reference of the same shape, usually float64.
+
+    Returns:
+        ``norm(out - ref) / norm(ref)`` over the finite elements. Infinity if NaN or
+        infinities are at other places than in the reference (or have another sign),
+        or the reference is zero and the output isn't.
+
+    Raises:
+        ValueError: shapes differ.
+    """
+    _same_shape(out, ref)
+    for _, got, expected in _pieces(out, ref):
+        same = (got == expected) | (torch.isnan(got) & torch.isnan(expected))
+        finite = torch.isfinite(got) & torch.isfinite(expected)
+        if not bool((same | finite).all()):
+            return float("inf")
+    difference, size = _norms(out, ref)
+    if size == 0.0:
+        return 0.0 if difference == 0.0 else float("inf")
+    return difference / size
+
+
+def assert_close(
+    out: torch.Tensor,
+    ref: torch.Tensor,
+    *,
+    dtype: torch.dtype | None = None,
+    length: int = 1,
+    accumulate: Any = torch.float32,
+    operand: Any = None,
+    factor: float = NORM_FACTOR,
+    scale: torch.Tensor | None = None,
+    atol: float = 0.0,
+) -> None:
+    """Assert that an output is as near to its reference as its format allows.
+
+    Args:
+        out: output, on any device.
+        ref: reference of the same shape, in float64 (or exact integers).
+        dtype: what the output's dtype must be; None for any.
+        length: roundings an output passes through: the terms of a sum, or the
+            operations of a chain; 1 demands a correctly rounded result.
+        accumulate: format of the intermediate results.
+        operand: format that factors are rounded to before multiplication ("tf32").
+        factor: multiple of sqrt(length) allowed in the norm; twice that for a single
+            element. `tilebook.testing.precision` derives them.
+        scale: magnitude of what was summed for each element (the sum of the terms'
+            absolute values), broadcastable; by default the reference's root mean
+            square.
+        atol: absolute error allowed besides, for integers too.
+
+    Raises:
+        AssertionError: an element out of bounds, a NaN or infinity at the wrong
+            place, an element never written (see `tilebook.testing.poison`), a wrong
+            dtype, or too large an error in the norm. The message says where.
+        ValueError: shapes differ.
+    """
+    _same_shape(out, ref)
+    out, ref = out.detach(), ref.detach().to(out.device)
+    if dtype is not None and out.dtype != dtype:
+        raise AssertionError(f"output is {out.dtype}, expected {dtype}")
+    limit = Limit(
+        length, accumulate, operand, factor * ELEMENT_FACTOR / NORM_FACTOR, atol
+    )
+    difference, size = _norms(out, ref)
+    if scale is None:
+        scale = torch.tensor(size / max(ref.numel(), 1) ** 0.5, dtype=torch.float64)
+    scale = scale.detach().to(out.device, torch.float64).abs()
+    count = 0
+    lines: dict[str, str] = {}
+    for start, got, expected, written, room in _pieces(out, ref, out, scale):
+        limits = allowed(expected, out.dtype, limit, room, torch)
+        never = poison.untouched(written)
+        bad = wrong(got, expected, limits, out.dtype, torch) | never
+        found = int(bad.sum())
+        if found and not count:
+            arrays = [x.cpu().numpy() for x in (got, expected, bad, never)]
+            failed = Difference(*arrays, dtype_name(out.dtype))
+            lines = findings(failed, limits.cpu().numpy(), offset=start)
+        count += found
+    shape = f"{dtype_name(out.dtype)} {tuple(out.shape)}, length {length}"
+    if count:
+        if out.numel() > _PIECE:
+            lines["wrong"] = f"{count} of {out.numel()} elements are wrong"
+        raise AssertionError(
+            f"output differs from its reference: {shape}\n{layout(lines)}"
+        )
+    most = bound(
+        out.dtype, length, accumulate=accumulate, operand=operand, factor=factor
+    )
+    # The second term is what rounding near zero costs, where ulp stop shrinking.
+    room = most * size + (atol + 2.0**-126) * out.numel() ** 0.5
+    if format_of(out.dtype) is not None and difference > room:
+        raise AssertionError(
+            f"output differs from its reference: {shape}\n  relative error "
+            f"{difference / size:.3g} is above the bound of {most:.3g}, though every "
+            "element alone is within its own"
+        )
+
+
+def _doubled(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        wide = value.detach().clone()
+        if value.is_floating_point():
+            wide = wide.to(torch.float64)
+        return wide.requires_grad_(value.requires_grad)
+    if isinstance(value, tuple | list):
+        parts = [_doubled(item) for item in value]
+        if hasattr(value, "_fields"):
+            return type(value)(*parts)
+        return type(value)(parts)
+    if isinstance(value, dict):
+        return {key: _doubled(item) for key, item in value.items()}
+    return value
+
+
+def _same_shape(out: torch.Tensor, ref: torch.Tensor) -> None:
+    if out.shape != ref.shape:
+        raise ValueError(
+            f"output has shape {tuple(out.shape)}, its reference {tuple(ref.shape)}"
+        )
+
+
+def _widened(tensor: torch.Tensor) -> torch.Tensor:
+    exact = not tensor.is_floating_point()
+    return tensor.to(torch.int64 if exact else torch.float64)
+
+
+def _pieces(
+    out: torch.Tensor, ref: torch.Tensor, *more: torch.Tensor
+) -> Iterator[tuple[Any, ...]]:
+    """Start index, then output and reference widened, then the others' same part."""
+    tensors = (out.detach(), ref.detach().to(out.device), *more)
+    whole = out.numel() <= _PIECE
+    if not whole:
+        tensors = tuple(t.reshape(-1) if t.ndim else t for t in tensors)
+    for start in range(0, max(out.numel(), 1), _PIECE):
+        parts = [
+            t if whole or t.ndim == 0 else t[start : start + _PIECE] for t in tensors
+        ]
+        got, expected = _widened(parts[0]), _widened(parts[1])
+        if got.dtype != expected.dtype:
+            got, expected = got.double(), expected.double()
+        yield start, got, expected, *parts[2:]
+
+
+def _norms(out: torch.Tensor, ref: torch.Tensor) -> tuple[float, float]:
+    """Frobenius norms of ``out - ref`` and of ``ref``, where both are finite."""
+    difference = size = 0.0
+    for _, got, expected in _pieces(out, ref):
+        finite = torch.isfinite(got) & torch.isfinite(expected)
+        got, expected = got[finite].double(), expected[finite].double()
+        difference += float((got - expected).square().sum())
+        size += float(expected.square().sum())
+    return difference**0.5, size**0.5

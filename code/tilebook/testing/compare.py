@@ -1,0 +1,120 @@
+"""Which elements of an output are wrong, by a limit for each (NumPy only).
+
+The functions take NumPy arrays or torch tensors alike: ``xp`` is the library.
+"""
+
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from tilebook.testing.precision import (
+    ELEMENT_FACTOR,
+    Format,
+    accumulated,
+    format_of,
+    ulp,
+)
+
+
+@dataclass(frozen=True)
+class Limit:
+    """What an output's elements may be off by.
+
+    Args:
+        length: roundings an output passes through; see `precision.bound`.
+        accumulate: format of the intermediate results.
+        operand: format that factors of a product are rounded to, if any.
+        factor: multiple of sqrt(length) allowed for one element.
+        atol: absolute error allowed besides, for integers too.
+    """
+
+    length: int = 1
+    accumulate: Any = "float32"
+    operand: Any = None
+    factor: float = ELEMENT_FACTOR
+    atol: float = 0.0
+
+    def relative(self, target: Format) -> float:
+        """Relative error before the final rounding, for one element."""
+        return accumulated(
+            target,
+            self.length,
+            self.accumulate,
+            operand=self.operand,
+            factor=self.factor,
+        )
+
+
+def allowed(
+    expected: Any, dtype: Any, limit: Limit, scale: Any, xp: ModuleType = np
+) -> Any:
+    """Largest error of each element: half an ulp plus what accumulating may add.
+
+    Args:
+        expected: float64 reference values.
+        dtype: of the output.
+        limit: what is allowed.
+        scale: magnitude of what was summed for each element, float64, broadcastable.
+        xp: ``numpy`` or ``torch``.
+
+    Returns:
+        float64, shape of ``expected``.
+    """
+    target = format_of(dtype)
+    if target is None:
+        return xp.zeros_like(expected) + limit.atol
+    finite = xp.where(xp.isfinite(expected), expected, xp.ones_like(expected))
+    relative = limit.relative(target)
+    slack = 0.5 * ulp(finite, target, xp) + limit.atol
+    if relative == 0.0:
+        return slack
+    # Approximate instructions flush results below float32's normal numbers to zero.
+    flushed = min(2.0**-126, target.smallest_normal)
+    return slack + relative * xp.maximum(xp.abs(finite), scale) + flushed
+
+
+def wrong(got: Any, expected: Any, limits: Any, dtype: Any, xp: ModuleType = np) -> Any:
+    """Which elements are off by more than they may be.
+
+    Args:
+        got: output, as float64 (as int64 for integers and bool).
+        expected: reference, same dtype and shape.
+        limits: result of `allowed`.
+        dtype: the output's own.
+        xp: ``numpy`` or ``torch``.
+
+    Returns:
+        bool, shape of ``expected``. NaN must meet NaN, an infinity the same one;
+        a finite reference that the format can't hold must have overflowed.
+    """
+    target = format_of(dtype)
+    if target is None:
+        return (got != expected) & (xp.abs(got - expected) > limits)
+    same = (got == expected) | (xp.isnan(got) & xp.isnan(expected))
+    finite = xp.isfinite(got) & xp.isfinite(expected)
+    with np.errstate(invalid="ignore", over="ignore"):
+        close = finite & (xp.abs(got - expected) <= limits)
+        spilled = xp.abs(expected) + limits >= target.overflow
+        over = ~xp.isfinite(got) & spilled & xp.isfinite(expected)
+        over = over & ((got > 0) == (expected > 0))
+    if not target.infinity:
+        # Without infinities a format saturates or gives NaN, by the conversion used.
+        over = xp.isnan(got) & spilled
+        largest = xp.abs(got) == target.largest
+        over = over | (largest & spilled & ((got > 0) == (expected > 0)))
+    return ~(same | close | over)
+
+
+def root_mean_square(values: np.ndarray) -> float:
+    """Root mean square of the finite elements; 0.0 if there are none."""
+    finite = values[np.isfinite(values)]
+    return float(np.sqrt(np.mean(np.square(finite)))) if finite.size else 0.0
+
+
+def widen(values: np.ndarray) -> np.ndarray:
+    """Same values as float64, or as int64 for integers and bool (uint64 as it is)."""
+    if values.dtype.kind in "biu":
+        return values.astype(np.uint64 if values.dtype == np.uint64 else np.int64)
+    return values.astype(np.float64)

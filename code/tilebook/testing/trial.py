@@ -1,0 +1,306 @@
+"""One case of one attempt: place the inputs, call, and look at everything."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from tilebook.testing.compare import allowed, root_mean_square, widen, wrong
+from tilebook.testing.declare import Case, Exercise
+from tilebook.testing.describe import findings
+from tilebook.testing.hints import Difference
+from tilebook.testing.precision import format_of, round_to
+from tilebook.testing.values import same_value
+
+
+@dataclass(frozen=True)
+class Read:
+    """A tensor's contents.
+
+    Args:
+        values: as float64, or int64 for integers and bool.
+        dtype: name of its dtype.
+        never: which elements still hold poison, bool.
+        bits: its elements' bytes, to tell whether anything changed.
+    """
+
+    values: np.ndarray
+    dtype: str
+    never: np.ndarray
+    bits: bytes
+
+
+class Backend(Protocol):
+    """What the checker needs of a tensor library."""
+
+    def place(self, values: np.ndarray, dtype: str, layout: str) -> Any:
+        """Tensor with these values, in guarded memory, laid out as asked."""
+
+    def output(self, shape: tuple[int, ...], dtype: str, initial: float | None) -> Any:
+        """Tensor in guarded memory, full of poison unless an initial value is given."""
+
+    def overwrite(self, tensor: Any, values: np.ndarray) -> None:
+        """Give a tensor new values, in place."""
+
+    def is_tensor(self, value: Any) -> bool:
+        """Whether a value is one of the library's tensors."""
+
+    def read(self, tensor: Any) -> Read:
+        """A tensor's contents."""
+
+    def overlap(self, one: Any, other: Any) -> bool:
+        """Whether two tensors share memory."""
+
+    def trespass(self, tensor: Any, name: str) -> str | None:
+        """What was written outside a tensor made here, as a sentence."""
+
+    def call(self, fn: Callable[[], Any], only_triton: bool) -> tuple[Any, str | None]:
+        """Result of a call whose own allocations are guarded, and a complaint."""
+
+
+class Wrong(Exception):
+    """A case failed.
+
+    Args:
+        lines: label to text of the message.
+        when: which call it was, if not the first.
+    """
+
+    def __init__(self, lines: Mapping[str, str], when: str = "") -> None:
+        super().__init__(str(lines))
+        self.lines = lines
+        self.when = when
+
+
+class Trial:
+    """One case of one attempt.
+
+    Args:
+        exercise: what was asked.
+        attempt: kernel or function.
+        backend: the tensor library.
+        case: what is tried.
+    """
+
+    def __init__(
+        self, exercise: Exercise, attempt: Any, backend: Backend, case: Case
+    ) -> None:
+        self.exercise, self.attempt = exercise, attempt
+        self.backend, self.case = backend, case
+        self.rng = np.random.default_rng(case.seed)
+
+    def run(self) -> float:
+        """Try the case.
+
+        Returns:
+            Largest error relative to what is allowed.
+
+        Raises:
+            Wrong: something is not as it should be.
+        """
+        values = self._inputs()
+        placed = {name: self._place(value) for name, value in values.items()}
+        worst, outputs = self._call(values, placed, "")
+        if not self.case.again or not any(map(self.backend.is_tensor, placed.values())):
+            return worst
+        kept = [self.backend.read(out).bits for out in outputs]
+        values = self._inputs()
+        for name, value in values.items():
+            if self._fits(placed[name], value):
+                self.backend.overwrite(placed[name], value)
+            else:
+                placed[name] = self._place(value)
+        when = "; second call, same tensors with new values"
+        again, _ = self._call(values, placed, when)
+        if not self.exercise.modifies and not self.exercise.may_alias:
+            now = [self.backend.read(out).bits for out in outputs]
+            if now != kept:
+                why = "The second call changed what the first had returned: give every "
+                raise Wrong({"why": why + "call its own output."}, when)
+        return max(worst, again)
+
+    def _inputs(self) -> dict[str, Any]:
+        """Fresh inputs; floating arrays are exact in the case's dtype."""
+        made = self.exercise.inputs(self.rng, self.case.shape)
+        values = {}
+        for name, value in made.items():
+            if isinstance(value, np.ndarray) and value.dtype.kind == "f":
+                value = round_to(value * self.case.scale, self.case.dtype)
+            values[name] = value.item() if isinstance(value, np.generic) else value
+        return values
+
+    def _place(self, value: Any) -> Any:
+        if not isinstance(value, np.ndarray):
+            return value
+        dtype = self.case.dtype if value.dtype.kind == "f" else value.dtype.name
+        return self.backend.place(value, dtype, self.case.layout)
+
+    def _fits(self, tensor: Any, value: Any) -> bool:
+        return isinstance(value, np.ndarray) and tuple(tensor.shape) == value.shape
+
+    def _call(
+        self, values: dict[str, Any], placed: dict[str, Any], when: str
+    ) -> tuple[float, list[Any]]:
+        exercise, backend = self.exercise, self.backend
+        expected = exercise.reference(**_copies(values))
+        arrays = _arrays(expected)
+        outputs = [placed[name] for name in exercise.modifies]
+        if exercise.kind == "kernel" and not outputs:
+            dtypes = exercise.out_dtypes(arrays, self.case.dtype)
+            for array, dtype in zip(arrays, dtypes, strict=True):
+                outputs.append(backend.output(array.shape, dtype, exercise.initial))
+        before = {n: backend.read(t) for n, t in placed.items() if backend.is_tensor(t)}
+        given = dict(placed)
+
+        def launch() -> Any:
+            if exercise.kind == "kernel":
+                new = () if exercise.modifies else outputs
+                return exercise.launch(self.attempt, *new, **given)
+            return self.attempt(*given.values())
+
+        try:
+            result, complaint = backend.call(launch, exercise.only_triton)
+        except Exception as raised:
+            raise Wrong(_raised(raised), when) from raised
+        self._look_at_memory(placed, before, outputs, complaint, when)
+        if not arrays:
+            self._check_value(result, expected, when)
+            return 0.0, []
+        if not outputs:
+            outputs = self._returned(result, placed, len(arrays), when)
+        worst = self._check_arrays(outputs, arrays, values, when)
+        self._check_invariants(outputs, values, when)
+        return worst, outputs
+
+    def _look_at_memory(
+        self,
+        placed: dict[str, Any],
+        before: dict[str, Read],
+        outputs: list[Any],
+        complaint: str | None,
+        when: str,
+    ) -> None:
+        """Nothing outside the outputs may have been written."""
+        named = {name: placed[name] for name in before}
+        numbered = {self._called(at, outputs): out for at, out in enumerate(outputs)}
+        for name, tensor in {**named, **numbered}.items():
+            complaint = complaint or self.backend.trespass(tensor, name)
+        if complaint:
+            raise Wrong({"why": complaint}, when)
+        for name, old in before.items():
+            if name in self.exercise.modifies:
+                continue
+            if self.backend.read(placed[name]).bits != old.bits:
+                raise Wrong({"why": f"The input {name} was changed."}, when)
+
+    def _called(self, at: int, outputs: list[Any]) -> str:
+        if self.exercise.modifies:
+            return self.exercise.modifies[at]
+        return "out" if len(outputs) == 1 else f"output {at}"
+
+    def _check_value(self, result: Any, expected: Any, when: str) -> None:
+        if not same_value(result, expected, self.exercise.atol or 1e-9):
+            raise Wrong({"first": f"got {result!r}, expected {expected!r}"}, when)
+
+    def _returned(
+        self, result: Any, placed: dict[str, Any], count: int, when: str
+    ) -> list[Any]:
+        """The tensors a function returned, if they are what was asked for."""
+        found = list(result) if isinstance(result, tuple | list) else [result]
+        wanted = "a tensor" if count == 1 else f"{count} tensors"
+        for item in found:
+            if not self.backend.is_tensor(item):
+                end = " Is the return missing?" if item is None else ""
+                got = "None" if item is None else type(item).__name__
+                raise Wrong({"why": f"Returned {got}, expected {wanted}.{end}"}, when)
+        if len(found) != count:
+            raise Wrong({"why": f"Returned {len(found)}, expected {wanted}."}, when)
+        for item in found:
+            for name, tensor in placed.items():
+                if self.exercise.may_alias or not self.backend.is_tensor(tensor):
+                    continue
+                if self.backend.overlap(item, tensor):
+                    why = f"The result shares memory with the input {name}: whoever "
+                    why += "changes one changes the other. Return a new tensor."
+                    raise Wrong({"why": why}, when)
+        return found
+
+    def _check_arrays(
+        self,
+        outputs: list[Any],
+        arrays: list[np.ndarray],
+        values: dict[str, Any],
+        when: str,
+    ) -> float:
+        dtypes = self.exercise.out_dtypes(arrays, self.case.dtype)
+        worst = 0.0
+        for at, (out, array, dtype) in enumerate(
+            zip(outputs, arrays, dtypes, strict=True)
+        ):
+            name = self._called(at, outputs)
+            if tuple(out.shape) != array.shape:
+                why = f"{name} has shape {tuple(out.shape)}, expected {array.shape}."
+                raise Wrong({"why": why}, when)
+            read = self.backend.read(out)
+            if read.dtype != dtype:
+                raise Wrong({"why": f"{name} is {read.dtype}, expected {dtype}."}, when)
+            worst = max(worst, self._compare(read, array, name, values, when))
+        return worst
+
+    def _compare(
+        self,
+        read: Read,
+        expected: np.ndarray,
+        name: str,
+        values: dict[str, Any],
+        when: str,
+    ) -> float:
+        got, expected = read.values, widen(expected)
+        if format_of(read.dtype) is not None:
+            expected = expected.astype(np.float64)
+        limit = self.exercise.limit(self.case.shape)
+        size = np.float64(root_mean_square(expected))
+        limits = allowed(expected, read.dtype, limit, size)
+        bad = wrong(got, expected, limits, read.dtype) | read.never
+        if bad.any():
+            arrays = {n: v for n, v in values.items() if isinstance(v, np.ndarray)}
+            failed = Difference(got, expected, bad, read.never, read.dtype, arrays)
+            raise Wrong(findings(failed, limits, name=name), when)
+        compared = np.isfinite(got) & np.isfinite(expected) & (limits > 0)
+        if not compared.any():
+            return 0.0
+        return float((np.abs(got - expected)[compared] / limits[compared]).max())
+
+    def _check_invariants(
+        self, outputs: list[Any], values: dict[str, Any], when: str
+    ) -> None:
+        found = [self.backend.read(out).values for out in outputs]
+        for sentence, holds in self.exercise.invariants.items():
+            if not holds(*found, **_copies(values)):
+                raise Wrong({"why": f"This does not hold: {sentence}"}, when)
+
+
+def _copies(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Inputs for the reference: float64 and int64 copies that it may change."""
+    return {
+        name: widen(value) if isinstance(value, np.ndarray) else value
+        for name, value in values.items()
+    }
+
+
+def _arrays(expected: Any) -> list[np.ndarray]:
+    """The reference's arrays; none if it is a plain value."""
+    parts = expected if isinstance(expected, tuple) else (expected,)
+    if not any(isinstance(part, np.ndarray) for part in parts):
+        return []
+    return [np.asarray(part) for part in parts]
+
+
+def _raised(error: BaseException) -> dict[str, str]:
+    """What an exception says, without the interpreter's wrapping."""
+    while type(error).__name__ == "InterpreterError" and error.__cause__ is not None:
+        error = error.__cause__
+    text = str(error).strip() or "no message"
+    lines = [line for line in text.splitlines() if line.strip()]
+    return {"raised": f"{type(error).__name__}: {' '.join(lines[:6])}"}
