@@ -11,18 +11,8 @@ from typing import Any
 from . import roofline
 from .errors import RecordError, TimingError, UnknownExperiment, WrongResult
 from .lock import gpu_alone
-from .records import (
-    PREFERRED,
-    RECORDS,
-    Ratio,
-    Record,
-    Row,
-    committed,
-    gpus,
-    load,
-    ratio,
-    stale,
-)
+from .record import Ratio, Record, Row, ratio
+from .records import PREFERRED, RECORDS, committed, gpus, load, stale
 from .registry import (
     Claim,
     Experiment,
@@ -78,9 +68,9 @@ __all__ = [
 _LATER = {
     "Bench": "bench",
     "Budget": "timing",
-    "Provider": "bench",
+    "Provider": "provider",
     "Timing": "timing",
-    "compiled": "bench",
+    "compiled": "provider",
     "plots": "",
     "run": "runner",
     "time_cold": "timing",

@@ -1,10 +1,8 @@
 """The protocol: check first, then time all providers in turn, round after round."""
 
-import dataclasses
 import functools
 import math
 import os
-import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,7 +10,9 @@ import torch
 
 from . import verify
 from .errors import TimingError, WrongResult
-from .records import Row
+from .provider import Provider
+from .provider import calls as provided
+from .record import Row
 from .timing import Budget, Call, Samples, Timer, Timing, here
 
 # Inputs rotate until this many times L2 has gone by before one is seen again.
@@ -20,61 +20,6 @@ ROTATE_L2 = 8
 MAX_SETS = 512
 
 Progress = Callable[[str], None]
-
-
-@dataclasses.dataclass(frozen=True)
-class Provider:
-    """One implementation, ours or a peer's.
-
-    Attributes:
-        fn: takes the case's inputs, returns a tensor or several.
-        ours: whether it is this book's.
-        out: whether ``fn`` also takes ``out=``, and writes there. A peer that can,
-            should: it saves it the allocation.
-        build: makes ``fn`` when the case comes up, for what has to be compiled per
-            shape; give this or ``fn``.
-        nondeterministic: why repeats may differ in their bits; empty if they may not.
-        bound: relative error allowed, where it isn't what the dtype and the length of
-            the sum imply (`tilebook.testing.bound`).
-    """
-
-    fn: Callable[..., Any] | None = None
-    ours: bool = False
-    out: bool = False
-    build: Callable[[], Callable[..., Any]] | None = None
-    nondeterministic: str = ""
-    bound: float | None = None
-
-    def __post_init__(self) -> None:
-        if (self.fn is None) == (self.build is None):
-            raise ValueError("give fn or build, one of the two")
-
-
-def compiled(fn: Callable[..., Any], **options: Any) -> Provider:
-    """A peer: what torch.compile makes of a function, at full strength.
-
-    Args:
-        fn: in PyTorch's own operations.
-        **options: for torch.compile, beside or instead of the defaults.
-
-    Returns:
-        A provider that compiles for one shape when that comes up, and that fails
-        rather than fall back to eager mode.
-    """
-    asked = {
-        "dynamic": False,
-        "fullgraph": True,
-        "mode": "max-autotune-no-cudagraphs",
-    } | options
-
-    def build() -> Callable[..., Any]:
-        # A wrapper, because a built-in function has no code to compile.
-        def call(*args: Any) -> Any:
-            return fn(*args)
-
-        return torch.compile(call, **asked)
-
-    return Provider(build=build)
 
 
 class Bench:
@@ -164,7 +109,7 @@ class Bench:
         calls, checked = {}, {}
         for name, provider in providers.items():
             self._progress(f"{case}: checking {name}")
-            calls[name] = _calls(provider, sets, outputs)
+            calls[name] = provided(provider, sets, outputs)
             try:
                 checked[name] = self._check(
                     provider, calls[name], sets, outputs, reference, along, length
@@ -367,35 +312,6 @@ class Bench:
             for name, sample in take.items():
                 seen[name].append(sample())
         return {name: Timing.over(samples) for name, samples in seen.items()}
-
-
-def geometric_mean(values: Sequence[float]) -> float:
-    """Sum up ratios over a list of shapes.
-
-    Args:
-        values: positive numbers, at least one.
-
-    Returns:
-        Their geometric mean.
-    """
-    return statistics.geometric_mean(values)
-
-
-def _calls(
-    provider: Provider,
-    sets: Sequence[tuple[Any, ...]],
-    outputs: Sequence[torch.Tensor],
-) -> list[Call]:
-    fn = provider.fn or provider.build()
-    if provider.out:
-        pairs = zip(sets, outputs, strict=True)
-        return [functools.partial(_into, fn, inputs, out) for inputs, out in pairs]
-    return [functools.partial(fn, *inputs) for inputs in sets]
-
-
-def _into(fn: Callable[..., Any], inputs: Sequence[Any], out: torch.Tensor) -> Any:
-    result = fn(*inputs, out=out)
-    return out if result is None else result
 
 
 def _short(value: float | None) -> float | None:

@@ -21,7 +21,7 @@ from . import digest
 from .errors import UnknownExperiment
 
 if TYPE_CHECKING:
-    from .records import Record
+    from .record import Record
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 

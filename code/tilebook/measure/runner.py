@@ -1,5 +1,6 @@
 """Measuring where there is a GPU; reading the record where there is none."""
 
+import dataclasses
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,8 +10,9 @@ from tilebook import device
 
 from . import provenance, records, registry, schema
 from .bench import Bench, Progress
+from .errors import RecordError
 from .lock import gpu_alone
-from .records import Record
+from .record import Record, Row
 from .registry import Experiment
 from .timing import LIVE, Budget, Timer, here
 
@@ -83,7 +85,7 @@ def record(
     problems = made.problems()
     if problems:
         lines = "\n  ".join(problems)
-        raise records.RecordError(f"{name}: not written, for it can't be:\n  {lines}")
+        raise RecordError(f"{name}: not written, for it can't be:\n  {lines}")
     path = (folder or records.RECORDS) / made.slug / f"{name}.json"
     schema.write(path, made.data())
     return made, path
@@ -114,28 +116,22 @@ def measure(
         WrongResult: an implementation computes something wrong.
     """
     began = time.monotonic()
+    repeats = 0
     with gpu_alone():
-        for attempt in range(attempts):
-            progress(f"{experiment.name}: ceilings")
-            before, opening = timer.sensors(), timer.ceilings()
-            bench = Bench(experiment.op, timer=timer, budget=budget, progress=progress)
-            rows = _rows(experiment.function, bench)
-            progress(f"{experiment.name}: ceilings again")
-            closing, after = timer.ceilings(), timer.sensors()
-            drift = max(
-                abs(closing[k] / opening[k] - 1) for k in ("copy_gbps", "matmul_tflops")
-            )
-            if drift <= DRIFT:
-                break
+        sitting = _sit(experiment, timer, budget, progress)
+        while sitting.drift > DRIFT and repeats + 1 < attempts:
+            repeats += 1
+            sitting = _sit(experiment, timer, budget, progress)
+    before, after = sitting.sensors
     data = {
         "experiment": experiment.name,
         "question": experiment.question,
-        "rows": rows,
+        "rows": sitting.rows,
         "canary": {
-            "open": _digits(opening),
-            "close": _digits(closing),
-            "drift": round(drift, 5),
-            "repeats": attempt,
+            "open": _digits(sitting.opening),
+            "close": _digits(sitting.closing),
+            "drift": round(sitting.drift, 5),
+            "repeats": repeats,
         },
         "provenance": _provenance(experiment, timer, budget)
         | {
@@ -146,22 +142,51 @@ def measure(
             },
             "power_limit_w": after["power_limit_w"],
             "temperature_c": after["temperature_c"],
-            "seed": bench.seed,
+            "seed": sitting.seed,
             "seconds": round(time.monotonic() - began, 1),
         },
     }
     schema.check(data, experiment.name)
-    if not rows:
-        raise records.RecordError(f"{experiment.name}: the experiment gave no rows")
+    if not sitting.rows:
+        raise RecordError(f"{experiment.name}: the experiment gave no rows")
     return Record.of(data, live=True)
 
 
-def _rows(function: Callable[[Bench], Any], bench: Bench) -> list[records.Row]:
+@dataclasses.dataclass(frozen=True)
+class _Sitting:
+    """One run of an experiment and the looks at the ceilings around it."""
+
+    rows: list[Row]
+    seed: int
+    opening: dict[str, float]
+    closing: dict[str, float]
+    sensors: tuple[dict[str, float | None], dict[str, float | None]]
+
+    @property
+    def drift(self) -> float:
+        pairs = (
+            (self.opening[k], self.closing[k]) for k in ("copy_gbps", "matmul_tflops")
+        )
+        return max(abs(b / a - 1) for a, b in pairs)
+
+
+def _sit(
+    experiment: Experiment, timer: Timer, budget: Budget, progress: Progress
+) -> _Sitting:
+    progress(f"{experiment.name}: ceilings")
+    before, opening = timer.sensors(), timer.ceilings()
+    bench = Bench(experiment.op, timer=timer, budget=budget, progress=progress)
+    rows = _rows(experiment.function, bench)
+    progress(f"{experiment.name}: ceilings again")
+    closing, after = timer.ceilings(), timer.sensors()
+    return _Sitting(rows, bench.seed, opening, closing, (before, after))
+
+
+def _rows(function: Callable[[Bench], Any], bench: Bench) -> list[Row]:
     """Everything the bench gathered, and what the experiment returned besides."""
     returned = list(function(bench) or ())
-    flat = [
-        x for part in returned for x in (part if isinstance(part, list) else [part])
-    ]
+    parts = (part if isinstance(part, list) else [part] for part in returned)
+    flat = [row for part in parts for row in part]
     known = {id(row) for row in bench.rows}
     return [*bench.rows, *(row for row in flat if id(row) not in known)]
 
@@ -187,7 +212,7 @@ def _current(path: Path, experiment: Experiment, timer: Timer) -> bool:
     """Whether measuring again would measure the same thing on the same machine."""
     try:
         then = records.read(path, experiment.name).provenance
-    except records.RecordError:
+    except RecordError:
         return False
     now = _provenance(experiment, timer, LIVE)
     same = ("gpu", "slug", "driver", "cuda", "torch", "triton", "protocol", "digest")

@@ -1,0 +1,85 @@
+"""A device whose time is made up: what an experiment does can be tested anywhere.
+
+Calls really run (interpreted, on small inputs), so results are checked as they are on a
+GPU; only the times come from a function. `log` tells in which order things were timed.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from .timing import Call, Samples
+
+CEILINGS = {
+    "copy_gbps": 1000.0,
+    "read_gbps": 1050.0,
+    "add_gbps": 1020.0,
+    "matmul_tflops": 100.0,
+}
+
+
+@dataclasses.dataclass
+class Simulated:
+    """A timer (see `timing.Timer`) for tests.
+
+    Attributes:
+        cost: milliseconds that a call takes.
+        l2_bytes: size of the made-up cache.
+        memory: bytes that inputs may take.
+        looks: what successive looks at the ceilings find, over and over.
+        log: what was timed, in order: pairs of a regime and the call.
+    """
+
+    cost: Callable[[Call], float] = lambda call: 1.0
+    l2_bytes: int = 2**10
+    memory: int = 2**30
+    looks: Sequence[Mapping[str, float]] = (CEILINGS,)
+    log: list[tuple[str, Call]] = dataclasses.field(default_factory=list)
+    _looked: int = 0
+
+    def free_bytes(self) -> int:
+        return self.memory
+
+    def synchronize(self) -> None:
+        pass
+
+    def cold(self, calls: Sequence[Call], seconds: float) -> Samples:
+        return self._take("cold", calls)
+
+    def capture(
+        self, group: Mapping[str, Sequence[Call]], ms: Mapping[str, float]
+    ) -> dict[str, "Replayed"]:
+        return {name: Replayed(self, calls) for name, calls in group.items()}
+
+    def host(self, call: Call, seconds: float, wait: bool) -> Samples:
+        return self._take("wait" if wait else "host", [call])
+
+    def ceilings(self) -> dict[str, float]:
+        self._looked += 1
+        return dict(self.looks[(self._looked - 1) % len(self.looks)])
+
+    def sensors(self) -> dict[str, float | None]:
+        names = ("sm_mhz", "memory_mhz", "power_limit_w", "temperature_c")
+        return dict.fromkeys(names)
+
+    def provenance(self) -> dict[str, Any]:
+        names = {"gpu": "Simulated", "slug": "simulated", "driver": None}
+        return names | {"l2_bytes": self.l2_bytes}
+
+    def _take(self, regime: str, calls: Sequence[Call]) -> Samples:
+        for call in calls:
+            call()
+        self.log.append((regime, calls[0]))
+        return Samples([self.cost(calls[0])])
+
+
+@dataclasses.dataclass
+class Replayed:
+    """What the simulated device recorded as a graph."""
+
+    timer: Simulated
+    calls: Sequence[Call]
+
+    def sample(self, seconds: float) -> Samples:
+        """Run the calls once; see `timing.Replay`."""
+        return self.timer._take("steady", self.calls)
