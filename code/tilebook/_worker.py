@@ -116,7 +116,7 @@ class Worker:
         sys.stdout.write(self._output.read())
         sys.stderr.write(self._errors.read())
         if error is not None:
-            raise error from RemoteTraceback(where)
+            raise thaw(error) from RemoteTraceback(where)
         return value
 
     def stop(self) -> None:
@@ -235,18 +235,39 @@ def _answer(request: bytes) -> bytes:
         value = getattr(importlib.import_module(module), function)(payload)
         return pickle.dumps((value, None, ""))
     except Exception as error:
-        return pickle.dumps((None, _portable(error), traceback.format_exc()))
+        return pickle.dumps((None, freeze(error), traceback.format_exc()))
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
 
 
-def _portable(error: Exception) -> Exception:
-    """Return the exception, or one that says the same if it can't be sent as it is."""
+def freeze(error: Exception) -> bytes:
+    """Pickle an exception without calling its constructor when it is loaded.
+
+    An exception's own pickling calls the class with `args`, which fails for classes
+    whose constructor takes something else. One that can't be pickled at all becomes a
+    RuntimeError that says the same.
+
+    Args:
+        error: the exception; cause, context and traceback stay behind.
+
+    Returns:
+        Bytes for `thaw`.
+    """
     try:
-        copy = pickle.loads(pickle.dumps(error))
-    except Exception:
-        copy = None
-    if type(copy) is type(error) and str(copy) == str(error):
-        return error
-    return RuntimeError(f"{type(error).__name__}: {error}")
+        data = pickle.dumps((type(error), error.args, vars(error)))
+        if str(thaw(data)) == str(error):
+            return data
+    except Exception as reason:
+        error.add_note(f"sent as RuntimeError: {reason}")
+    text = f"{type(error).__name__}: {error}"
+    return pickle.dumps((RuntimeError, (text,), {}))
+
+
+def thaw(data: bytes) -> Exception:
+    """Rebuild an exception that `freeze` pickled."""
+    cls, args, attributes = pickle.loads(data)
+    error = cls.__new__(cls, *args)
+    error.args = args
+    vars(error).update(attributes)
+    return error

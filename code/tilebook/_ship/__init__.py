@@ -10,15 +10,17 @@ on disk.
 """
 
 from tilebook._ship.kernels import is_kernel, kernel_name, source_of, unwrap
-from tilebook._ship.pack import Pointer, dumps
-from tilebook._ship.unpack import loads
+from tilebook._ship.pack import Pointer, contents, dumps
+from tilebook._ship.unpack import loads, overwrite
 
 __all__ = [
     "Pointer",
+    "contents",
     "dumps",
     "is_kernel",
     "kernel_name",
     "loads",
+    "overwrite",
     "source_of",
     "unwrap",
 ]

@@ -96,8 +96,8 @@ def dumps(obj: object, storages: list[torch.UntypedStorage] | None = None) -> by
     root = packer.pickle(obj)
     # Describing a kernel may append the helpers that it names.
     functions = [packer.describe(function) for function in packer.functions]
-    contents = [_contents(storage) for storage in storages or ()]
-    return pickle.dumps((root, functions, contents))
+    packed = [contents(storage) for storage in storages or ()]
+    return pickle.dumps((root, functions, packed))
 
 
 class _Packer:
@@ -213,7 +213,8 @@ class _Storage:
     index: int
 
 
-def _contents(storage: torch.UntypedStorage) -> bytes:
+def contents(storage: torch.UntypedStorage) -> bytes:
+    """Return a storage's bytes, from any device."""
     return unpack.bytes_view(storage.cpu()).numpy().tobytes()
 
 

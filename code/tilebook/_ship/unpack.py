@@ -131,12 +131,19 @@ def _decorate(function: Function, fn: types.FunctionType) -> Any:
 
 def _storage(content: bytes) -> torch.UntypedStorage:
     storage = torch.UntypedStorage(len(content))
-    if content:
-        bytes_view(storage).copy_(torch.frombuffer(content, dtype=torch.uint8))
+    overwrite(storage, content)
     return storage
 
 
+def overwrite(storage: torch.UntypedStorage, content: bytes) -> None:
+    """Copy bytes into a storage of the same size, on any device."""
+    if content:
+        source = torch.frombuffer(bytearray(content), dtype=torch.uint8)
+        bytes_view(storage).copy_(source)
+
+
 def bytes_view(storage: torch.UntypedStorage) -> torch.Tensor:
+    """View a storage as a flat uint8 tensor."""
     return torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage)
 
 

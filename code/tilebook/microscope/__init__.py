@@ -1,0 +1,263 @@
+"""Look at what every program of a launch touches, on any machine.
+
+    look = microscope.look(add_kernel, (4,), x, y, out, n, BLOCK=256)
+    look.ownership("out_ptr")    # which program wrote each element
+    look.races()                 # elements that two programs fight over
+    look.shape_table()           # every tile in the kernel, with its shape
+
+The kernel runs under the interpreter: in this process if its kernels are interpreted,
+otherwise in a helper process. Its results end up in the tensors either way.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from triton.runtime.interpreter import InterpretedFunction
+
+from tilebook import _ship
+from tilebook.interpreter import Access
+from tilebook.microscope import races
+from tilebook.microscope.races import Race
+from tilebook.microscope.run import Argument, record, record_elsewhere, tensors_by_name
+from tilebook.microscope.trace import Step
+
+__all__ = ["Access", "Argument", "Look", "Race", "Step", "look", "poison"]
+
+_POISONED = "_tilebook_poisoned"
+
+
+@dataclass(frozen=True)
+class Look:
+    """What one launch did.
+
+    Args:
+        kernel: the kernel's name.
+        grid: number of programs along each axis.
+        arguments: the tensors it was given, by parameter name.
+        accesses: its loads, stores and atomics, in the order they happened.
+        shapes: every value it assigned, in order of appearance.
+        printed: what it printed (tl.device_print).
+        error: the exception that ended it, as "Type: message"; None if it finished.
+    """
+
+    kernel: str
+    grid: tuple[int, int, int]
+    arguments: Mapping[str, Argument] = field(repr=False)
+    accesses: tuple[Access, ...] = field(repr=False)
+    shapes: tuple[Step, ...] = field(repr=False)
+    printed: str
+    error: str | None
+
+    def ownership(self, argument: str) -> np.ndarray:
+        """Say which program wrote each element of a tensor last.
+
+        Args:
+            argument: the kernel's parameter.
+
+        Returns:
+            int64 array of the tensor's shape: the program's number, axis 0 running
+            fastest, or -1 where none wrote.
+        """
+        return self._accumulate(argument, ("store", "atomic"), -1, _assign)
+
+    def counts(self, argument: str, op: str = "load") -> np.ndarray:
+        """Count how often each element of a tensor was touched.
+
+        Args:
+            argument: the kernel's parameter.
+            op: "load", "store" or "atomic".
+
+        Returns:
+            int64 array of the tensor's shape.
+        """
+        return self._accumulate(argument, (op,), 0, _add_one)
+
+    def unwritten(self, argument: str) -> np.ndarray:
+        """List the elements of a tensor that no program wrote.
+
+        Args:
+            argument: the kernel's parameter.
+
+        Returns:
+            int64 array of flat indices, row by row, ascending.
+        """
+        return np.flatnonzero(self.ownership(argument) < 0)
+
+    def uninitialised(self) -> tuple[Access, ...]:
+        """List the reads of elements that nobody had written.
+
+        Returns:
+            Loads and atomics of tensors marked by `poison`, their masks narrowed to
+            the elements that no earlier access had written.
+        """
+        written = {
+            name: np.zeros(_extent(argument), dtype=bool)
+            for name, argument in self.arguments.items()
+            if argument.poisoned
+        }
+        found = []
+        for access in self.accesses:
+            state = written.get(access.argument)
+            if state is None:
+                continue
+            if access.op != "store":
+                mask = access.mask.copy()
+                mask[mask] = ~state[access.elements[mask]]
+                if mask.any():
+                    found.append(replace(access, mask=mask))
+            if access.op != "load":
+                state[access.elements[access.mask]] = True
+        return tuple(found)
+
+    def races(self) -> tuple[Race, ...]:
+        """Find the elements whose value depends on which program comes first.
+
+        Two programs touch the same element, at least one of them writes, and not both
+        atomically. Programs that take turns by other means (a lock, a counter) are
+        reported too: the order that these impose is not understood.
+
+        Returns:
+            One race per pair of operations and arguments, with its elements.
+        """
+        numbers = {a.program: self.program(a.program) for a in self.accesses}
+        return races.find(self.accesses, self.arguments, numbers)
+
+    def shape_table(self) -> pd.DataFrame:
+        """Tabulate the shape trace: one row per value the kernel assigns.
+
+        Returns:
+            Columns name, shape, dtype, line, code; function too if there are several.
+        """
+        frame = pd.DataFrame(
+            [vars(step) for step in self.shapes],
+            columns=["function", "name", "shape", "dtype", "line", "code"],
+        )
+        if frame["function"].nunique() <= 1:
+            frame = frame.drop(columns="function")
+        return frame
+
+    def program(self, index: tuple[int, int, int]) -> int:
+        """Number a program: axis 0 runs fastest, as in `ownership`."""
+        x, y, z = index
+        return x + self.grid[0] * (y + self.grid[1] * z)
+
+    def _accumulate(
+        self,
+        name: str,
+        ops: tuple[str, ...],
+        start: int,
+        change: Callable[[np.ndarray, np.ndarray, int], None],
+    ) -> np.ndarray:
+        if name not in self.arguments:
+            have = ", ".join(self.arguments)
+            raise ValueError(f"{self.kernel} has no tensor {name!r}, only {have}")
+        argument = self.arguments[name]
+        memory = np.full(_extent(argument), start, dtype=np.int64)
+        for access in self.accesses:
+            if access.argument == name and access.op in ops:
+                elements = access.elements[access.mask]
+                change(memory, elements, self.program(access.program))
+        return memory[_positions(argument)]
+
+
+def look(
+    kernel: Any,
+    grid: tuple[int, ...] | Callable[[dict[str, Any]], tuple[int, ...]],
+    *args: Any,
+    raise_error: bool = False,
+    **meta: Any,
+) -> Look:
+    """Run a kernel under the interpreter and record everything it touches.
+
+    Args:
+        kernel: decorated with @triton.jit; @triton.heuristics are applied, an autotuned
+            kernel needs the configuration's values in `meta`.
+        grid: as for a launch: up to three numbers of programs, or a function of the
+            arguments.
+        args: as for a launch; tensors are changed as the kernel changes them.
+        raise_error: raise the kernel's exception instead of returning it in the look.
+        meta: as for a launch.
+
+    Returns:
+        The look.
+
+    Raises:
+        TypeError: `kernel` is no Triton kernel, or the arguments don't fit it.
+        Exception: the kernel's own, with `raise_error`.
+    """
+    kernel, meta = _ship.unwrap(kernel, args, meta)
+    if not isinstance(kernel, InterpretedFunction) and kernel.is_gluon():
+        raise TypeError(f"{kernel.__name__} is a Gluon kernel: it can't be interpreted")
+    names = set(kernel.arg_names)
+    given = {name: value for name, value in meta.items() if name in names}
+    bound = inspect.signature(kernel.fn).bind(*args, **given)
+    bound.apply_defaults()
+    size = grid(bound.arguments) if callable(grid) else grid
+    if not 1 <= len(size) <= 3:
+        raise ValueError(f"grid must have one to three axes, got {size!r}")
+    programs = tuple(map(int, size)) + (1,) * (3 - len(size))
+    tensors = tensors_by_name(kernel, args, given)
+    poisoned = frozenset(n for n, t in tensors.items() if hasattr(t, _POISONED))
+    here = isinstance(kernel, InterpretedFunction)
+    log = (record if here else record_elsewhere)(
+        kernel, programs, args, given, poisoned
+    )
+    if raise_error and log.error is not None:
+        raise log.error
+    return Look(
+        kernel=_ship.kernel_name(kernel),
+        grid=programs,
+        arguments=log.arguments,
+        accesses=log.accesses,
+        shapes=log.shapes,
+        printed=log.printed,
+        error=log.error and f"{type(log.error).__name__}: {log.error}",
+    )
+
+
+def poison(tensor: torch.Tensor) -> torch.Tensor:
+    """Fill a tensor with rubbish and mark it, so that a look reports reads of it.
+
+    Args:
+        tensor: any dtype and device; changed in place.
+
+    Returns:
+        The tensor itself, all NaN or the dtype's largest integer.
+    """
+    dtype = tensor.dtype
+    if dtype.is_floating_point or dtype.is_complex:
+        tensor.fill_(float("nan"))
+    else:
+        tensor.fill_(True if dtype == torch.bool else torch.iinfo(dtype).max)
+    setattr(tensor, _POISONED, True)
+    return tensor
+
+
+def _assign(memory: np.ndarray, elements: np.ndarray, program: int) -> None:
+    memory[elements] = program
+
+
+def _add_one(memory: np.ndarray, elements: np.ndarray, program: int) -> None:
+    np.add.at(memory, elements, 1)
+
+
+def _positions(argument: Argument) -> np.ndarray:
+    """Where each element lies in memory, counted in elements from the first."""
+    positions = np.zeros(argument.shape, dtype=np.int64)
+    for axis, stride in enumerate(argument.strides):
+        shape = [1] * len(argument.shape)
+        shape[axis] = -1
+        positions += (np.arange(argument.shape[axis]) * stride).reshape(shape)
+    return positions
+
+
+def _extent(argument: Argument) -> int:
+    positions = _positions(argument)
+    return int(positions.max()) + 1 if positions.size else 0
