@@ -10,13 +10,13 @@ from tilebook.parallel.operands import DTYPES, check_operands
 
 
 @library.operator("tilebook::add")
-def _add(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+def add_operator(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     out = torch.empty_like(x)
     _add_into(library.launchable(whole.add_kernel), x, y, out)
     return out
 
 
-@_add.register_fake
+@add_operator.register_fake
 def _(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     return torch.empty_like(x)
 
@@ -25,7 +25,7 @@ def _gradient(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]
     return grad, grad
 
 
-_add.register_autograd(_gradient)
+add_operator.register_autograd(_gradient)
 
 
 def add(
@@ -58,7 +58,7 @@ def add(
         check_operands(x, y, anywhere=True)
     if out is None:
         if not library.eager(x, y):
-            return _add(x, y)
+            return add_operator(x, y)
         out = torch.empty_like(x)
         _add_into(whole.add_kernel, x, y, out)
         return out
