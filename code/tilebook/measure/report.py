@@ -59,9 +59,7 @@ def beside(record: Record, other: Record | None = None) -> RenderableType:
             cells.append(f"{match['ms'] / row['ms']:.2f}x" if match else "-")
         table.add_row(*cells)
     lines: list[RenderableType] = [f"{record.name}: {record.question}", table]
-    lines.append(
-        "* this book's. Times are medians; spread is half the range of rounds."
-    )
+    lines.append("* this book's. Medians of rounds; spread is half their range.")
     lines += [ceilings(x) for x in filter(None, (record, other))]
     lines += [f"cannot be: {problem}" for problem in record.problems()]
     return Group(*lines)
