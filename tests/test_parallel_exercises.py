@@ -1,0 +1,298 @@
+"""The checker takes our solutions and refuses plausible wrong ones."""
+
+from functools import partial
+
+import pytest
+import torch
+import triton
+import triton.language as tl
+
+from tilebook import compile_only
+from tilebook.parallel import selftest, solutions
+from tilebook.parallel.exercises import EXERCISES, LENGTHS
+from tilebook.testing import CheckFailed, check, exercise, mutants
+
+CHECK = partial(check, quiet=True)
+MAP_KERNELS = {
+    "parallel-affine": solutions.affine_kernel,
+    "parallel-reverse": solutions.reverse_kernel,
+    "parallel-strided": solutions.strided_kernel,
+    "parallel-luma": solutions.luma_kernel,
+    "parallel-relu6": solutions.relu6_kernel,
+    "parallel-grid-stride": solutions.grid_stride_kernel,
+}
+ANSWERS = {
+    "parallel-count": (977, 445),
+    "parallel-microseconds": (4 * 44.739, 6 * 44.739),
+    "parallel-saturation": 13_500_000,
+}
+
+# Each is a mistake that was made, or is easily made, at that exercise.
+WRONG_ANSWERS = {
+    "parallel-count": [
+        (976, 579),
+        (977, 579),
+        (1_000_003, 0),
+        (445, 977),
+        (977.5, 445),
+    ],
+    "parallel-microseconds": [
+        (3 * 44.739, 4 * 44.739),  # the written vectors forgotten
+        (8 * 44.739, 12 * 44.739),  # float32
+        (4 * 44.739, 5 * 44.739),  # the intermediate result not read back
+        (0.179, 0.268),  # milliseconds
+        4 * 44.739,
+    ],
+    "parallel-saturation": [
+        1_350_000,  # as many bytes as cross in the fixed time, times 0.9
+        27_000_000,  # written elements forgotten
+        13_500,  # a thousand is missing
+        1_666_667,  # 1 / (1 - 0.9) instead of 0.9 / (1 - 0.9)
+    ],
+}
+
+WRONG_KERNELS = {
+    "parallel-affine": {
+        "b forgotten": ("a * x + b", "a * x"),
+        "b scaled too": ("a * x + b", "a * (x + b)"),
+        "store unmasked": ("a * x + b, mask=mask", "a * x + b"),
+        "one element too many": ("offs < n", "offs <= n"),
+        "one element missing": ("offs < n", "offs < n - 1"),
+        "program taken for a block": ("pid * BLOCK + ", "pid + "),
+        "first block only": ("pid * BLOCK + ", ""),
+        "block size of the example": ("pid * BLOCK", "pid * 128"),
+    },
+    "parallel-reverse": {
+        "within the block": ("n - 1 - offs", "pid * BLOCK + BLOCK - 1 - offs % BLOCK"),
+        "off by one": ("n - 1 - offs", "n - offs"),
+        "not reversed": ("(n - 1 - offs)", "offs"),
+        "load unmasked": ("(n - 1 - offs), mask=mask, other=0.0", "(n - 1 - offs)"),
+    },
+    "parallel-strided": {
+        "stride ignored": ("offs * stride", "offs"),
+        "stride of the example": ("offs * stride", "offs * 2"),
+        "mask counts strides": ("offs < n", "offs * stride < n"),
+        "out strided as well": ("out_ptr + offs", "out_ptr + offs * stride"),
+        "block strided, not its elements": (
+            "x_ptr + offs * stride",
+            "x_ptr + pid * BLOCK * stride + tl.arange(0, BLOCK)",
+        ),
+    },
+    "parallel-luma": {
+        "rounded down": (" + 128) // 256", ") // 256"),
+        "weights of another standard": ("54 * r + 183 * g", "77 * r + 150 * g"),
+        "planes, not pixels": ("rgb_ptr + 3 * offs + 1", "rgb_ptr + n + offs"),
+        "blue for red": ("54 * r + 183 * g + 19 * b", "19 * r + 183 * g + 54 * b"),
+        "divided too early": (
+            "(54 * r + 183 * g + 19 * b + 128) // 256",
+            "54 * r // 256 + 183 * g // 256 + 19 * b // 256",
+        ),
+        "in 16 bits with a sign": (" + 128)", " + 128).to(tl.int16)"),
+    },
+    "parallel-relu6": {
+        "NaN below": ("tl.where(x < 0.0, 0.0, x)", "tl.where(x > 0.0, x, 0.0)"),
+        "NaN above": ("tl.where(x > 6.0, 6.0, x)", "tl.where(x < 6.0, x, 6.0)"),
+        "no upper bound": ("x = tl.where(x > 6.0, 6.0, x)", "pass"),
+        "no lower bound": ("x = tl.where(x < 0.0, 0.0, x)", "pass"),
+        "wrong bound": ("tl.where(x > 6.0, 6.0, x)", "tl.where(x > 5.0, 5.0, x)"),
+    },
+    "parallel-grid-stride": {
+        "next block, not next turn": (
+            "step = tl.num_programs(0).to(tl.int64) * BLOCK",
+            "step = BLOCK",
+        ),
+        "all begin at 0": ("tl.program_id(0).to(tl.int64) * BLOCK", "0"),
+        "four programs taken for granted": (
+            "tl.num_programs(0).to(tl.int64) * BLOCK",
+            "4 * BLOCK",
+        ),
+        "one turn only": ("range(start, n, step)", "range(start, start + 1, step)"),
+        "last turn missing": (
+            "range(start, n, step)",
+            "range(start, n - BLOCK + 1, step)",
+        ),
+        "store unmasked": ("x * x, mask=mask", "x * x"),
+    },
+}
+
+
+def wrong_kernels():
+    for name, edits in WRONG_KERNELS.items():
+        for mistake, kernel in mutants(MAP_KERNELS[name], edits):
+            yield pytest.param(name, kernel, id=f"{name}: {mistake}")
+
+
+def two_roundings(x, y, z):
+    out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    narrow_fused_kernel[(triton.cdiv(x.numel(), 256),)](
+        x.contiguous(), y.contiguous(), z.contiguous(), out, x.numel(), BLOCK=256
+    )
+    return out
+
+
+@triton.jit
+def narrow_fused_kernel(x_ptr, y_ptr, z_ptr, out_ptr, n, BLOCK: tl.constexpr):
+    offs = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    mask = offs < n
+    x = tl.load(x_ptr + offs, mask=mask, other=0.0)
+    y = tl.load(y_ptr + offs, mask=mask, other=0.0)
+    z = tl.load(z_ptr + offs, mask=mask, other=0.0)
+    tl.store(out_ptr + offs, (x + y) * z, mask=mask)
+
+
+def strides_ignored(x, y, z):
+    out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    n = x.numel()
+    solutions.fused_kernel[(triton.cdiv(n, 256),)](x, y, z, out, n, BLOCK=256)
+    return out
+
+
+def tail_forgotten(x, y, z):
+    x, y, z = x.contiguous(), y.contiguous(), z.contiguous()
+    out = torch.empty_like(x)
+    n = x.numel()
+    solutions.fused_kernel[(n // 256,)](x, y, z, out, n, BLOCK=256)
+    return out
+
+
+def written_into_an_input(x, y, z):
+    flat = x.contiguous()
+    n = x.numel()
+    solutions.fused_kernel[(triton.cdiv(n, 256),)](
+        flat, y.contiguous(), z.contiguous(), flat, n, BLOCK=256
+    )
+    return flat
+
+
+def flattened(x, y, z):
+    return solutions.fused(x, y, z).flatten()
+
+
+def in_torch(x, y, z):
+    return (x.float() + y.float()).mul(z.float()).to(x.dtype)
+
+
+class Remembered:
+    """Computes once for each shape."""
+
+    def __init__(self):
+        self.seen = {}
+
+    def __call__(self, x, y, z):
+        key = (x.shape, x.dtype)
+        return self.seen.setdefault(key, solutions.fused(x, y, z))
+
+
+WRONG_FUNCTIONS = (
+    two_roundings,
+    strides_ignored,
+    tail_forgotten,
+    written_into_an_input,
+    flattened,
+    in_torch,
+    Remembered(),
+)
+
+
+def test_there_are_eight_to_ten_of_them_found_by_name():
+    assert 8 <= len(EXERCISES) <= 10
+    for task in EXERCISES:
+        assert exercise(task.name) is task
+        assert task.statement
+        assert task.hint
+    names = {task.name for task in EXERCISES}
+    assert names == MAP_KERNELS.keys() | ANSWERS.keys() | {"parallel-fused"}
+
+
+@pytest.mark.parametrize("name", MAP_KERNELS)
+def test_kernels_of_ours_are_taken(name):
+    report = CHECK(name, MAP_KERNELS[name])
+    assert report.shapes >= len(LENGTHS)
+
+
+def test_the_function_of_ours_is_taken():
+    assert CHECK("parallel-fused", solutions.fused).shapes >= 6
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_right_answers_are_taken(name):
+    CHECK(name, ANSWERS[name])
+
+
+@pytest.mark.parametrize(("name", "kernel"), list(wrong_kernels()))
+def test_wrong_kernels_are_refused(name, kernel):
+    with pytest.raises(CheckFailed, match=name):
+        CHECK(name, kernel)
+
+
+@pytest.mark.parametrize(
+    ("name", "answer"), [(n, a) for n, given in WRONG_ANSWERS.items() for a in given]
+)
+def test_wrong_answers_are_refused(name, answer):
+    with pytest.raises(CheckFailed, match=name):
+        CHECK(name, answer)
+
+
+@pytest.mark.parametrize(
+    "function", WRONG_FUNCTIONS, ids=lambda f: getattr(f, "__name__", "remembered")
+)
+def test_wrong_functions_are_refused(function):
+    with pytest.raises(CheckFailed, match="parallel-fused"):
+        CHECK("parallel-fused", function)
+
+
+def test_every_exercise_has_at_least_three_wrong_attempts():
+    for name in MAP_KERNELS:
+        assert len(WRONG_KERNELS[name]) >= 3
+    for name in ANSWERS:
+        assert len(WRONG_ANSWERS[name]) >= 3
+    assert len(WRONG_FUNCTIONS) >= 3
+
+
+@pytest.mark.parametrize(
+    ("answer", "remark"), [((976, 579), "999,424 elements"), ((977, 579), "to do")]
+)
+def test_usual_miscounts_get_a_remark(answer, remark):
+    with pytest.raises(CheckFailed, match=remark):
+        CHECK("parallel-count", answer)
+
+
+def test_saturation_solves_the_model():
+    n = solutions.saturation(2.5, 3000.0, 2, 0.8)
+    moving = 2 * 2 * n / (3000.0 * 1e9) * 1e6
+    assert moving / (2.5 + moving) == pytest.approx(0.8, rel=1e-6)
+
+
+def test_microseconds_counts_every_vector_that_crosses_the_bus():
+    fused, separate = solutions.microseconds(10**9, 4, 1000.0)
+    assert (fused, separate) == pytest.approx((16e3, 24e3))
+
+
+@pytest.mark.parametrize("target", ["sm_80", "sm_90", "sm_100", "gfx942"])
+@pytest.mark.parametrize("name", MAP_KERNELS)
+def test_solutions_compile_everywhere(name, target):
+    x = torch.empty(1000, dtype=torch.uint8 if name == "parallel-luma" else None)
+    numbers = {"parallel-affine": (1.5, 2.5), "parallel-strided": (2,)}.get(name, ())
+    kernel = MAP_KERNELS[name]
+    artefact = compile_only.compile(
+        kernel, x, torch.empty_like(x), *numbers, 1000, target=target, BLOCK=256
+    )
+    assert artefact.target == target
+    assert artefact.asm.keys() & {"cubin", "hsaco"}
+
+
+def test_the_self_test_has_five_questions_with_computed_answers():
+    assert len(selftest.QUESTIONS) == 5
+    answers = [q.answer for q in selftest.QUESTIONS]
+    assert answers[0] == "10 programs, 240 idle lanes"
+    assert answers[1] == "8"
+    assert answers[3] == "2,097,152"
+    for question in selftest.QUESTIONS:
+        assert len(set(question.options)) == 4
+        assert question.text.endswith("?")
+        assert question.explanation
+
+
+def test_a_question_without_its_answer_is_refused():
+    with pytest.raises(ValueError, match="must be one option"):
+        selftest.Question("What?", ("this", "that"), "neither", "because")
