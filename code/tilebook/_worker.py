@@ -39,8 +39,8 @@ ENVIRONMENT: dict[Mode, dict[str, str]] = {
     },
 }
 BOOTSTRAP = (
-    "import json, sys; fd, sys.path[:] = json.loads(sys.argv[1]); "
-    "from tilebook._worker import serve; serve(fd)"
+    "import json, sys; fd, parent, sys.path[:] = json.loads(sys.argv[1]); "
+    "from tilebook._worker import serve; serve(fd, parent)"
 )
 
 
@@ -86,6 +86,7 @@ class Worker:
         self._connection: Connection | None = None
         self._output: _Stream | None = None
         self._errors: _Stream | None = None
+        _every.add(self)
 
     def call(self, function: str, payload: bytes) -> Any:
         """Run `function(payload)` in the worker.
@@ -112,9 +113,9 @@ class Worker:
                 # An interrupted call would answer the next one.
                 self.stop()
                 raise
+            sys.stdout.write(self._output.read())
+            sys.stderr.write(self._errors.read())
         value, error, where = pickle.loads(reply)
-        sys.stdout.write(self._output.read())
-        sys.stderr.write(self._errors.read())
         if error is not None:
             raise thaw(error) from RemoteTraceback(where)
         return value
@@ -139,7 +140,7 @@ class Worker:
         ours, theirs = socket.socketpair()
         self._output, self._errors = _Stream(), _Stream()
         with theirs:
-            argument = json.dumps([theirs.fileno(), sys.path])
+            argument = json.dumps([theirs.fileno(), os.getpid(), sys.path])
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-c", BOOTSTRAP, argument],
                 stdin=subprocess.DEVNULL,
@@ -181,6 +182,7 @@ class Worker:
         self._process = self._connection = None
 
 
+_every: weakref.WeakSet[Worker] = weakref.WeakSet()
 WORKERS: dict[Mode, Worker] = {mode: Worker(mode) for mode in ENVIRONMENT}
 
 
@@ -190,12 +192,12 @@ def call(mode: Mode, function: str, payload: bytes) -> Any:
 
 
 def _stop_all() -> None:
-    for worker in WORKERS.values():
+    for worker in list(_every):
         worker.stop()
 
 
 def _forget_all() -> None:
-    for worker in WORKERS.values():
+    for worker in list(_every):
         worker._forget()
 
 
@@ -203,12 +205,15 @@ atexit.register(_stop_all)
 os.register_at_fork(after_in_child=_forget_all)
 
 
-def serve(fd: int) -> None:
-    """Answer calls until the parent closes the connection or goes (worker side)."""
+def serve(fd: int, parent: int) -> None:
+    """Answer calls until the parent closes the connection or goes (worker side).
+
+    Args:
+        fd: this end of the connection.
+        parent: the parent's process id.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides about Ctrl-C
-    threading.Thread(target=_leave_with, args=[os.getppid()], daemon=True).start()
-    # The parent's workers are its own: this process starts none and stops none.
-    atexit.unregister(_stop_all)
+    threading.Thread(target=_leave_with, args=[parent], daemon=True).start()
     connection = Connection(fd)
     while True:
         try:

@@ -21,6 +21,7 @@ from triton.runtime.jit import ConstexprFunction
 from tilebook._ship import unpack
 from tilebook._ship.kernels import is_kernel, source_of
 
+# What is the same in both processes whatever the mode, and travels by name alone.
 LIBRARIES = frozenset(sys.stdlib_module_names) | {"numpy", "torch", "triton"}
 JIT_OPTIONS = (
     "version",
@@ -218,8 +219,9 @@ def contents(storage: torch.UntypedStorage) -> bytes:
     return unpack.bytes_view(storage.cpu()).numpy().tobytes()
 
 
-def _is_library(module: str) -> bool:
-    return module.partition(".")[0] in LIBRARIES
+def _is_library(module: str | None) -> bool:
+    # A function made by exec with bare globals claims to be of builtins.
+    return module not in (None, "builtins") and module.partition(".")[0] in LIBRARIES
 
 
 def _kind(kernel: Any) -> str:
@@ -238,7 +240,7 @@ def _logical_filename(fn: types.FunctionType) -> str:
 
     It ends up in the compiled artefacts, which should be the same everywhere.
     """
-    if fn.__module__ == "__main__":
+    if fn.__module__ in (None, "builtins", "__main__"):
         return fn.__code__.co_filename.rpartition("/")[2]
     return fn.__module__.replace(".", "/") + ".py"
 

@@ -23,7 +23,7 @@ from tilebook.compile_only.evidence import Evidence, Notice, read_amd, read_nvid
 __all__ = ["Artefact", "Evidence", "Notice", "compile", "excerpt", "table", "target_of"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Artefact:
     """A kernel compiled for one target.
 

@@ -36,6 +36,8 @@ def compile_request(request: bytes) -> tuple[dict[str, str | bytes], dict[str, A
 
 def _compile(kernel: Any, args: tuple, meta: dict, target: GPUTarget) -> Any:
     # As JITFunction.run does it, but for the target rather than the current GPU.
+    if kernel.debug:
+        meta = {"debug": True, **meta}
     backend = make_backend(target)
     bind = create_function_from_signature(kernel.signature, kernel.params, backend)
     bound, specialization, options = bind(*args, **meta)

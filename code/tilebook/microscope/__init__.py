@@ -18,22 +18,20 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from triton.runtime.interpreter import InterpretedFunction
 
 from tilebook import _ship
 from tilebook.interpreter import Access
 from tilebook.microscope import races
+from tilebook.microscope.arguments import Argument, is_poisoned, poison
 from tilebook.microscope.races import Race
-from tilebook.microscope.run import Argument, record, record_elsewhere, tensors_by_name
+from tilebook.microscope.run import record, record_elsewhere, tensors_by_name
 from tilebook.microscope.trace import Step
 
 __all__ = ["Access", "Argument", "Look", "Race", "Step", "look", "poison"]
 
-_POISONED = "_tilebook_poisoned"
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Look:
     """What one launch did.
 
@@ -98,9 +96,9 @@ class Look:
             the elements that no earlier access had written.
         """
         written = {
-            name: np.zeros(_extent(argument), dtype=bool)
+            name: ~argument.undefined
             for name, argument in self.arguments.items()
-            if argument.poisoned
+            if argument.undefined is not None
         }
         found = []
         for access in self.accesses:
@@ -159,12 +157,12 @@ class Look:
             have = ", ".join(self.arguments)
             raise ValueError(f"{self.kernel} has no tensor {name!r}, only {have}")
         argument = self.arguments[name]
-        memory = np.full(_extent(argument), start, dtype=np.int64)
+        memory = np.full(argument.extent(), start, dtype=np.int64)
         for access in self.accesses:
             if access.argument == name and access.op in ops:
                 elements = access.elements[access.mask]
                 change(memory, elements, self.program(access.program))
-        return memory[_positions(argument)]
+        return np.asarray(memory[argument.positions()])
 
 
 def look(
@@ -204,7 +202,7 @@ def look(
         raise ValueError(f"grid must have one to three axes, got {size!r}")
     programs = tuple(map(int, size)) + (1,) * (3 - len(size))
     tensors = tensors_by_name(kernel, args, given)
-    poisoned = frozenset(n for n, t in tensors.items() if hasattr(t, _POISONED))
+    poisoned = frozenset(name for name, t in tensors.items() if is_poisoned(t))
     here = isinstance(kernel, InterpretedFunction)
     log = (record if here else record_elsewhere)(
         kernel, programs, args, given, poisoned
@@ -222,42 +220,9 @@ def look(
     )
 
 
-def poison(tensor: torch.Tensor) -> torch.Tensor:
-    """Fill a tensor with rubbish and mark it, so that a look reports reads of it.
-
-    Args:
-        tensor: any dtype and device; changed in place.
-
-    Returns:
-        The tensor itself, all NaN or the dtype's largest integer.
-    """
-    dtype = tensor.dtype
-    if dtype.is_floating_point or dtype.is_complex:
-        tensor.fill_(float("nan"))
-    else:
-        tensor.fill_(True if dtype == torch.bool else torch.iinfo(dtype).max)
-    setattr(tensor, _POISONED, True)
-    return tensor
-
-
 def _assign(memory: np.ndarray, elements: np.ndarray, program: int) -> None:
     memory[elements] = program
 
 
 def _add_one(memory: np.ndarray, elements: np.ndarray, program: int) -> None:
     np.add.at(memory, elements, 1)
-
-
-def _positions(argument: Argument) -> np.ndarray:
-    """Where each element lies in memory, counted in elements from the first."""
-    positions = np.zeros(argument.shape, dtype=np.int64)
-    for axis, stride in enumerate(argument.strides):
-        shape = [1] * len(argument.shape)
-        shape[axis] = -1
-        positions += (np.arange(argument.shape[axis]) * stride).reshape(shape)
-    return positions
-
-
-def _extent(argument: Argument) -> int:
-    positions = _positions(argument)
-    return int(positions.max()) + 1 if positions.size else 0

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tilebook.interpreter import Access
-from tilebook.microscope.run import Argument
+from tilebook.microscope.arguments import Argument
 
 # Loads don't disturb each other, and atomics take turns.
 _CONFLICTS = (
@@ -21,7 +21,7 @@ _CONFLICTS = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Race:
     """Elements that different programs touch, at least one of them writing.
 
@@ -50,7 +50,7 @@ class Race:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Touches:
     """One row per lane: the address it touches, and which access it belongs to."""
 

@@ -13,29 +13,11 @@ from triton.runtime.errors import InterpreterError
 
 from tilebook import _ship, _worker, interpreter
 from tilebook.interpreter import Access
+from tilebook.microscope.arguments import Argument
 from tilebook.microscope.trace import Step, tracing
 
 
-@dataclass(frozen=True)
-class Argument:
-    """A tensor that the kernel was given.
-
-    Args:
-        shape: in elements.
-        strides: in elements.
-        itemsize: bytes per element.
-        address: of the first element, where the kernel ran.
-        poisoned: whether its contents were undefined before the launch.
-    """
-
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
-    itemsize: int
-    address: int
-    poisoned: bool
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Log:
     """What one launch did."""
 
@@ -69,7 +51,10 @@ def record(
     steps: dict[Step, None] = {}
     printed = io.StringIO()
     error = None
-    tensors = tensors_by_name(kernel, args, meta)
+    arguments = {
+        name: Argument.of(tensor, name in poisoned)
+        for name, tensor in tensors_by_name(kernel, args, meta).items()
+    }
     with (
         interpreter.observing(accesses.append),
         contextlib.redirect_stdout(printed),
@@ -79,16 +64,6 @@ def record(
             kernel[grid](*args, **meta)
         except Exception as raised:
             error = _innermost(raised)
-    arguments = {
-        name: Argument(
-            tuple(tensor.shape),
-            tuple(tensor.stride()),
-            tensor.element_size(),
-            tensor.data_ptr(),
-            name in poisoned,
-        )
-        for name, tensor in tensors.items()
-    }
     return Log(arguments, tuple(accesses), tuple(steps), printed.getvalue(), error)
 
 
