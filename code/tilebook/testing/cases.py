@@ -148,7 +148,7 @@ def extremes(dtype: torch.dtype, device: torch.device | str = "cpu") -> torch.Te
 
 def _poisoned(shape: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
     memory = torch.zeros(shape, dtype=like.dtype, device=like.device)
-    poison.fill(memory)
+    poison.fill(memory, poison.Mark.OUTSIDE)
     return memory
 
 

@@ -6,16 +6,19 @@ with a second call on the same tensors. So an attempt can't pass that is right f
 shape, remembers a result or computes nothing.
 """
 
+import contextlib
+import dataclasses
 import os
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from tilebook.testing.declare import Case, CheckFailed, Exercise, Report
+from tilebook.testing.backend import Backend
+from tilebook.testing.declare import Case, CheckFailed, Exercise, Report, Shape
 from tilebook.testing.describe import layout
 from tilebook.testing.source import name_problem, signature_problem
-from tilebook.testing.trial import Backend, Trial, Wrong
+from tilebook.testing.trial import Trial, Wrong
 from tilebook.testing.values import answer_problem
 
 __all__ = ["Backend", "CheckFailed", "Exercise", "Report", "run"]
@@ -46,21 +49,50 @@ def run(
     secret = int.from_bytes(os.urandom(4), "little") if seed is None else seed
     cases = list(_cases(exercise, secret))
     worst = 0.0
+    earlier: dict[Shape, list[np.ndarray]] = {}
     for number, case in enumerate(cases):
+        known = earlier.setdefault(case.shape, [])
         try:
-            worst = max(worst, Trial(exercise, attempt, backend, case).run())
+            worst = max(worst, Trial(exercise, attempt, backend, case, known).run())
         except Wrong as failure:
             lines = {"case": f"{case}{failure.when}", **failure.lines}
+            # The second call has its own reason; for the first, look for a simpler one.
+            reason = "" if failure.when else _varied(exercise, attempt, backend, case)
+            if reason:
+                lines["why"] = reason
             if number:
                 lines["passed"] = _passed(cases[:number])
-            lines["again"] = f"check({exercise.name!r}, ..., seed={secret})"
-            title = (
-                f"{exercise.name}: not yet. Case {number + 1} of {len(cases)} fails."
-            )
-            message = f"{title}\n{layout(lines)}"
+            called = getattr(attempt, "__name__", "...")
+            lines["again"] = f"check({exercise.name!r}, {called}, seed={secret})"
+            title = f"not yet. Case {number + 1} of {len(cases)} fails."
+            message = f"{exercise.name}: {title}\n{layout(lines)}"
             raise CheckFailed(message, case) from failure.__cause__
     shapes = len({case.shape for case in cases})
     return Report(exercise.name, len(cases), shapes, worst, secret)
+
+
+def _varied(exercise: Exercise, attempt: Any, backend: Backend, case: Case) -> str:
+    """A reason found by trying a failed case again with one thing made ordinary."""
+    ordinary = {
+        "layout": (
+            "contiguous",
+            "The same values pass when they lie contiguous: does the attempt use the "
+            "strides of its inputs?",
+        ),
+        "scale": (
+            1.0,
+            "Inputs of ordinary magnitude pass: does something overflow, underflow or "
+            "lose digits at this one?",
+        ),
+    }
+    for name, (value, reason) in ordinary.items():
+        easier = dataclasses.replace(case, **{name: value})
+        if easier == case:
+            continue
+        with contextlib.suppress(Wrong):
+            Trial(exercise, attempt, backend, easier, []).run()
+            return reason
+    return ""
 
 
 def _unfit(exercise: Exercise, attempt: Any) -> str | None:

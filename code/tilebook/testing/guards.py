@@ -11,11 +11,10 @@ from unittest import mock
 import torch
 
 from tilebook.testing import poison
-from tilebook.testing.poison import once
+from tilebook.testing.poison import Mark, once
 
-# Wide enough for a block of 16,384 float32 that starts at a tensor's end.
+# Bytes; wide enough for a block of 16,384 float32 that starts at a tensor's end.
 _BAND = 1 << 16
-_BYTE = 0xC7
 _EMPTY = torch.empty
 _ORIGINALS = {
     (owner, name): getattr(owner, name)
@@ -40,22 +39,22 @@ class Guard:
 
     Args:
         tensor: the guarded tensor.
-        buffer: bytes of band, tensor and band.
-        band: width of each band in bytes.
-        gaps: for a tensor with holes, positions between its elements (bool over the
-            bytes it spans); nobody may write those either.
-        filling: what those bytes held at first.
+        memory: bits of band, tensor and band (see `poison.words`).
+        band: elements of ``memory`` in each band.
+        gaps: for a tensor with holes, which elements between the bands are not its
+            own; nobody may write those either.
+        outside: bits that the bands and gaps must keep.
+        unwritten: bits that mark elements of the tensor never written.
         name: how error messages call the tensor.
-        sentinel: integer that marks unwritten elements, if there is one.
     """
 
     tensor: torch.Tensor
-    buffer: torch.Tensor = field(repr=False)
+    memory: torch.Tensor = field(repr=False)
     band: int
-    gaps: torch.Tensor | None = field(default=None, repr=False)
-    filling: torch.Tensor | None = field(default=None, repr=False)
+    gaps: torch.Tensor | None
+    outside: int
+    unwritten: int | None
     name: str = "a tensor"
-    sentinel: int | None = None
 
     def check(self) -> None:
         """Look whether anything outside the tensor was written.
@@ -63,35 +62,30 @@ class Guard:
         Raises:
             GuardError: it was; the message has shape, side and distance.
         """
-        size = self.tensor.element_size()
-        for side, band in (
-            ("before the start", self.buffer[: self.band].flip(0)),
-            ("past the end", self.buffer[-self.band :]),
-        ):
-            spoiled = torch.nonzero(band != _BYTE)
-            if spoiled.numel():
-                raise GuardError(self._message(side, spoiled, size))
+        spoiled = self.memory != self.outside
+        before = spoiled[: self.band].flip(0)
+        after = spoiled[spoiled.numel() - self.band :]
+        self._complain(before, "before its start", "element {} before its first")
+        self._complain(after, "past its end", "element {} after its last")
         if self.gaps is not None:
-            body = self.buffer[self.band : -self.band]
-            spoiled = torch.nonzero(self.gaps & (body != self.filling))
-            if spoiled.numel():
-                raise GuardError(self._message("between the elements", spoiled, size))
+            between = spoiled[self.band : spoiled.numel() - self.band] & self.gaps
+            strides = f"strides {self.tensor.stride()}"
+            self._complain(between, f"between its elements ({strides})", "offset {}")
 
     def untouched(self) -> torch.Tensor:
         """Which elements were never written, as a bool tensor."""
-        return poison.untouched(self.tensor, self.sentinel)
+        return poison.untouched(self.tensor, self.unwritten)
 
-    def _message(self, side: str, spoiled: torch.Tensor, size: int) -> str:
-        first, count = int(spoiled[0]) // size, int(spoiled.numel())
-        elements = math.ceil(count / size)
-        plural = "s" if elements != 1 else ""
-        shape = f"{self.tensor.dtype} {tuple(self.tensor.shape)}"
-        where = f"{first} element{'s' if first != 1 else ''} from it"
-        if side == "between the elements":
-            where = f"{first} positions into it, strides {self.tensor.stride()}"
-        return (
-            f"wrote about {elements} element{plural} {side} of {self.name} ({shape}), "
-            f"the first {where}: is the store masked?"
+    def _complain(self, spoiled: torch.Tensor, where: str, first: str) -> None:
+        if not bool(spoiled.any()):
+            return
+        count, at = int(spoiled.sum()), int(torch.nonzero(spoiled)[0])
+        at += not first.startswith("offset")
+        plural = "s" if count != 1 else ""
+        raise GuardError(
+            f"{self.name} ({self.tensor.dtype}, shape {tuple(self.tensor.shape)}): "
+            f"{count} element{plural} written {where}, the nearest "
+            f"{first.format(at)}. Is the store masked, and the offset right?"
         )
 
 
@@ -120,7 +114,7 @@ def guarded() -> Iterator[list[Guard]]:
     Within the context ``torch.empty``, ``empty_like``, ``empty_strided``,
     ``empty_permuted``, ``Tensor.new_empty`` and ``Tensor.new_empty_strided`` return
     memory full of poison between guard bands. Allocations that have no memory of
-    their own (meta, fake, sparse, ``out=``) and pinned ones are left alone.
+    their own (meta, fake, sparse, ``out=``), pinned and complex ones are left alone.
 
     Yields:
         The guards made so far.
@@ -142,19 +136,19 @@ def _guarding(original: Callable[..., Any], guards: list[Guard]) -> Callable[...
     """A replacement for one of torch's factories."""
 
     @wraps(original)
-    def allocate(*args: Any, **kwargs: Any) -> Any:
+    def factory(*args: Any, **kwargs: Any) -> Any:
         plain = original(*args, **kwargs)
         special = kwargs.get("out") is not None or kwargs.get("pin_memory")
         if special or type(plain) is not torch.Tensor or plain.layout != torch.strided:
             return plain
-        if plain.device.type not in ("cpu", "cuda") or plain.is_quantized:
+        if plain.device.type not in ("cpu", "cuda") or plain.dtype not in poison.DTYPES:
             return plain
         made = allocate(plain.shape, plain.stride(), plain.dtype, plain.device)
         made.tensor.requires_grad_(plain.requires_grad)
         guards.append(made)
         return made.tensor
 
-    return allocate
+    return factory
 
 
 def allocate(
@@ -173,23 +167,20 @@ def allocate(
     Returns:
         The guard; its ``tensor`` owns its storage as far as autograd can tell.
     """
-    size = dtype.itemsize
-    spans = [(n - 1) * step for n, step in zip(shape, stride, strict=True)]
-    extent = 0 if 0 in shape else 1 + sum(spans)
+    steps = [(n, step) for n, step in zip(shape, stride, strict=True) if step]
+    extent = 0 if 0 in shape else 1 + sum((n - 1) * step for n, step in steps)
     # Nothing is written to an empty tensor in earnest; launches make many of them.
-    band = _BAND if extent else _BAND // 16
-    buffer = _EMPTY(2 * band + extent * size, dtype=torch.uint8, device=device)
-    buffer.fill_(_BYTE)
-    storage = buffer.untyped_storage()
-    # set_ rather than a view of the buffer: autograd treats views differently.
-    flat = _EMPTY(0, dtype=dtype, device=device).set_(storage, band // size, (extent,))
-    sentinel = poison.fill(flat)
-    tensor = _EMPTY(0, dtype=dtype, device=device)
-    tensor.set_(storage, band // size, shape, stride)
-    gaps = filling = None
-    if extent > math.prod(n for n, step in zip(shape, stride, strict=True) if step):
-        owned = torch.zeros(extent, dtype=torch.bool, device=device)
-        once(owned.as_strided(shape, stride)).fill_(True)
-        gaps = ~owned.repeat_interleave(size)
-        filling = buffer[band : buffer.numel() - band].clone()
-    return Guard(tensor, buffer, band, gaps, filling, name, sentinel)
+    band = (_BAND if extent else _BAND // 16) // dtype.itemsize
+    storage = _EMPTY(2 * band + extent, dtype=dtype, device=device).untyped_storage()
+    whole = _EMPTY(0, dtype=dtype, device=device)
+    whole.set_(storage, 0, (2 * band + extent,))
+    memory, outside = poison.words(whole), poison.pattern(dtype, Mark.OUTSIDE)
+    memory.fill_(outside)
+    # set_ rather than a view: autograd treats views differently.
+    tensor = _EMPTY(0, dtype=dtype, device=device).set_(storage, band, shape, stride)
+    unwritten = poison.fill(tensor)
+    gaps = None
+    if extent > math.prod(n for n, _ in steps):
+        gaps = torch.ones(extent, dtype=torch.bool, device=device)
+        once(gaps.as_strided(shape, stride)).fill_(False)
+    return Guard(tensor, memory, band, gaps, outside, unwritten, name)

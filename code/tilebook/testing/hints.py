@@ -5,12 +5,13 @@ first that recognises something speaks. The rules for memory that was never writ
 come first, since nothing else can be concluded from such elements.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from tilebook.testing.precision import FORMATS, format_of
+from tilebook.testing.places import ordinal
+from tilebook.testing.precision import FORMATS, format_of, round_to
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Difference:
         never: which of them still hold poison, bool.
         dtype: name of the output's dtype.
         inputs: the arrays the output was computed from, by name.
+        earlier: what earlier calls on the same shape should have returned.
     """
 
     got: np.ndarray
@@ -32,6 +34,7 @@ class Difference:
     never: np.ndarray
     dtype: str
     inputs: Mapping[str, np.ndarray] = field(default_factory=dict)
+    earlier: Sequence[np.ndarray] = ()
 
 
 def likely_reason(diff: Difference) -> str:
@@ -50,45 +53,6 @@ def likely_reason(diff: Difference) -> str:
         if reason:
             return reason
     return ""
-
-
-def extent(bad: np.ndarray) -> str:
-    """Where wrong elements lie, in words: "963 to 999", "columns 60 to 63"."""
-    if bad.ndim == 0 or not bad.any():
-        return ""
-    places = [np.unique(axis) for axis in np.nonzero(bad)]
-    if np.prod([p.size for p in places]) != bad.sum():
-        shown = [_index(i) for i in np.argwhere(bad)[:4]]
-        more = ", ..." if bad.sum() > len(shown) else ""
-        return ", ".join(shown) + more
-    names = {1: [""], 2: ["rows ", "columns "]}.get(bad.ndim)
-    names = names or [f"dimension {d}: " for d in range(bad.ndim)]
-    parts = [
-        name + _run(place)
-        for name, place, size in zip(names, places, bad.shape, strict=True)
-        if place.size < size or bad.ndim == 1
-    ]
-    return ", ".join(parts) or "all of them"
-
-
-def _run(places: np.ndarray) -> str:
-    first, last = int(places[0]), int(places[-1])
-    if first == last:
-        return str(first)
-    step = int(places[1]) - first
-    if np.array_equal(places, np.arange(first, last + 1, step)):
-        every = f", every {_ordinal(step)}" if step > 1 else ""
-        return f"{first} to {last}{every}"
-    return ", ".join(str(int(p)) for p in places[:4]) + ", ..."
-
-
-def _index(index: np.ndarray) -> str:
-    inside = ", ".join(str(int(i)) for i in index)
-    return inside if len(index) == 1 else f"({inside})"
-
-
-def _ordinal(number: int) -> str:
-    return {2: "second", 3: "third"}.get(number, f"{number}th")
 
 
 def _elements(count: int) -> str:
@@ -125,8 +89,8 @@ def _part_written(d: Difference) -> str | None:
             "tl.program_id(0)?"
         )
     return (
-        f"The last {_elements(flat.size)} never written: is the grid rounded up? "
-        "It takes triton.cdiv(n, BLOCK) programs, not n // BLOCK."
+        f"The last {_elements(flat.size)} never written: is the grid rounded up "
+        "(triton.cdiv(n, BLOCK) programs, not n // BLOCK), and are blocks BLOCK apart?"
     )
 
 
@@ -150,7 +114,7 @@ def _every_nth_written(d: Difference) -> str | None:
     steps = np.unique(np.diff(np.flatnonzero(~d.never)))
     if steps.size == 1 and steps[0] > 1:
         return (
-            f"Only every {_ordinal(int(steps[0]))} element was written: are the "
+            f"Only every {ordinal(int(steps[0]))} element was written: are the "
             "offsets or strides multiplied by something once too often?"
         )
     return None
@@ -198,6 +162,15 @@ def _an_input(d: Difference) -> str | None:
     for name, array in d.inputs.items():
         if _same(d, np.asarray(array, d.got.dtype)):
             return f"The output equals the input {name}: nothing was computed with it."
+    return None
+
+
+def _remembered(d: Difference) -> str | None:
+    if d.got.size and any(_same(d, earlier) for earlier in d.earlier):
+        return (
+            "This is the result for the values of an earlier call: a result is kept "
+            "where it should be computed anew."
+        )
     return None
 
 
@@ -302,12 +275,21 @@ def _low_precision(d: Difference) -> str | None:
             "Only last bits differ: there is a rounding that the reference doesn't "
             "have, or it rounds differently."
         )
-    for name in ("tf32", "float16", "bfloat16"):
+    for name in ("bfloat16", "float16"):
         coarse = FORMATS[name]
         if coarse.digits < target.digits and relative <= 8 * coarse.roundoff:
+            exact = round_to(d.got, name)
+            if np.array_equal(exact, d.got, equal_nan=True):
+                return (
+                    f"Every result is a {name} number: it is rounded to {name} first."
+                )
+    for names, coarse in (("float16 or TF32", "tf32"), ("bfloat16", "bfloat16")):
+        if FORMATS[coarse].digits >= target.digits:
+            continue
+        if relative <= 4 * FORMATS[coarse].roundoff:
             return (
-                f"Errors are of the size of {name}'s rounding: is something rounded or "
-                "summed in a narrower type than float32?"
+                f"Errors are of the size of a rounding to {names}: is something kept "
+                "in a narrower type than float32 on the way?"
             )
     return None
 
@@ -321,6 +303,7 @@ _UNWRITTEN = (
 )
 _WRONG = (
     _not_finite,
+    _remembered,
     _an_input,
     _constant,
     _transposed,

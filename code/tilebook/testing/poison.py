@@ -1,75 +1,114 @@
-"""Values that mark memory nobody wrote.
+"""Values that mark memory nobody wrote, and memory nobody should read.
 
-Floating-point memory is filled with a quiet NaN whose payload no arithmetic makes, so
-an element that still has these bits was never written, even where NaN is expected.
-Integers have no such value: they get a byte drawn anew for each use, so that a
-result which happens to equal it in one run differs in the next.
+Floating-point memory is filled with quiet NaNs whose payloads no arithmetic makes: one
+payload for elements still to be written, another for what lies around and between
+them. An element that still has the first one's bits was never written (or was
+computed from one that wasn't), even where NaN is expected. Integers have no such
+value: there the mark is a byte drawn anew for each use, so that a result which
+happens to equal it in one run differs in the next.
 """
 
 import random
+from enum import Enum
 
 import torch
 
-_PATTERNS = {
-    torch.float64: (torch.int64, 0x7FF8_DEAD_BEEF_DEAD),
-    torch.float32: (torch.int32, 0x7FC0_DEAD),
-    torch.float16: (torch.int16, 0x7EAD),
-    torch.bfloat16: (torch.int16, 0x7FED),
-    torch.float8_e5m2: (torch.uint8, 0x7F),
-    torch.float8_e4m3fn: (torch.uint8, 0x7F),
+
+class Mark(Enum):
+    """What a poisoned element stands for."""
+
+    UNWRITTEN = "an element to be written"
+    OUTSIDE = "memory around or between elements"
+
+
+_NAN = {
+    torch.float64: (0x7FF8_DEAD_BEEF_DEAD, 0x7FF8_0BAD_0BAD_0BAD),
+    torch.float32: (0x7FC0_DEAD, 0x7FC0_0BAD),
+    torch.float16: (0x7EAD, 0x7EBA),
+    torch.bfloat16: (0x7FED, 0x7FDA),
+    torch.float8_e5m2: (0x7F, 0x7E),
+    torch.float8_e4m3fn: (0x7F, 0xFF),
 }
-_BYTES = (0x5B, 0x6D, 0x73, 0x35, 0x4E)
+_WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+DTYPES = frozenset(
+    (
+        *(*_NAN, torch.bool, torch.int8, torch.int16, torch.int32, torch.int64),
+        *(torch.uint8, torch.uint16, torch.uint32, torch.uint64),
+    )
+)
+_OUTSIDE_BYTE = 0xC7
+_UNWRITTEN_BYTES = (0x5B, 0x6D, 0x73, 0x35, 0x4E)
 _source = random.Random()
 
 
-def fill(tensor: torch.Tensor) -> int | None:
+def words(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor's bits as integers of the same width.
+
+    Args:
+        tensor: of any strides; not complex.
+
+    Returns:
+        View of the same memory.
+    """
+    return tensor.view(_WORDS[tensor.element_size()])
+
+
+def pattern(dtype: torch.dtype, mark: Mark) -> int:
+    """Bits that mark an element, as a number that fits `words`.
+
+    Args:
+        dtype: the element's.
+        mark: which of the two.
+
+    Returns:
+        The number; for an unwritten integer another one each time.
+    """
+    width = dtype.itemsize
+    if dtype in _NAN:
+        raw = _NAN[dtype][mark is Mark.OUTSIDE].to_bytes(width, "little")
+    elif mark is Mark.OUTSIDE:
+        raw = bytes([_OUTSIDE_BYTE] * width)
+    else:
+        raw = bytes([_source.choice(_UNWRITTEN_BYTES)] * width)
+    return int.from_bytes(raw, "little", signed=width > 1)
+
+
+def fill(tensor: torch.Tensor, mark: Mark = Mark.UNWRITTEN) -> int | None:
     """Fill a tensor with poison, in place.
 
     Args:
         tensor: dense or strided, any dtype.
+        mark: which poison.
 
     Returns:
-        The integer that marks unwritten elements, or None for a floating-point
-        tensor (and bool, which has no value to spare).
+        The bits that mark the elements, as `words` has them; None for bool, which has
+        no value to spare and is filled with either at random.
     """
     tensor = once(tensor)
-    if tensor.dtype in _PATTERNS:
-        words, pattern = _PATTERNS[tensor.dtype]
-        tensor.view(words).fill_(pattern)
-        return None
     if tensor.dtype == torch.bool:
         tensor.fill_(_source.random() < 0.5)
         return None
-    if tensor.dtype.is_complex:
-        fill(torch.view_as_real(tensor))
-        return None
-    if tensor.dtype.is_floating_point:
-        tensor.fill_(float("nan"))
-        return None
-    byte = _source.choice(_BYTES)
-    value = int.from_bytes(bytes([byte]) * tensor.element_size(), "little")
-    tensor.fill_(value)
-    return value
+    bits = pattern(tensor.dtype, mark)
+    words(tensor).fill_(bits)
+    return bits
 
 
-def untouched(tensor: torch.Tensor, sentinel: int | None = None) -> torch.Tensor:
+def untouched(tensor: torch.Tensor, bits: int | None = None) -> torch.Tensor:
     """Which elements still hold poison.
 
     Args:
         tensor: any dtype.
-        sentinel: what `fill` returned, for integers.
+        bits: what `fill` returned; needed for integers alone.
 
     Returns:
         bool tensor of the same shape; all False where the dtype can't tell. One-byte
-        floating-point formats have a single NaN to spare, so there a NaN that was
-        written counts as poison.
+        formats have few NaNs, so there a NaN that was written may count as poison.
     """
-    if tensor.dtype in _PATTERNS:
-        words, pattern = _PATTERNS[tensor.dtype]
-        return tensor.contiguous().view(words) == pattern
-    if sentinel is not None:
-        return tensor == sentinel
-    return torch.zeros(tensor.shape, dtype=torch.bool, device=tensor.device)
+    if bits is None and tensor.dtype in _NAN:
+        bits = pattern(tensor.dtype, Mark.UNWRITTEN)
+    if bits is None:
+        return torch.zeros(tensor.shape, dtype=torch.bool, device=tensor.device)
+    return words(tensor.detach()) == bits
 
 
 def once(tensor: torch.Tensor) -> torch.Tensor:

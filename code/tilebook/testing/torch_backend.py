@@ -8,11 +8,11 @@ import numpy as np
 import torch
 
 from tilebook.testing import poison
+from tilebook.testing.backend import Read
 from tilebook.testing.cases import layouts
 from tilebook.testing.guards import Guard, GuardError, allocate, guard, guarded
 from tilebook.testing.precision import dtype_name
 from tilebook.testing.spy import ComputeSpy
-from tilebook.testing.trial import Read
 
 
 class TorchBackend:
@@ -55,7 +55,7 @@ class TorchBackend:
         """A tensor's contents."""
         tensor = tensor.detach()
         made = self._guards.get(_address(tensor))
-        never = poison.untouched(tensor, made.sentinel if made else None)
+        never = poison.untouched(tensor, made.unwritten if made else None)
         wide = torch.float64 if tensor.is_floating_point() else torch.int64
         raw = tensor.contiguous().reshape(-1).view(torch.uint8)
         return Read(
@@ -95,7 +95,7 @@ class TorchBackend:
         except GuardError as error:
             complaint = str(error)
         for item in made:
-            self._guards[item.buffer.untyped_storage().data_ptr()] = item
+            self._guards[_address(item.memory)] = item
         if complaint is None and spy is not None and spy.seen is not None:
             complaint = f"torch computed ({spy.seen}): here the kernel should."
         return result, complaint

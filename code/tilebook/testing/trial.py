@@ -1,62 +1,19 @@
 """One case of one attempt: place the inputs, call, and look at everything."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+import traceback
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
+from tilebook.testing.backend import Backend, Read
 from tilebook.testing.compare import allowed, root_mean_square, widen, wrong
 from tilebook.testing.declare import Case, Exercise
 from tilebook.testing.describe import findings
 from tilebook.testing.hints import Difference
 from tilebook.testing.precision import format_of, round_to
+from tilebook.testing.source import python_function
 from tilebook.testing.values import same_value
-
-
-@dataclass(frozen=True)
-class Read:
-    """A tensor's contents.
-
-    Args:
-        values: as float64, or int64 for integers and bool.
-        dtype: name of its dtype.
-        never: which elements still hold poison, bool.
-        bits: its elements' bytes, to tell whether anything changed.
-    """
-
-    values: np.ndarray
-    dtype: str
-    never: np.ndarray
-    bits: bytes
-
-
-class Backend(Protocol):
-    """What the checker needs of a tensor library."""
-
-    def place(self, values: np.ndarray, dtype: str, layout: str) -> Any:
-        """Tensor with these values, in guarded memory, laid out as asked."""
-
-    def output(self, shape: tuple[int, ...], dtype: str, initial: float | None) -> Any:
-        """Tensor in guarded memory, full of poison unless an initial value is given."""
-
-    def overwrite(self, tensor: Any, values: np.ndarray) -> None:
-        """Give a tensor new values, in place."""
-
-    def is_tensor(self, value: Any) -> bool:
-        """Whether a value is one of the library's tensors."""
-
-    def read(self, tensor: Any) -> Read:
-        """A tensor's contents."""
-
-    def overlap(self, one: Any, other: Any) -> bool:
-        """Whether two tensors share memory."""
-
-    def trespass(self, tensor: Any, name: str) -> str | None:
-        """What was written outside a tensor made here, as a sentence."""
-
-    def call(self, fn: Callable[[], Any], only_triton: bool) -> tuple[Any, str | None]:
-        """Result of a call whose own allocations are guarded, and a complaint."""
 
 
 class Wrong(Exception):
@@ -81,13 +38,19 @@ class Trial:
         attempt: kernel or function.
         backend: the tensor library.
         case: what is tried.
+        earlier: what earlier calls should have returned; this one's are added.
     """
 
     def __init__(
-        self, exercise: Exercise, attempt: Any, backend: Backend, case: Case
+        self,
+        exercise: Exercise,
+        attempt: Any,
+        backend: Backend,
+        case: Case,
+        earlier: list[np.ndarray],
     ) -> None:
         self.exercise, self.attempt = exercise, attempt
-        self.backend, self.case = backend, case
+        self.backend, self.case, self.earlier = backend, case, earlier
         self.rng = np.random.default_rng(case.seed)
 
     def run(self) -> float:
@@ -162,7 +125,7 @@ class Trial:
         try:
             result, complaint = backend.call(launch, exercise.only_triton)
         except Exception as raised:
-            raise Wrong(_raised(raised), when) from raised
+            raise Wrong(_raised(raised, self.attempt), when) from raised
         self._look_at_memory(placed, before, outputs, complaint, when)
         if not arrays:
             self._check_value(result, expected, when)
@@ -200,7 +163,7 @@ class Trial:
         return "out" if len(outputs) == 1 else f"output {at}"
 
     def _check_value(self, result: Any, expected: Any, when: str) -> None:
-        if not same_value(result, expected, self.exercise.atol or 1e-9):
+        if not same_value(result, expected, 1e-9):
             raise Wrong({"first": f"got {result!r}, expected {expected!r}"}, when)
 
     def _returned(
@@ -265,8 +228,11 @@ class Trial:
         bad = wrong(got, expected, limits, read.dtype) | read.never
         if bad.any():
             arrays = {n: v for n, v in values.items() if isinstance(v, np.ndarray)}
-            failed = Difference(got, expected, bad, read.never, read.dtype, arrays)
+            failed = Difference(
+                got, expected, bad, read.never, read.dtype, arrays, self.earlier
+            )
             raise Wrong(findings(failed, limits, name=name), when)
+        self.earlier.append(expected)
         compared = np.isfinite(got) & np.isfinite(expected) & (limits > 0)
         if not compared.any():
             return 0.0
@@ -297,10 +263,26 @@ def _arrays(expected: Any) -> list[np.ndarray]:
     return [np.asarray(part) for part in parts]
 
 
-def _raised(error: BaseException) -> dict[str, str]:
-    """What an exception says, without the interpreter's wrapping."""
-    while type(error).__name__ == "InterpreterError" and error.__cause__ is not None:
-        error = error.__cause__
-    text = str(error).strip() or "no message"
-    lines = [line for line in text.splitlines() if line.strip()]
-    return {"raised": f"{type(error).__name__}: {' '.join(lines[:6])}"}
+def _raised(error: BaseException, attempt: Any) -> dict[str, str]:
+    """What an exception says, and the line of the attempt that it comes from."""
+    fn = python_function(attempt)
+    here = fn.__code__.co_filename if fn else None
+    where = ""
+    chain: BaseException | None = error
+    while chain is not None:
+        for frame in traceback.extract_tb(chain.__traceback__):
+            if frame.filename == here and frame.line:
+                where = f"line {frame.lineno} of {frame.name}: {frame.line}"
+        wrapped = type(chain).__name__ == "InterpreterError"
+        error, chain = chain, chain.__cause__ if wrapped else None
+    said = [line for line in str(error).splitlines() if line.strip()]
+    text = " ".join(said[:1] + said[1:][-2:])
+    lines = {"raised": f"{type(error).__name__}: {text}".rstrip(": ")}
+    if where:
+        lines["at"] = where
+    if type(error).__name__ == "OutOfBounds":
+        lines["why"] = (
+            "The last block reaches past the end unless its loads and stores are "
+            "masked; if they are, the offset is wrong."
+        )
+    return lines
