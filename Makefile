@@ -71,14 +71,14 @@ lint: $(READY) ## check style and spelling
 
 serve: $(READY) ## show the book in a browser and build again at each save
 	@mkdir -p _build/serve
-	@$(PY) -m sphinx_autobuild --watch code --watch chapters --watch book \
-	    --ignore '$(CURDIR)/_build/*' -d _build/serve/doctrees . _build/serve/html
+	@$(PY) -m sphinx_autobuild -j $(JOBS) -d _build/serve/doctrees . _build/serve/html \
+	    --re-ignore '^$(CURDIR)/([.]|_build/|book/api/|tests/)|/__pycache__/'
 
 wheelhouse: $(READY) ## collect in .whl what a GPU machine without network lacks
 	@$(PY) tools/wheelhouse.py .whl
 
 clean: ## remove what was built; .venv and .whl stay
-	@rm -rf _build .pytest_cache .ruff_cache .hypothesis
+	@rm -rf _build book/api .pytest_cache .ruff_cache .hypothesis
 
 .venv/ready-%: $(wildcard requirements/*.txt) pyproject.toml
 	@echo 'Installing into .venv, once; without a download cache this takes minutes ...'
