@@ -96,6 +96,7 @@ class Extent:
 
 def extent(tensor: Any, name: str) -> Extent:
     """Measure a tensor's extent: of the view itself, not of the storage under it."""
+    tensor = getattr(tensor, "base", tensor)  # of a tensor that Triton reinterprets
     start, itemsize = tensor.data_ptr(), tensor.element_size()
     span = 0
     if tensor.numel() > 0:

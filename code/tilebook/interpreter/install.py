@@ -1,11 +1,31 @@
 """Putting the repairs and the bounds check in place, once per process."""
 
+import dataclasses
+import functools
 import gc
-import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import triton.language as tl
+from triton import knobs
+from triton.runtime import interpreter as upstream
+from triton.runtime.jit import JITCallable, JITFunction
 
 from tilebook.interpreter import repairs, watch
+from tilebook.interpreter.patches import replace
 
 _installed = False
+# What Triton's decorator is given, and under which name a compiled kernel keeps it.
+_OPTIONS = {
+    "version": "version",
+    "do_not_specialize": "do_not_specialize",
+    "do_not_specialize_on_alignment": "do_not_specialize_on_alignment",
+    "debug": "debug",
+    "noinline": "noinline",
+    "repr": "_repr",
+    "launch_metadata": "launch_metadata",
+}
 
 
 def install() -> None:
@@ -14,8 +34,48 @@ def install() -> None:
     if not _installed:
         repairs.install()
         watch.install()
+        _lighten()
         _installed = True
     _convert_compiled_kernels()
+
+
+def _lighten() -> None:
+    """Take out work on which no result depends."""
+    # Overflow checks end in an assertion, which is dropped unless debugging.
+    builder = upstream.interpreter_builder
+    sanitize = knobs.runtime.debug
+    options = dataclasses.replace(builder.options, sanitize_overflow=sanitize)
+    replace(builder, "options", lambda _: options)
+    replace(upstream, "_get_np_dtype", _remembering)
+
+
+def _remembering(look_up: Callable) -> Callable:
+    # Upstream builds a table of all types at every look-up.
+    known: dict[str, np.dtype] = {}
+
+    def get_np_dtype(kind: Any) -> np.dtype:
+        name = kind.scalar.name
+        if name not in known:
+            known[name] = look_up(kind)
+        return known[name]
+
+    return get_np_dtype
+
+
+class _Converted(JITCallable, upstream.InterpretedFunction):
+    """A kernel decorated for the compiler, made an interpreted one.
+
+    Deriving from the compiler's class too lets an existing object change into it.
+    """
+
+    __hash__ = object.__hash__
+
+    def __get__(self, instance: Any, owner: type) -> Any:
+        # Triton hangs some of its functions on the tensor class, as bare kernels
+        # when compiling and as methods when interpreting: x.max(0).
+        if isinstance(instance, tl.tensor):
+            return functools.partial(self, instance)
+        return self
 
 
 def _convert_compiled_kernels() -> None:
@@ -25,14 +85,12 @@ def _convert_compiled_kernels() -> None:
     before `tilebook`, its own library (`tl.sum` and the like) and perhaps the reader's
     kernels are compiled ones. They are converted in place, because others hold
     references to them: autotuners, importing modules, and the interpreter itself,
-    which knows some of them by identity.
+    which knows some of them by identity. Gluon kernels stay, as nothing interprets
+    them.
     """
-    from triton.runtime.interpreter import InterpretedFunction
-    from triton.runtime.jit import JITFunction
-
-    for found in [o for o in gc.get_objects() if type(o) is JITFunction]:
-        if found.fn.__module__ in sys.modules:
-            attributes = InterpretedFunction(found.fn).__dict__
-            found.__class__ = InterpretedFunction
-            found.__dict__.clear()
-            found.__dict__.update(attributes)
+    for kernel in [found for found in gc.get_objects() if type(found) is JITFunction]:
+        options = {key: getattr(kernel, name) for key, name in _OPTIONS.items()}
+        attributes = upstream.InterpretedFunction(kernel.fn, **options).__dict__
+        kernel.__class__ = _Converted
+        kernel.__dict__.clear()
+        kernel.__dict__.update(attributes)

@@ -20,7 +20,11 @@ def atomic_rmw(original: Callable) -> Callable:
     ) -> Any:
         if val.dtype.scalar == tl.bfloat16 and op == upstream._ir.ATOMIC_OP.FADD:
             return _lane_by_lane(np.add, ptr, val, mask)
-        return original(self, op, ptr, val, mask, sem, scope)
+        result = original(self, op, ptr, val, mask, sem, scope)
+        # Natively, lanes that are off return whatever the memory held.
+        return Handle(
+            np.where(mask.data, result.data, result.data.dtype.type(0)), result.dtype
+        )
 
     return create_atomic_rmw
 

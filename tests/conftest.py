@@ -1,0 +1,48 @@
+"""What all tests share: the device, fixed seeds, and who is left out without a GPU."""
+
+import random
+import zlib
+
+import hypothesis
+import numpy as np
+import pytest
+import torch
+
+from tilebook import device as here
+
+# Interpreted kernels take milliseconds, so examples are few and have no deadline.
+hypothesis.settings.register_profile("tilebook", deadline=None, max_examples=25)
+hypothesis.settings.load_profile("tilebook")
+
+
+def pytest_report_header() -> str:
+    return f"kernels run on: {here.describe()}"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if here.launch_device_type() == "cuda":
+        return
+    reason = f"needs a GPU and compiled kernels; here: {here.describe()}"
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture
+def device() -> torch.device:
+    """Where this process's kernels run."""
+    return here.torch_device()
+
+
+@pytest.fixture(autouse=True)
+def seeds(request: pytest.FixtureRequest) -> int:
+    """Seed every generator from the test's name: the same in any order, on any worker.
+
+    Returns:
+        The seed, for a test that wants generators of its own.
+    """
+    seed = zlib.crc32(request.node.nodeid.encode())
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    return seed
