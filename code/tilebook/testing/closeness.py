@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from tilebook.testing import poison
-from tilebook.testing.compare import Limit, allowed, wrong
+from tilebook.testing.compare import Limit, allowed, judged
 from tilebook.testing.describe import findings, layout
 from tilebook.testing.hints import Difference
 from tilebook.testing.precision import (
@@ -115,7 +115,7 @@ def assert_close(
     for start, got, expected, written, room in _pieces(out, ref, out, scale):
         limits = allowed(expected, out.dtype, limit, room, torch)
         never = poison.untouched(written)
-        bad = wrong(got, expected, limits, out.dtype, torch) | never
+        bad, never = judged(got, expected, limits, never, out.dtype, torch)
         found = int(bad.sum())
         if found and not count:
             arrays = [x.cpu().numpy() for x in (got, expected, bad, never)]

@@ -107,6 +107,35 @@ def wrong(got: Any, expected: Any, limits: Any, dtype: Any, xp: ModuleType = np)
     return ~(same | close | over)
 
 
+def judged(
+    got: Any,
+    expected: Any,
+    limits: Any,
+    never: Any,
+    dtype: Any,
+    xp: ModuleType = np,
+) -> tuple[Any, Any]:
+    """Which elements are wrong, and which of them because nobody wrote them.
+
+    Args:
+        got, expected, limits, dtype, xp: as for `wrong`.
+        never: which elements hold poison, bool. Integers and one-byte formats may
+            hold such a value in earnest: there it counts only where it is wrong, and
+            only if half of all wrong elements have it.
+
+    Returns:
+        Two bool arrays; the second implies the first.
+    """
+    bad = wrong(got, expected, limits, dtype, xp)
+    target = format_of(dtype)
+    if target is not None and target.bits > 8:
+        return bad | never, never
+    never = never & bad
+    if 2 * int(never.sum()) < int(bad.sum()):
+        never = xp.zeros_like(never)
+    return bad, never
+
+
 def root_mean_square(values: np.ndarray) -> float:
     """Root mean square of the finite elements; 0.0 if there are none."""
     finite = values[np.isfinite(values)]

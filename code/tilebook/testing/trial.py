@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from tilebook.testing.backend import Backend, Read
-from tilebook.testing.compare import allowed, root_mean_square, widen, wrong
+from tilebook.testing.compare import allowed, judged, root_mean_square, widen
 from tilebook.testing.declare import Case, Exercise
 from tilebook.testing.describe import findings
 from tilebook.testing.hints import Difference
@@ -225,11 +225,11 @@ class Trial:
         limit = self.exercise.limit(self.case.shape)
         size = np.float64(root_mean_square(expected))
         limits = allowed(expected, read.dtype, limit, size)
-        bad = wrong(got, expected, limits, read.dtype) | read.never
+        bad, never = judged(got, expected, limits, read.never, read.dtype)
         if bad.any():
             arrays = {n: v for n, v in values.items() if isinstance(v, np.ndarray)}
             failed = Difference(
-                got, expected, bad, read.never, read.dtype, arrays, self.earlier
+                got, expected, bad, never, read.dtype, arrays, self.earlier
             )
             raise Wrong(findings(failed, limits, name=name), when)
         self.earlier.append(expected)
