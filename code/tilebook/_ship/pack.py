@@ -189,7 +189,7 @@ class _Pickler(pickle.Pickler):
         if isinstance(obj, types.ModuleType):
             used = {name: vars(obj)[name] for name in self.attributes & set(vars(obj))}
             used = {k: v for k, v in used.items() if self._can_pickle(v)}
-            return types.ModuleType, (obj.__name__,), used
+            return unpack.module, (obj.__name__,), used
         if isinstance(obj, (type, types.FunctionType)) and obj.__module__ == "__main__":
             raise TypeError(
                 f"{obj.__qualname__} is a {type(obj).__name__} of a script or notebook "

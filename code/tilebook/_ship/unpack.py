@@ -157,5 +157,10 @@ def tensor(
     return torch.empty(0, dtype=dtype).set_(storage, offset, size, stride)
 
 
+def module(name: str) -> types.ModuleType:
+    """Make an empty module: what is used of it follows."""
+    return types.ModuleType(name)
+
+
 def identity(obj: object) -> object:
     return obj
