@@ -7,7 +7,7 @@ import torch
 import triton
 import triton.language as tl
 
-from tilebook import compile_only
+from tilebook import compile_only, device
 from tilebook.parallel import selftest, solutions
 from tilebook.parallel.exercises import EXERCISES, LENGTHS
 from tilebook.testing import CheckFailed, check, exercise, mutants
@@ -116,10 +116,15 @@ WRONG_KERNELS = {
 }
 
 
+# On a GPU guard bands see stray stores; a stray read that is thrown away goes unseen.
+SEEN_BY_BOUNDS_CHECK = {("parallel-reverse", "load unmasked")}
+
+
 def wrong_kernels():
     for name, edits in WRONG_KERNELS.items():
         for mistake, kernel in mutants(MAP_KERNELS[name], edits):
-            yield pytest.param(name, kernel, id=f"{name}: {mistake}")
+            if device.interpreting() or (name, mistake) not in SEEN_BY_BOUNDS_CHECK:
+                yield pytest.param(name, kernel, id=f"{name}: {mistake}")
 
 
 def two_roundings(x, y, z):
@@ -270,12 +275,22 @@ def test_microseconds_counts_every_vector_that_crosses_the_bus():
 
 @pytest.mark.parametrize("target", ["sm_80", "sm_90", "sm_100", "gfx942"])
 @pytest.mark.parametrize("name", MAP_KERNELS)
-def test_solutions_compile_everywhere(name, target):
+def test_kernels_compile_everywhere(name, target):
     x = torch.empty(1000, dtype=torch.uint8 if name == "parallel-luma" else None)
+    tensors = (x,) if name == "parallel-grid-stride" else (x, torch.empty_like(x))
     numbers = {"parallel-affine": (1.5, 2.5), "parallel-strided": (2,)}.get(name, ())
-    kernel = MAP_KERNELS[name]
     artefact = compile_only.compile(
-        kernel, x, torch.empty_like(x), *numbers, 1000, target=target, BLOCK=256
+        MAP_KERNELS[name], *tensors, *numbers, 1000, target=target, BLOCK=256
+    )
+    assert artefact.target == target
+    assert artefact.asm.keys() & {"cubin", "hsaco"}
+
+
+@pytest.mark.parametrize("target", ["sm_80", "sm_90", "sm_100", "gfx942"])
+def test_the_fused_kernel_compiles_everywhere(target):
+    x = torch.empty(1000, dtype=torch.bfloat16)
+    artefact = compile_only.compile(
+        solutions.fused_kernel, x, x, x, x, 1000, target=target, BLOCK=1024
     )
     assert artefact.target == target
     assert artefact.asm.keys() & {"cubin", "hsaco"}

@@ -178,26 +178,29 @@ RELU6 = Exercise(
 )
 
 
-def _launch_few(kernel: Any, out: Any, x: Any) -> None:
-    n = out.numel()
+def _launch_few(kernel: Any, x: Any) -> None:
+    n = x.numel()
     # Neither one program nor enough of them, and another number for each length.
-    kernel[(1 + n % 5,)](x, out, n, BLOCK=BLOCK)
+    kernel[(1 + n % 5,)](x, n, BLOCK=BLOCK)
 
 
 GRID_STRIDE = Exercise(
     name="parallel-grid-stride",
     statement=(
-        "Write a kernel that stores x * x for any n, whatever the number of programs "
-        "it is launched with: one, or fewer than there are blocks, or more."
+        "Write a kernel that squares the n elements of x in place, whatever the "
+        "number of programs it is launched with: one, fewer than there are blocks, or "
+        "more."
     ),
     inputs=_normal("x"),
     reference=lambda x: x * x,
     shapes=(*LENGTHS, (4099,)),
     launch=_launch_few,
-    parameters=("x_ptr", "out_ptr", "n", "BLOCK"),
+    parameters=("x_ptr", "n", "BLOCK"),
+    modifies=("x",),
     hint=(
         "Begin with the block of your own number and go on by as many blocks as "
-        "there are programs; tl.num_programs(0) tells."
+        "there are programs; tl.num_programs(0) tells. In place, an element that is "
+        "visited twice is squared twice."
     ),
 )
 

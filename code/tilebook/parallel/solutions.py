@@ -105,14 +105,14 @@ def relu6_kernel(x_ptr, out_ptr, n, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def grid_stride_kernel(x_ptr, out_ptr, n, BLOCK: tl.constexpr):
+def grid_stride_kernel(x_ptr, n, BLOCK: tl.constexpr):
     start = tl.program_id(0).to(tl.int64) * BLOCK
     step = tl.num_programs(0).to(tl.int64) * BLOCK
     for first in range(start, n, step):
         offs = first + tl.arange(0, BLOCK)
         mask = offs < n
         x = tl.load(x_ptr + offs, mask=mask, other=0.0)  # (BLOCK,)
-        tl.store(out_ptr + offs, x * x, mask=mask)
+        tl.store(x_ptr + offs, x * x, mask=mask)
 
 
 @triton.jit
