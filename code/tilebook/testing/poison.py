@@ -111,6 +111,20 @@ def untouched(tensor: torch.Tensor, bits: int | None = None) -> torch.Tensor:
     return words(tensor.detach()) == bits
 
 
+def flat_bytes(tensor: torch.Tensor) -> torch.Tensor:
+    """A copy of a tensor's elements as bytes.
+
+    Args:
+        tensor: any dtype and strides.
+
+    Returns:
+        One-dimensional uint8 tensor, elements in order.
+    """
+    # Not contiguous(): a single element with stride 2 would keep it.
+    copy = tensor.detach().clone(memory_format=torch.contiguous_format)
+    return copy.reshape(-1).view(torch.uint8)
+
+
 def once(tensor: torch.Tensor) -> torch.Tensor:
     """View of a tensor in which no memory appears twice, outside autograd.
 

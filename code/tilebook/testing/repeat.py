@@ -5,6 +5,8 @@ from typing import Any
 
 import torch
 
+from tilebook.testing.poison import flat_bytes
+
 
 def deterministic(fn: Callable[[], Any], repeats: int = 20) -> Any:
     """Assert that a call gives the same bits every time.
@@ -31,7 +33,7 @@ def deterministic(fn: Callable[[], Any], repeats: int = 20) -> Any:
                 f"call {call + 1} returned other shapes than the first"
             )
         for number, (old, new) in enumerate(zip(kept, again, strict=True)):
-            differs = _bytes(old) != _bytes(new.detach())
+            differs = flat_bytes(old) != flat_bytes(new)
             if bool(differs.any()):
                 rows = differs.reshape(old.numel(), -1).any(dim=1)
                 where = int(torch.nonzero(rows)[0])
@@ -74,7 +76,3 @@ def _tensors(value: Any) -> Iterator[torch.Tensor]:
             yield from _tensors(item)
     elif isinstance(value, dict):
         yield from _tensors(list(value.values()))
-
-
-def _bytes(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.contiguous().reshape(-1).view(torch.uint8)

@@ -57,7 +57,7 @@ class TorchBackend:
         made = self._guards.get(_address(tensor))
         never = poison.untouched(tensor, made.unwritten if made else None)
         wide = torch.float64 if tensor.is_floating_point() else torch.int64
-        raw = tensor.contiguous().reshape(-1).view(torch.uint8)
+        raw = poison.flat_bytes(tensor)
         return Read(
             tensor.to(wide).cpu().numpy(),
             dtype_name(tensor.dtype),
