@@ -10,6 +10,7 @@ import pytest
 import torch
 import triton
 import triton.language as tl
+from triton.language.extra import libdevice
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from tilebook import device, interpreter
@@ -303,6 +304,25 @@ def test_fma_clamp_and_constants(dtype):
     want = torch.fmin(torch.fmax(x, -torch.ones_like(x)), torch.ones_like(x))
     torch.testing.assert_close(out[1], want, **same)
     torch.testing.assert_close(out[2], x + 1.5, **same)
+
+
+@triton.jit
+def libdevice_kernel(x, out, N: tl.constexpr):
+    i = tl.arange(0, N)
+    a = tl.load(x + i)
+    tl.store(out + i, libdevice.tanh(a))
+    tl.store(out + N + i, libdevice.pow(libdevice.abs(a), 1.5))
+    tl.store(out + 2 * N + i, tl.where(libdevice.isnan(a), 1.0, libdevice.erf(a)))
+
+
+def test_libdevice():
+    x = torch.cat([torch.randn(15), torch.tensor([torch.nan])])
+    out = torch.empty(3, 16)
+    libdevice_kernel[(1,)](x, out, N=16)
+    close = {"rtol": 2 * torch.finfo(torch.float32).eps, "atol": 0.0}
+    torch.testing.assert_close(out[0], x.tanh(), **close, equal_nan=True)
+    torch.testing.assert_close(out[1], x.abs().pow(1.5), **close, equal_nan=True)
+    torch.testing.assert_close(out[2], x.erf().nan_to_num(1.0), **close)
 
 
 @triton.jit

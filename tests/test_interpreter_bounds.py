@@ -189,9 +189,9 @@ def test_pointer_of_another_type_counts_bytes():
 
 
 def test_reinterpreted_tensor():
-    x = torch.zeros(8, dtype=torch.int8)
-    out = torch.zeros(8, dtype=torch.int8)
-    wrapped = [triton.reinterpret(t, tl.float8e5) for t in (x, out)]
+    x = torch.zeros(8, dtype=torch.int16)
+    out = torch.zeros(8, dtype=torch.int16)
+    wrapped = [triton.reinterpret(t, tl.float16) for t in (x, out)]
     copy_kernel[(1,)](*wrapped, 0, 8, 1, BLOCK=8)
     with pytest.raises(OutOfBounds, match=r"load of x\[8\]"):
         copy_kernel[(1,)](*wrapped, 1, 8, 1, BLOCK=8)
@@ -258,7 +258,16 @@ def test_a_failed_launch_leaves_nothing_behind():
 @triton.jit
 def failing_kernel(x):
     tl.device_assert(tl.load(x) > 0, "boom")
-    tl.static_assert(False, "boom")
+
+
+@triton.jit
+def masked_assert_kernel(x, N: tl.constexpr):
+    lanes = tl.arange(0, N)
+    tl.device_assert(tl.load(x + lanes) > 0, "boom", mask=lanes < 2)
+
+
+def test_device_assertion_heeds_its_mask():
+    masked_assert_kernel[(1,)](torch.tensor([1.0, 1.0, 0.0, 0.0]), N=4)
 
 
 def observe(launch):

@@ -47,6 +47,8 @@ LIMITS: tuple[str, ...] = (
     "differ, and Triton leaves it undefined.",
     "Division of integers by zero gives 0; on a GPU it is undefined.",
     "tl.argmax and tl.argmin skip NaN; on a GPU the answer then depends on the order.",
+    "tl.device_assert always fires; compiled it needs debug=True or TRITON_DEBUG=1.",
+    "libdevice's functions are NumPy's, rounded once; the rarer ones are missing.",
     "inline_asm_elementwise, Gluon and (before Triton 3.8) tl.dot_scaled don't run.",
     "num_warps, num_stages, maxnreg, cache and eviction hints change nothing.",
 )

@@ -1,6 +1,5 @@
 """Putting the repairs and the bounds check in place, once per process."""
 
-import dataclasses
 import functools
 import gc
 from collections.abc import Callable
@@ -8,11 +7,10 @@ from typing import Any
 
 import numpy as np
 import triton.language as tl
-from triton import knobs
 from triton.runtime import interpreter as upstream
 from triton.runtime.jit import JITCallable, JITFunction
 
-from tilebook.interpreter import repairs, watch
+from tilebook.interpreter import libdevice, repairs, watch
 from tilebook.interpreter.patches import replace
 
 _installed = False
@@ -34,23 +32,14 @@ def install() -> None:
     if not _installed:
         repairs.install()
         watch.install()
-        _lighten()
+        libdevice.install()
+        # Upstream builds a table of all types at every look-up.
+        replace(upstream, "_get_np_dtype", _remembering)
         _installed = True
     _convert_compiled_kernels()
 
 
-def _lighten() -> None:
-    """Take out work on which no result depends."""
-    # Overflow checks end in an assertion, which is dropped unless debugging.
-    builder = upstream.interpreter_builder
-    sanitize = knobs.runtime.debug
-    options = dataclasses.replace(builder.options, sanitize_overflow=sanitize)
-    replace(builder, "options", lambda _: options)
-    replace(upstream, "_get_np_dtype", _remembering)
-
-
 def _remembering(look_up: Callable) -> Callable:
-    # Upstream builds a table of all types at every look-up.
     known: dict[str, np.dtype] = {}
 
     def get_np_dtype(kind: Any) -> np.dtype:

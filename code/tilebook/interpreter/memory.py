@@ -1,13 +1,15 @@
-"""Atomics, descriptors and arguments that the interpreter gets wrong or lacks.
+"""Atomics, descriptors, arguments and assertions, where the interpreter is wrong.
 
 Each public function takes what Triton ships and returns what to put in its place.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import triton.language as tl
+from triton import knobs
 from triton.runtime import interpreter as upstream
 
 from tilebook.interpreter.handles import Handle, is_narrow, pack, values_of
@@ -110,3 +112,12 @@ def index(original: Callable) -> Callable:
         scope.set_attr(tensor, "__index__", lambda self: self.handle.data.item())
 
     return patch
+
+
+def options(original: Any) -> Any:
+    """Let device assertions fire, and overflow checks only where they were asked for.
+
+    Those checks are costly, and end in assertions that a GPU drops unless debugging.
+    """
+    checks = knobs.runtime.debug
+    return dataclasses.replace(original, debug=True, sanitize_overflow=checks)

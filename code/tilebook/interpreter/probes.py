@@ -6,7 +6,9 @@ They go to the layer below `tl`, where a fault is; a handle holds a block's bits
 import numpy as np
 import triton
 import triton.language as tl
+from triton.language.extra import libdevice as extra
 from triton.runtime import interpreter as upstream
+from triton.runtime.errors import InterpreterError
 
 from tilebook.interpreter.handles import Handle, pack, values_of
 
@@ -181,6 +183,16 @@ def _logic_kernel(out):
     tl.store(out + i, tl.where(not inside, 0.0, 1.0))
 
 
+@triton.jit
+def _assert_kernel(x):
+    tl.device_assert(tl.load(x) > 0, "not positive")
+
+
+@triton.jit
+def _libdevice_kernel(out):
+    tl.store(out, extra.cbrt(tl.load(out) + 27.0))
+
+
 def _run(kernel: object, *args: object) -> None:
     """Launch a kernel rewritten afresh: as the interpreter now stands."""
     rewritten = upstream.FunctionRewriter(kernel.fn).rewrite_ast()
@@ -213,6 +225,24 @@ def loop_bounds() -> bool:
     out = torch.zeros(4)
     _run(_range_kernel, out, 4)
     return out.tolist() == [1.0, 0.0, 1.0, 0.0]
+
+
+def device_assert() -> bool:
+    import torch
+
+    try:
+        _run(_assert_kernel, torch.zeros(1))
+    except InterpreterError:
+        return True
+    return False
+
+
+def libdevice() -> bool:
+    import torch
+
+    out = torch.zeros(1)
+    _run(_libdevice_kernel, out)
+    return out.item() == 3.0
 
 
 def and_or_not() -> bool:

@@ -14,6 +14,7 @@ from triton.runtime import interpreter as upstream
 
 from tilebook.interpreter import (
     arithmetic,
+    libdevice,
     memory,
     probes,
     reductions,
@@ -199,6 +200,18 @@ REPAIRS: tuple[Repair, ...] = (
         probes.loop_bounds,
         ((upstream, "_patch_lang_tensor", memory.index),),
         fixed_in=(3, 7),
+    ),
+    Repair(
+        "device-assert",
+        "tl.device_assert never fires",
+        probes.device_assert,
+        ((upstream.interpreter_builder, "options", memory.options),),
+    ),
+    Repair(
+        "libdevice",
+        "libdevice's functions return nothing",
+        probes.libdevice,
+        ((_BUILDER, "create_extern_elementwise", libdevice.extern_elementwise),),
     ),
     Repair(
         "and-or-not",
