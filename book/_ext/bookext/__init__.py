@@ -1,0 +1,51 @@
+"""What the book adds to Sphinx, one idea per module.
+
+records        numbers, provenance and claims from recorded measurements
+tables         a record as a table, one tab per GPU
+asof           claims about the world, with the version they were true for
+inputs         what a chapter's cached outputs depend on
+kernels        lets autodoc see kernels as the functions they were written as
+api            one reference page per module, generated
+crossref       chapter, function and source linked both ways
+chapters       badges under a chapter's title: hardware, minutes, notebook
+notebooks      each chapter as an executed notebook that runs elsewhere
+verification   what was tested and measured, on which GPU, for which code
+site           local MathJax, a clean output folder, alternative texts
+"""
+
+from sphinx.application import Sphinx
+
+from bookext import (
+    api,
+    asof,
+    chapters,
+    crossref,
+    inputs,
+    kernels,
+    notebooks,
+    records,
+    site,
+    tables,
+    verification,
+)
+
+PARTS = (
+    kernels,
+    api,
+    inputs,
+    records,
+    tables,
+    asof,
+    crossref,
+    chapters,
+    notebooks,
+    verification,
+    site,
+)
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Register every part with Sphinx."""
+    for part in PARTS:
+        part.setup(app)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

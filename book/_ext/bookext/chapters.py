@@ -1,0 +1,92 @@
+"""What stands under a chapter's title: the hardware it needs, minutes, its notebook.
+
+A chapter's front matter says ``needs: none``, ``gpu`` or ``sm90``; the rest is found.
+"""
+
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.util import logging
+
+log = logging.getLogger(__name__)
+
+NEEDS = {
+    "none": "Runs anywhere",
+    "gpu": "Live on a GPU, recorded elsewhere",
+    "sm90": "Live on Hopper (sm_90), recorded elsewhere",
+}
+WORDS_PER_MINUTE = 180
+# Code is read more slowly than prose, and shown code is read twice.
+LINES_PER_MINUTE = 12
+
+
+def minutes(doctree: nodes.document) -> int:
+    """Return how long a chapter takes to read, rounded up to five minutes."""
+    words = lines = 0
+    for node in doctree.findall(nodes.Text):
+        parent = node.parent
+        if isinstance(parent, nodes.literal_block):
+            continue
+        words += len(node.split())
+    for block in doctree.findall(nodes.literal_block):
+        lines += block.astext().count("\n") + 1
+    total = words / WORDS_PER_MINUTE + lines / LINES_PER_MINUTE
+    return max(5, 5 * round(total / 5))
+
+
+def badge(text: str, kind: str) -> nodes.inline:
+    """Return one badge."""
+    return nodes.inline("", text, classes=["badge", f"badge-{kind}"])
+
+
+def add_badges(app: Sphinx, doctree: nodes.document) -> None:
+    """Put the line of badges under a chapter's title."""
+    docname = app.env.current_document.docname
+    if not docname.startswith("chapters/"):
+        return
+    needs = str(app.env.metadata[docname].get("needs", "")).lower()
+    if needs not in NEEDS:
+        allowed = ", ".join(NEEDS)
+        log.warning(
+            "front matter says needs: %r; allowed: %s",
+            needs,
+            allowed,
+            location=docname,
+            type="chapter",
+        )
+        return
+    title = doctree.next_node(nodes.title)
+    if title is None:
+        return
+    line = nodes.paragraph(classes=["badges"])
+    line += badge(NEEDS[needs], needs)
+    line += nodes.Text(" ")
+    line += badge(f"About {minutes(doctree)} minutes", "minutes")
+    line += nodes.Text(" ")
+    line += nodes.reference(
+        "",
+        "Download the executed notebook",
+        refuri=f"{docname.rpartition('/')[2]}.ipynb",
+        internal=True,
+        classes=["badge", "badge-notebook"],
+    )
+    title.parent.insert(title.parent.index(title) + 1, line)
+
+
+def number_once(app: Sphinx, doctree: nodes.document, docname: str) -> None:
+    """Keep ids unique: each solution's body comes with the same one.
+
+    Nothing links to those ids, so they go.
+    """
+    for section in doctree.findall(nodes.section):
+        if not isinstance(section.parent, nodes.section | nodes.document):
+            section["ids"] = [
+                name
+                for name in section["ids"]
+                if name not in {"solution-content", "exercise-content"}
+            ]
+
+
+def setup(app: Sphinx) -> None:
+    """Register the hooks."""
+    app.connect("doctree-read", add_badges)
+    app.connect("doctree-resolved", number_once)

@@ -1,0 +1,188 @@
+"""Chapter, function and source, each a click from the others.
+
+Code that a chapter shows by name gets a line above it: what it is called in the
+reference, and which lines of which file it is. Each entry of the reference says in
+which section of which chapter it is explained.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from docutils import nodes
+from sphinx import addnodes
+from sphinx.application import Sphinx
+from sphinx.directives.code import LiteralInclude
+from sphinx.environment import BuildEnvironment
+from sphinx.environment.collectors import EnvironmentCollector
+from sphinx.pycode import ModuleAnalyzer
+from sphinx.transforms.post_transforms import SphinxPostTransform
+
+from bookext.api import HIDDEN
+from bookext.inputs import PACKAGE, package_root
+
+# Object -> [(page, section's id, section's title)], in the order of reading.
+Places = dict[str, list[tuple[str, str, str]]]
+
+
+class source_line(nodes.Inline, nodes.TextElement):
+    """A link to lines of a module's source page; its address depends on the page."""
+
+
+class ShownCode(LiteralInclude):
+    """``literalinclude`` that says whose lines it shows."""
+
+    def run(self) -> list[nodes.Node]:
+        shown = super().run()
+        path = Path(self.env.relfn2path(self.arguments[0])[1]).resolve()
+        name = self.options.get("pyobject")
+        root = package_root().resolve()
+        if name is None or not path.is_relative_to(root):
+            return shown
+        inside = path.relative_to(root).with_suffix("").parts
+        if HIDDEN.intersection(inside):
+            return shown
+        module = ".".join([PACKAGE, *(part for part in inside if part != "__init__")])
+        tags = ModuleAnalyzer.for_file(str(path), module).find_tags()
+        if name not in tags:
+            return shown
+        _, first, last = tags[name]
+        holder = nodes.container(classes=["shown-code"], shown=f"{module}.{name}")
+        holder += self.bar(module, name, first, last)
+        holder += shown
+        return [holder]
+
+    def bar(self, module: str, name: str, first: int, last: int) -> nodes.paragraph:
+        """Return the line above the code: its name in the reference, its lines."""
+        entry = addnodes.pending_xref(
+            "",
+            nodes.literal("", name),
+            refdomain="py",
+            reftype="obj",
+            reftarget=f"{module}.{name}",
+            refexplicit=True,
+            refwarn=True,
+            refdoc=self.env.docname,
+        )
+        file = module.removeprefix(f"{PACKAGE}.").replace(".", "/")
+        lines = source_line("", f"{file}.py, lines {first} to {last}")
+        lines["page"] = "_modules/" + module.replace(".", "/")
+        lines["anchor"] = name
+        self.set_source_info(entry)
+        line = nodes.paragraph("", "", entry, nodes.Text(" "), lines)
+        line["classes"].append("code-bar")
+        return line
+
+
+class Explained(EnvironmentCollector):
+    """Collect where each object of the package is shown, or else first mentioned."""
+
+    def clear_doc(self, app: Sphinx, env: BuildEnvironment, docname: str) -> None:
+        for places in (shown_in(env), mentioned_in(env)):
+            for name in list(places):
+                places[name] = [x for x in places[name] if x[0] != docname]
+
+    def merge_other(
+        self,
+        app: Sphinx,
+        env: BuildEnvironment,
+        docnames: set[str],
+        other: BuildEnvironment,
+    ) -> None:
+        pairs = ((shown_in, shown_in(other)), (mentioned_in, mentioned_in(other)))
+        for ours, theirs in pairs:
+            for name, places in theirs.items():
+                new = [place for place in places if place[0] in docnames]
+                ours(env).setdefault(name, []).extend(new)
+
+    def process_doc(self, app: Sphinx, doctree: nodes.document) -> None:
+        docname = app.env.current_document.docname
+        if not docname.startswith("chapters/"):
+            return
+        for holder in doctree.findall(nodes.container):
+            if "shown" in holder:
+                note(shown_in(app.env), holder["shown"], docname, holder)
+        for ref in doctree.findall(addnodes.pending_xref):
+            if ref.get("refdomain") == "py":
+                note(mentioned_in(app.env), ref["reftarget"], docname, ref)
+
+
+def shown_in(env: BuildEnvironment) -> Places:
+    """Return where the book shows each object's code."""
+    return env.__dict__.setdefault("bookext_shown", {})
+
+
+def mentioned_in(env: BuildEnvironment) -> Places:
+    """Return where the book links to each object."""
+    return env.__dict__.setdefault("bookext_mentioned", {})
+
+
+def note(places: Places, name: str, docname: str, node: nodes.Node) -> None:
+    """Note that ``node``, in some section of a page, is about the object ``name``."""
+    section = node.parent
+    while section is not None and not isinstance(section, nodes.section):
+        section = section.parent
+    if section is None:
+        return
+    title = section.next_node(nodes.title)
+    place = (docname, section["ids"][0], title.astext() if title else docname)
+    known = places.setdefault(name, [])
+    if place not in known:
+        known.append(place)
+
+
+class LinkSources(SphinxPostTransform):
+    """Give each source line its address."""
+
+    default_priority = 20
+    formats = ("html",)
+
+    def run(self, **kwargs: Any) -> None:
+        for line in list(self.document.findall(source_line)):
+            here = self.app.builder.get_relative_uri(self.env.docname, line["page"])
+            link = nodes.reference(
+                "",
+                line.astext(),
+                refuri=f"{here}#{line['anchor']}",
+                internal=True,
+                classes=["source-line"],
+            )
+            line.parent.replace(line, link)
+
+
+class SayWhere(SphinxPostTransform):
+    """Open each entry of the reference with the sections that explain it."""
+
+    default_priority = 21
+    formats = ("html",)
+
+    def run(self, **kwargs: Any) -> None:
+        for entry in self.document.findall(addnodes.desc):
+            signature = entry.next_node(addnodes.desc_signature)
+            if signature is None or not signature.get("ids"):
+                continue
+            name = signature["ids"][0]
+            places = shown_in(self.env).get(name) or mentioned_in(self.env).get(name)
+            if places:
+                content = entry.next_node(addnodes.desc_content)
+                content.insert(0, self.sentence(sorted(places)))
+
+    def sentence(self, places: list[tuple[str, str, str]]) -> nodes.paragraph:
+        """Return "Explained in", with a link to each section."""
+        line = nodes.paragraph("", "Explained in ", classes=["explained"])
+        for index, (docname, section, title) in enumerate(places):
+            here = self.app.builder.get_relative_uri(self.env.docname, docname)
+            line += nodes.Text(", " if index else "")
+            line += nodes.reference(
+                "", title, refuri=f"{here}#{section}", internal=True
+            )
+        line += nodes.Text(".")
+        return line
+
+
+def setup(app: Sphinx) -> None:
+    """Register the directive, the collector and the post-transforms."""
+    app.add_node(source_line)
+    app.add_directive("literalinclude", ShownCode, override=True)
+    app.add_env_collector(Explained)
+    app.add_post_transform(LinkSources)
+    app.add_post_transform(SayWhere)
