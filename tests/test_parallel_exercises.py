@@ -268,6 +268,23 @@ def test_saturation_solves_the_model():
     assert moving / (2.5 + moving) == pytest.approx(0.8, rel=1e-6)
 
 
+def test_measured_saturation_leaves_no_slower_length_above_it():
+    def model(n):
+        return 4e-3 + 8 * n / 3e9
+
+    def interrupted(n):
+        return 10.0 if n == 2**26 else model(n)
+
+    assert solutions.measured_saturation(0.9, milliseconds=model) == 2**24
+    assert solutions.measured_saturation(0.9, milliseconds=interrupted) == 2**27
+    assert solutions.measured_saturation(0.0, milliseconds=model) == 2**14
+
+
+@pytest.mark.gpu
+def test_this_card_saturates_within_reason():
+    assert 2**18 <= solutions.measured_saturation(0.9) <= 2**27
+
+
 def test_microseconds_counts_every_vector_that_crosses_the_bus():
     fused, separate = solutions.microseconds(10**9, 4, 1000.0)
     assert (fused, separate) == pytest.approx((16e3, 24e3))

@@ -1,17 +1,22 @@
 """Our solutions to the chapter's exercises, each under its exercise's last word."""
 
 import math
+from collections.abc import Callable
 
 import torch
 import triton
 import triton.language as tl
 
+from tilebook import device, measure
+
 __all__ = [
     "affine_kernel",
+    "copy_milliseconds",
     "count",
     "fused",
     "grid_stride_kernel",
     "luma_kernel",
+    "measured_saturation",
     "microseconds",
     "relu6_kernel",
     "reverse_kernel",
@@ -165,3 +170,56 @@ def saturation(
     """
     in_flight = overhead_us * 1e-6 * gbps * 1e9
     return math.ceil(fraction / (1 - fraction) * in_flight / (2 * element_bytes))
+
+
+@triton.jit
+def copy_kernel(x_ptr, out_ptr, n, BLOCK: tl.constexpr):
+    pid = tl.program_id(0).to(tl.int64)
+    offs = pid * BLOCK + tl.arange(0, BLOCK)
+    mask = offs < n
+    x = tl.load(x_ptr + offs, mask=mask, other=0.0)  # (BLOCK,)
+    tl.store(out_ptr + offs, x, mask=mask)
+
+
+def copy_milliseconds(n: int) -> float:
+    """Measure a copy of n float32 elements whose source is in memory.
+
+    Args:
+        n: elements.
+
+    Returns:
+        Median time in milliseconds.
+
+    Raises:
+        HardwareError: there is no GPU.
+    """
+    x = torch.randn(n, device=device.torch_device())
+    out = torch.empty_like(x)
+    grid = (triton.cdiv(n, 1024),)
+    return measure.time_cold(lambda: copy_kernel[grid](x, out, n, BLOCK=1024)).ms
+
+
+def measured_saturation(
+    fraction: float = 0.9,
+    *,
+    milliseconds: Callable[[int], float] = copy_milliseconds,
+    longest: int = 2**28,
+) -> int:
+    """Find the length from which on a copy reaches a fraction of its best bandwidth.
+
+    Args:
+        fraction: of the best bandwidth seen.
+        milliseconds: measures a copy of so many elements.
+        longest: elements of the longest copy tried; powers of two up to it.
+
+    Returns:
+        The smallest power of two that reaches it, and all longer ones with it.
+
+    Raises:
+        HardwareError: there is no GPU.
+    """
+    lengths = [2**k for k in range(14, longest.bit_length())]
+    speeds = [n / milliseconds(n) for n in lengths]
+    enough = fraction * max(speeds)
+    slow = [n for n, speed in zip(lengths, speeds, strict=True) if speed < enough]
+    return 2 * max(slow, default=lengths[0] // 2)

@@ -72,8 +72,8 @@ NO_MASK = Bug(
         "access."
     ),
     source=(
-        "Unmasked loads and stores in applied-ai's A100 dequantising matmul and in "
-        "a published answer to Triton Puzzle 2."
+        "An unmasked store in applied-ai's A100 dequantising matmul; an unmasked load "
+        "in a published answer to Triton Puzzle 2."
     ),
     tool=tools.BOUNDS,
     wrong=Case(square_unmasked_kernel, launch_map, strays=True),
@@ -108,8 +108,8 @@ OFF_BY_ONE = Bug(
         "output has a zero at its front that nobody put there."
     ),
     source=(
-        "A store masked with the wrong bound overwrites the neighbour's gradient "
-        "in a published attention chapter; applied-ai's dequantising matmul "
+        "A published attention chapter forgets the bound of one dimension and "
+        "overwrites the neighbour's gradient; applied-ai's dequantising matmul "
         "compares row indices with the number of columns."
     ),
     tool=tools.GUARDS,
