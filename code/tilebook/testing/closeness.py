@@ -125,7 +125,7 @@ def assert_close(
     shape = f"{dtype_name(out.dtype)} {tuple(out.shape)}, length {length}"
     if count:
         if out.numel() > _PIECE:
-            lines["wrong"] = f"{count} of {out.numel()} elements are wrong"
+            lines["wrong"] = f"{count} of {out.numel()} elements"
         raise AssertionError(
             f"output differs from its reference: {shape}\n{layout(lines)}"
         )

@@ -8,6 +8,7 @@ shape, remembers a result or computes nothing.
 
 import contextlib
 import dataclasses
+import math
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -115,12 +116,18 @@ def _cases(exercise: Exercise, seed: int) -> Iterator[Case]:
             yield Case(tuple(shape), dtype, exercise.layouts[0], 1.0, values)
     drawn = [exercise.draw_shape(second) for _ in range(2)]
     shapes = [tuple(s) for s in (*exercise.shapes, *drawn) if s is not None]
-    for turn, at in enumerate(second.permutation(len(shapes))):
+    # Each dtype, layout and magnitude meets the largest shape, whatever the shuffle.
+    turns = max(map(len, (exercise.dtypes, exercise.layouts, exercise.scales)))
+    largest = max(shapes, key=math.prod)
+    plan = [(shape, turn + 1) for turn, shape in enumerate(shapes)]
+    plan += [(largest, turn) for turn in range(turns)]
+    for at in second.permutation(len(plan)):
+        shape, turn = plan[at]
         yield Case(
-            shapes[at],
+            shape,
             exercise.dtypes[turn % len(exercise.dtypes)],
-            exercise.layouts[(turn + 1) % len(exercise.layouts)],
-            float(exercise.scales[(turn + 1) % len(exercise.scales)]),
+            exercise.layouts[turn % len(exercise.layouts)],
+            float(exercise.scales[turn % len(exercise.scales)]),
             int(second.integers(2**31)),
             again=exercise.kind == "function",
         )

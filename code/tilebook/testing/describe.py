@@ -34,10 +34,7 @@ def findings(
     count, size = int(diff.bad.sum()), diff.bad.size
     if size > 1:
         where = extent(diff.bad) if offset == 0 else ""
-        plural = "elements are" if count != 1 else "element is"
-        lines["wrong"] = f"{count} of {size} {plural} wrong" + (
-            f": {where}" if where else ""
-        )
+        lines["wrong"] = f"{count} of {size} elements" + (f": {where}" if where else "")
     lines["bound"] = _bound(got, expected, limit, diff)
     reason = likely_reason(diff)
     if reason:

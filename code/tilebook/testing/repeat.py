@@ -36,15 +36,12 @@ def deterministic(fn: Callable[[], Any], repeats: int = 20) -> Any:
             differs = flat_bytes(old) != flat_bytes(new)
             if bool(differs.any()):
                 rows = differs.reshape(old.numel(), -1).any(dim=1)
-                where = int(torch.nonzero(rows)[0])
-                index = [
-                    int(i) for i in torch.unravel_index(torch.tensor(where), old.shape)
-                ]
+                where = torch.nonzero(rows)[0].cpu()
+                index = tuple(int(i) for i in torch.unravel_index(where, old.shape))
                 raise AssertionError(
                     f"call {call + 1} of {repeats} differs from the first in "
                     f"{int(rows.sum())} of {old.numel()} elements of output {number}, "
-                    f"first at {index}: {old[tuple(index)].item()} then "
-                    f"{new[tuple(index)].item()}"
+                    f"first at {index}: {old[index].item()} then {new[index].item()}"
                 )
     return first
 

@@ -1,0 +1,372 @@
+"""Bounds, references, layouts: each accepts honest results and catches its mistake."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tilebook import testing
+from tilebook.testing import closeness, poison
+from tilebook.testing.precision import FORMATS, round_to, ulp
+
+FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+HALVES = (torch.float16, torch.bfloat16)
+
+
+@pytest.mark.parametrize("name", ["float32", "float16", "bfloat16", "float8_e5m2"])
+def test_round_to_agrees_with_torch(name):
+    exponents = np.random.uniform(-60, 60, 20_000)
+    values = (np.random.standard_normal(20_000) * 2.0**exponents).astype(np.float32)
+    expected = torch.from_numpy(values).to(getattr(torch, name)).double().numpy()
+    assert np.array_equal(round_to(values, name), expected)
+
+
+@given(st.floats(-(2.0**127), 2.0**127, width=32))
+def test_ulp_is_numpys_spacing(value):
+    expected = float(np.spacing(np.float32(abs(value))))
+    assert float(ulp(np.array(value, np.float64), FORMATS["float32"])) == expected
+
+
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+def test_bound_of_one_rounding_is_the_unit_roundoff(dtype):
+    wide = dtype in HALVES
+    expected = torch.finfo(dtype).eps / 2 + wide * 2.0**-24
+    assert testing.bound(dtype) == expected
+
+
+def test_bound_grows_linearly_and_then_with_the_root():
+    u = 2.0**-24
+    assert testing.bound(torch.float32, 3) == pytest.approx(3 * u)
+    assert testing.bound(torch.float32, 10_001) == pytest.approx(201 * u)
+    half = testing.bound(torch.float16, 10_000, accumulate=torch.float16)
+    assert half == pytest.approx(2.0**-11 * (1 + 2 * math.sqrt(9_999)))
+    tf32 = testing.bound(torch.float32, 16, operand="tf32")
+    assert tf32 == pytest.approx(2 * 2.0**-11, rel=1e-2)
+
+
+def test_bound_of_exact_and_of_unknown_types():
+    assert testing.bound(torch.int32, 1000) == 0.0
+    assert testing.bound(torch.bool) == 0.0
+    with pytest.raises(ValueError, match="complex64"):
+        testing.bound(torch.complex64)
+    with pytest.raises(ValueError, match="length"):
+        testing.bound(torch.float32, -1)
+
+
+@pytest.mark.parametrize("signed", [True, False], ids=["random signs", "one sign"])
+@pytest.mark.parametrize("n", [2, 100, 20_000])
+def test_bound_holds_for_the_longest_chain_of_additions(n, signed):
+    # cumsum adds one after another: the worst order there is.
+    terms = torch.randn(64, n) if signed else torch.rand(64, n)
+    total = terms.numpy().cumsum(axis=1, dtype=np.float32)[:, -1]
+    exact = terms.double().sum(dim=1)
+    testing.assert_close(torch.from_numpy(total), exact, length=n)
+
+
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+def test_a_sum_kept_in_half_precision_is_caught(dtype):
+    terms = torch.rand(64, 3000).to(dtype)
+    exact = testing.reference(torch.sum, terms, 1)
+    testing.assert_close(terms.sum(1), exact, length=3000)
+    total = torch.zeros(64, dtype=dtype)
+    for column in terms.unbind(1):
+        total = total + column
+    with pytest.raises(AssertionError, match="3000"):
+        testing.assert_close(total, exact, length=3000)
+
+
+def test_tf32_operands_need_saying_so():
+    a, b = torch.randn(32, 512), torch.randn(512, 32)
+    rough = [round_to(x.numpy(), "tf32").astype(np.float32) for x in (a, b)]
+    out = torch.from_numpy(rough[0] @ rough[1])
+    exact = testing.reference(torch.matmul, a, b)
+    testing.assert_close(out, exact, length=512, operand="tf32")
+    with pytest.raises(AssertionError, match="out"):
+        testing.assert_close(out, exact, length=512)
+
+
+def test_reference_computes_in_float64_on_copies():
+    x = torch.randn(5, requires_grad=True)
+    index = torch.arange(5)
+
+    def fn(items, *, options):
+        assert items[0].dtype == torch.float64
+        assert items[1].dtype == torch.int64
+        assert options["x"].requires_grad
+        items[1].zero_()
+        return (items[0] * 3).sum() + options["x"].sum()
+
+    total = testing.reference(fn, [x, index], options={"x": x})
+    assert total.dtype == torch.float64
+    assert index.tolist() == [0, 1, 2, 3, 4]
+    assert x.dtype == torch.float32
+
+
+def test_error_is_relative_and_minds_what_is_not_finite():
+    ref = torch.tensor([3.0, 4.0, math.inf, math.nan], dtype=torch.float64)
+    out = torch.tensor([3.0, 4.5, math.inf, math.nan])
+    assert testing.error(out, ref) == pytest.approx(0.1)
+    for at, value in ((2, -math.inf), (2, 1.0), (3, 1.0), (0, math.nan)):
+        changed = out.clone()
+        changed[at] = value
+        assert testing.error(changed, ref) == math.inf
+    zeros = torch.zeros(3, dtype=torch.float64)
+    assert testing.error(torch.zeros(3), zeros) == 0.0
+    assert testing.error(torch.ones(3), zeros) == math.inf
+    assert testing.error(torch.empty(0), torch.empty(0)) == 0.0
+    with pytest.raises(ValueError, match=r"\(2,\)"):
+        testing.error(torch.ones(2), zeros)
+
+
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+def test_one_ulp_is_too_much_where_rounding_is_exact(dtype):
+    exact = torch.randn(500, dtype=torch.float64)
+    out = exact.clone().to(dtype)
+    testing.assert_close(out, exact, dtype=dtype)
+    if dtype == torch.float64:
+        out[77] = torch.nextafter(out[77], torch.tensor(9.0, dtype=dtype))
+    else:
+        out[77] *= 1 + 1.01 * torch.finfo(dtype).eps
+    with pytest.raises(AssertionError, match=r"out\[77\]"):
+        testing.assert_close(out, exact)
+
+
+def test_truncation_instead_of_rounding_is_caught_and_named():
+    exact = torch.randn(1000).double() * torch.randn(1000).double()
+    rounded = exact.float()
+    towards = torch.nextafter(rounded, torch.zeros(()))
+    truncated = torch.where(rounded.double().abs() > exact.abs(), towards, rounded)
+    with pytest.raises(AssertionError, match="truncated"):
+        testing.assert_close(truncated, exact)
+
+
+def test_accumulated_roundings_are_allowed_relative_to_what_was_summed():
+    exact = torch.tensor([1e-9, 1.0], dtype=torch.float64)
+    out = torch.tensor([2e-9, 1.0])
+    testing.assert_close(out, exact, length=3)
+    with pytest.raises(AssertionError, match=r"out\[0\]"):
+        testing.assert_close(out, exact, length=3, scale=exact)
+
+
+def test_assert_close_message_has_index_values_bound_and_count():
+    exact = torch.randn(4, 64, dtype=torch.float64)
+    out = exact.float()
+    out[2, 60:] = 0.0
+    with pytest.raises(AssertionError) as caught:
+        testing.assert_close(out, exact)
+    message = str(caught.value)
+    assert "float32 (4, 64)" in message
+    assert "out[2, 60] = 0, expected" in message
+    assert "4 of 256 elements: rows 2, columns 60 to 63" in message
+    assert "off by at most" in message
+
+
+def test_assert_close_minds_dtype_shape_and_norm():
+    x = torch.randn(10)
+    with pytest.raises(
+        AssertionError, match=r"torch\.float32, expected torch\.float16"
+    ):
+        testing.assert_close(x, x.double(), dtype=torch.float16)
+    with pytest.raises(ValueError, match="shape"):
+        testing.assert_close(x, x.double()[:9])
+    # Each element is within its own limit, all together are systematically off.
+    exact = torch.ones(10_000, dtype=torch.float64)
+    out = torch.full((10_000,), 1 + 300 * 2.0**-23)
+    with pytest.raises(AssertionError, match="relative error"):
+        testing.assert_close(out, exact, length=40_000)
+
+
+def test_infinities_nan_and_overflow():
+    exact = torch.tensor([math.inf, -math.inf, math.nan, 1e39, 7e4])
+    exact = exact.double()
+    exact[3] = 1e39
+    testing.assert_close(exact.float(), exact)
+    testing.assert_close(exact.half(), exact)
+    for at, value in (
+        (0, 3e38),
+        (1, math.inf),
+        (2, 0.0),
+        (3, -math.inf),
+        (4, math.inf),
+    ):
+        out = exact.float()
+        out[at] = value
+        with pytest.raises(AssertionError, match=rf"out\[{at}\]"):
+            testing.assert_close(out, exact)
+
+
+def test_subnormals_are_exact_unless_something_was_accumulated():
+    exact = torch.tensor([2.0**-140, 3 * 2.0**-149], dtype=torch.float64)
+    testing.assert_close(exact.float(), exact)
+    flushed = torch.zeros(2)
+    with pytest.raises(AssertionError, match="out"):
+        testing.assert_close(flushed, exact)
+    testing.assert_close(flushed, exact, length=4)
+
+
+def test_integers_are_exact():
+    x = torch.randint(0, 255, (100,), dtype=torch.uint8)
+    testing.assert_close(x, x.long())
+    out = x.clone()
+    out[5] += 1
+    with pytest.raises(AssertionError, match="must be exact"):
+        testing.assert_close(out, x)
+    testing.assert_close(out, x, atol=1)
+    big = torch.tensor([2**62, -(2**62)])
+    with pytest.raises(AssertionError, match="exact"):
+        testing.assert_close(big, -big)
+
+
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+def test_unwritten_elements_are_refused_even_where_nan_is_right(dtype):
+    out = torch.full((100,), math.nan, dtype=dtype)
+    exact = torch.full((100,), math.nan, dtype=torch.float64)
+    testing.assert_close(out, exact)
+    poison.fill(out[90:])
+    with pytest.raises(AssertionError, match="last 10 elements were never written"):
+        testing.assert_close(out, exact)
+
+
+def test_large_outputs_are_compared_piecewise(monkeypatch):
+    monkeypatch.setattr(closeness, "_PIECE", 64)
+    exact = torch.randn(10, 100, dtype=torch.float64)
+    out = exact.float()
+    testing.assert_close(out, exact)
+    testing.assert_close(out.t(), exact.t(), scale=exact.t().abs())
+    assert testing.error(out, exact) < 2.0**-24
+    out[7, 5] = out[8, 5] = 9.0
+    with pytest.raises(AssertionError, match=r"out\[705\](.|\n)*2 of 1000"):
+        testing.assert_close(out, exact)
+
+
+def test_lengths_and_shapes_hold_the_awkward_ones():
+    lengths = testing.lengths()
+    assert {0, 1, 997, 1023, 1024, 1025, 4097} <= set(lengths)
+    assert list(lengths) == sorted(lengths)
+    assert max(lengths) <= 4100
+    for ndim in (0, 1, 2, 3, 4):
+        shapes = testing.shapes(ndim)
+        assert all(len(shape) == ndim for shape in shapes)
+        assert all(math.prod(shape) <= 4100 for shape in shapes)
+    for ndim in (1, 2, 3):
+        shapes = testing.shapes(ndim)
+        assert (1,) * ndim in shapes
+        assert all(any(s[d] == 0 for s in shapes) for d in range(ndim))
+    assert any(a != b for a, b in testing.shapes(2))
+
+
+@pytest.mark.parametrize(
+    "dtype", [*FLOATS, torch.int8, torch.int64, torch.bool], ids=str
+)
+def test_layouts_hold_the_same_values(dtype, device):
+    x = (torch.randn(5, 7) * 40).to(dtype).to(device)
+    found = dict(testing.layouts(x))
+    assert set(found) >= {"contiguous", "offset", "strided", "sliced", "transposed"}
+    for laid in found.values():
+        assert laid.dtype == dtype
+        assert laid.device == x.device
+        assert torch.equal(laid, x)
+    assert found["offset"].storage_offset() == 1
+    assert found["strided"].stride() == (15, 2)
+    assert found["sliced"].stride() == (12, 1)
+    assert found["transposed"].stride() == (1, 5)
+
+
+def test_what_lies_around_a_layout_is_nan():
+    x = torch.zeros(4, 6)
+    for name, laid in testing.layouts(x):
+        whole = torch.empty(0).set_(laid.untyped_storage())
+        inside = x.numel() if name != "expanded" else whole.numel()
+        assert int(whole.isnan().sum()) == whole.numel() - inside
+
+
+def test_layouts_of_odd_shapes_and_expanded_ones():
+    for shape in ((), (0,), (1,), (3, 0), (1, 1)):
+        x = torch.ones(shape)
+        for _, laid in testing.layouts(x):
+            assert torch.equal(laid, x)
+    steady = torch.arange(3.0)[:, None].expand(3, 4)
+    assert [t.stride() for n, t in testing.layouts(steady) if n == "expanded"] == [
+        (1, 0)
+    ]
+    assert "expanded" not in dict(testing.layouts(torch.randn(3, 4)))
+    wide = dict(testing.expanded(torch.randn(3, 4)))
+    assert {name: t.stride() for name, t in wide.items()} == {
+        "expanded 0": (0, 1),
+        "expanded 1": (1, 0),
+    }
+
+
+@pytest.mark.parametrize("dtype", [*FLOATS, torch.float8_e4m3fn], ids=str)
+def test_extremes_reach_the_edges(dtype):
+    values = testing.extremes(dtype).double()
+    info = torch.finfo(dtype)
+    assert values.isnan().any()
+    assert {info.max, info.min, info.tiny, 1.0, 0.0} <= set(values.tolist())
+    assert (values.abs() < info.tiny).sum() > 2
+    assert values.isinf().any() == (dtype != torch.float8_e4m3fn)
+
+
+def test_extremes_of_integers():
+    assert testing.extremes(torch.int8).tolist() == [-128, -127, -1, 0, 1, 2, 126, 127]
+    assert testing.extremes(torch.uint8).tolist() == [0, 1, 2, 254, 255]
+    assert testing.extremes(torch.bool).tolist() == [False, True]
+
+
+def test_deterministic_finds_the_call_that_differs():
+    calls = []
+
+    def unsteady():
+        calls.append(1)
+        out = torch.zeros(3, 5)
+        out[1, 2] = len(calls) == 4
+        return {"a": torch.ones(2), "b": (out,)}
+
+    with pytest.raises(
+        AssertionError, match=r"call 4 of 20 .*output 1, first at \(1, 2\)"
+    ):
+        testing.deterministic(unsteady)
+    assert torch.equal(testing.deterministic(lambda: torch.ones(2)), torch.ones(2))
+
+
+def test_deterministic_compares_bits_and_shapes():
+    signs = iter([0.0, -0.0])
+    with pytest.raises(AssertionError, match="call 2"):
+        testing.deterministic(lambda: torch.tensor(next(signs)), repeats=2)
+    sizes = iter([2, 3])
+    with pytest.raises(AssertionError, match="other shapes"):
+        testing.deterministic(lambda: torch.ones(next(sizes)), repeats=2)
+    nan = torch.tensor([math.nan])
+    testing.deterministic(lambda: nan, repeats=3)
+    with pytest.raises(TypeError, match="no tensor"):
+        testing.deterministic(lambda: 3)
+
+
+def test_opcheck_accepts_an_operator_and_refuses_a_wrong_fake():
+    with torch.library._scoped_library("tilebook_test", "FRAGMENT") as library:
+        library.define("double(Tensor x) -> Tensor")
+        library.impl("double", lambda x: 2 * x, "CompositeExplicitAutograd")
+        op = torch.ops.tilebook_test.double
+        torch.library.register_fake(
+            "tilebook_test::double", torch.empty_like, lib=library
+        )
+        testing.opcheck(op, torch.randn(3))
+    with torch.library._scoped_library("tilebook_test", "FRAGMENT") as library:
+        library.define("triple(Tensor x) -> Tensor")
+        library.impl("triple", lambda x: 3 * x, "CompositeExplicitAutograd")
+        torch.library.register_fake(
+            "tilebook_test::triple", lambda x: x.new_empty(x.numel() + 1), lib=library
+        )
+        with pytest.raises(AssertionError, match="opcheck failed"):
+            testing.opcheck(torch.ops.tilebook_test.triple, torch.randn(3))
+
+
+def test_the_package_names_what_it_exports():
+    for name in testing.__all__:
+        assert getattr(testing, name).__doc__, name
+    assert set(testing.__all__) <= set(dir(testing))
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = testing.nothing
