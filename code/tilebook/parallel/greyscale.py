@@ -44,9 +44,8 @@ def wrapping_kernel(
     r, g, b, offs, mask = load_rgb(
         rgb_ptr, h, w, stride_h, stride_w, stride_c, BLOCK_H, BLOCK_W
     )
-    # A number in the source takes the tile's type if it fits: 77 is a uint8
-    # here, and so is the product, modulo 256.
-    grey = (r * 77 + g * 150 + b * 29) >> 8
+    # Bytes add up to bytes: 200 + 100 + 0 is 44. The 3 takes the tile's type.
+    grey = (r + g + b) // 3
     tl.store(out_ptr + offs, grey, mask=mask)
 
 
@@ -78,21 +77,14 @@ def float_kernel(
     tl.store(out_ptr + offs, grey.to(tl.uint8), mask=mask)
 
 
-KERNELS = {
-    "integer": integer_kernel,
-    "float": float_kernel,
-    "wrapping": wrapping_kernel,
-}
-
-
 def greyscale(rgb: torch.Tensor, *, how: str = "integer") -> torch.Tensor:
     """Turn a colour picture into grey by the weights of ITU-R BT.601.
 
     Args:
         rgb: picture (h, w, 3), uint8, any strides: red, green, blue.
         how: the arithmetic. "integer" is exact; "float", in float32, may be one off
-            where the exact value lies half-way between two greys; "wrapping" shows
-            what sums of uint8 come to, and is wrong nearly everywhere.
+            where the exact value lies half-way between two greys; "wrapping", the
+            plain mean in uint8, shows what sums of bytes come to.
 
     Returns:
         Luma (h, w), uint8, contiguous: `(299 r + 587 g + 114 b + 500) // 1000`, the
@@ -109,13 +101,18 @@ def greyscale(rgb: torch.Tensor, *, how: str = "integer") -> torch.Tensor:
     """
     check.tensor(rgb, "rgb", dtype=torch.uint8, shape=(None, None, 3))
     check.runs_here(rgb, "rgb")
-    check.one_of(how, "how", KERNELS)
+    kernels = {
+        "integer": integer_kernel,
+        "float": float_kernel,
+        "wrapping": wrapping_kernel,
+    }
+    check.one_of(how, "how", kernels)
     h, w, _ = rgb.shape
     grey = torch.empty((h, w), dtype=torch.uint8, device=rgb.device)
     if grey.numel():
         tiles = triton.cdiv(h, BLOCK_H) * triton.cdiv(w, BLOCK_W)
         with library.on(rgb):
-            KERNELS[how][(tiles,)](
+            kernels[how][(tiles,)](
                 rgb, grey, h, w, *rgb.stride(), BLOCK_H=BLOCK_H, BLOCK_W=BLOCK_W
             )
     return grey

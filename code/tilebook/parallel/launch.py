@@ -137,7 +137,14 @@ def add_chain(
     if not terms:
         raise ValueError("terms must hold at least one tensor, got none")
     for i, term in enumerate(terms):
-        check.tensor(term, f"terms[{i}]", dtype=x.dtype, shape=x.shape, device=x.device)
+        check.tensor(
+            term,
+            f"terms[{i}]",
+            dtype=x.dtype,
+            shape=x.shape,
+            device=x.device,
+            contiguous=True,
+        )
         check_operands(x, term)
     check_int32_offsets(x, BLOCK)
     if dependent is None:
