@@ -146,5 +146,5 @@ def test_compiles_without_a_graph_break(device):
         x = torch.randn(n, device=device)
         assert torch.equal(compiled(x, x), x + x)
     # Bad input makes Dynamo fall back to Python, where the message is built.
-    with pytest.raises(ValueError, match="^y must have the shape of x"):
+    with pytest.raises(ValueError, match=r"^y must have the shape of x"):
         torch.compile(guarded, backend="eager")(x, x[:2])

@@ -162,10 +162,12 @@ def unsafe_loads(source: str) -> list[int]:
     return lines
 
 
-@pytest.mark.parametrize("path", modules(), ids=relative)
+def not_wrong_on_purpose() -> list[Path]:
+    return [p for p in modules() if "bugs" not in p.with_suffix("").parts]
+
+
+@pytest.mark.parametrize("path", not_wrong_on_purpose(), ids=relative)
 def test_masked_loads_say_what_the_other_lanes_read(path):
-    if "bugs" in path.with_suffix("").parts:
-        pytest.skip("mistakes on purpose")
     assert unsafe_loads(path.read_text(encoding="utf-8")) == []
 
 
@@ -197,4 +199,4 @@ def test_nothing_forbidden(path):
 def test_a_file_fits_in_a_head(path):
     lines = path.read_text(encoding="utf-8").count("\n")
     # Tests are lists, which are read one at a time.
-    assert lines <= (600 if "tests" in path.relative_to(ROOT).parts else 330)
+    assert lines <= (600 if "tests" in path.relative_to(ROOT).parts else 350)
