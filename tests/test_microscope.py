@@ -292,7 +292,7 @@ def test_bad_calls_are_refused(device):
         microscope.look(shift_kernel, (), x, x, BLOCK=4)
 
 
-def test_the_helper_process_sees_the_same(device):
+def test_the_helper_process_sees_the_same():
     """What a GPU's process gets, compared with what an interpreted one does."""
     base = torch.randn(12)
     args = base[:8], base[4:]
@@ -311,7 +311,7 @@ def test_the_helper_process_sees_the_same(device):
     assert failed.error.argument == "x_ptr"
 
 
-def test_tensors_are_found_by_name(device):
+def test_tensors_are_found_by_name():
     x = torch.zeros(8, 8)
     tile = TensorDescriptor.from_tensor(x, [4, 8])
     found = tensors_by_name(square_kernel, ((x, (x, 3)), tile), {"n": x, "BLOCK": 4})
