@@ -148,7 +148,10 @@ class Case:
     def __str__(self) -> str:
         parts = [f"shape {self.shape}", self.dtype, self.layout]
         if self.scale != 1.0:
-            parts.append(f"inputs times {self.scale:g}")
+            power = np.log2(self.scale)
+            exact = power == int(power)
+            shown = f"2**{int(power)}" if exact else f"{self.scale:g}"
+            parts.append(f"inputs times {shown}")
         return ", ".join(parts)
 
 

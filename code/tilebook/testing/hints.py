@@ -261,20 +261,32 @@ def _from_a_block_on(d: Difference) -> str | None:
     return None
 
 
+def _relative(d: Difference) -> float:
+    """Largest relative error among the wrong elements; infinite for integers."""
+    if d.got.dtype.kind != "f":
+        return float("inf")
+    scale = np.maximum(np.abs(d.expected), 1e-3 * np.abs(d.expected).max())
+    return float(np.max((np.abs(d.got - d.expected) / scale)[d.bad]))
+
+
+def _last_bits(d: Difference) -> str | None:
+    target = format_of(d.dtype)
+    if target is None or not _relative(d) <= 8 * target.roundoff:
+        return None
+    gaps = (np.abs(d.got) - np.abs(d.expected))[d.bad]
+    if (gaps < 0).all() and gaps.size > 2:
+        return "Only last bits differ, always towards zero: truncated, not rounded."
+    return (
+        "Only last bits differ: there is a rounding that the reference doesn't have, "
+        "or it rounds differently."
+    )
+
+
 def _low_precision(d: Difference) -> str | None:
     target = format_of(d.dtype)
-    if target is None or d.got.dtype.kind != "f":
+    relative = _relative(d)
+    if target is None:
         return None
-    scale = np.maximum(np.abs(d.expected), 1e-3 * np.abs(d.expected).max())
-    gaps = (np.abs(d.got) - np.abs(d.expected))[d.bad]
-    relative = float(np.max(np.abs(gaps) / scale[d.bad]))
-    if relative <= 8 * target.roundoff:
-        if (gaps < 0).all() and gaps.size > 2:
-            return "Only last bits differ, always towards zero: truncated, not rounded."
-        return (
-            "Only last bits differ: there is a rounding that the reference doesn't "
-            "have, or it rounds differently."
-        )
     for name in ("bfloat16", "float16"):
         coarse = FORMATS[name]
         if coarse.digits < target.digits and relative <= 8 * coarse.roundoff:
@@ -303,6 +315,7 @@ _UNWRITTEN = (
 )
 _WRONG = (
     _not_finite,
+    _last_bits,
     _remembered,
     _an_input,
     _constant,

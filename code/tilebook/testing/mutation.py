@@ -97,7 +97,11 @@ def _edit(source: str, old: str, new: str, what: str) -> str:
     if count != 1:
         raise ValueError(f"{what}: {old!r} occurs {count} times, expected exactly once")
     edited = source.replace(old, new)
-    if ast.dump(ast.parse(edited)) == ast.dump(ast.parse(source)):
+    try:
+        tree = ast.parse(edited)
+    except SyntaxError as error:
+        raise ValueError(f"{what}: with {new!r} it is no longer Python") from error
+    if ast.dump(tree) == ast.dump(ast.parse(source)):
         raise ValueError(f"{what}: replacing {old!r} by {new!r} changes nothing")
     return edited
 

@@ -47,7 +47,8 @@ def signature_problem(kernel: Any, parameters: Sequence[str]) -> str | None:
     """
     wanted = ", ".join(parameters)
     if not is_kernel(kernel):
-        if isinstance(kernel, FunctionType):
+        # kernel[grid] is a lambda of Triton's own.
+        if isinstance(kernel, FunctionType) and kernel.__name__ != "<lambda>":
             what = f"{kernel.__name__} is a plain function: put @triton.jit above it."
         else:
             what = f"Got {type(kernel).__name__}: hand in the kernel, without a grid."
