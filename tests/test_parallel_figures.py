@@ -4,6 +4,7 @@ import io
 
 import pytest
 
+from tilebook.measure import palette
 from tilebook.parallel import figures
 
 
@@ -13,7 +14,8 @@ def texts(picture):
 
 def drawn(picture):
     out = io.BytesIO()
-    picture.figure.savefig(out, format="svg")
+    with palette.style():
+        picture.figure.savefig(out, format="svg", metadata={"Date": None})
     return out.getvalue()
 
 

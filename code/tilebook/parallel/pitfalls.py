@@ -7,6 +7,7 @@ import torch
 import triton
 import triton.testing
 
+from tilebook import device
 from tilebook.measure import Bench, Timing
 from tilebook.parallel import masked
 
@@ -19,11 +20,12 @@ LONG = 2**28
 
 
 def _matrices(n: int) -> list[torch.Tensor]:
-    return [torch.randn(n, n, device="cuda", dtype=torch.bfloat16) for _ in range(3)]
+    where = device.torch_device()
+    return [torch.randn(n, n, device=where, dtype=torch.bfloat16) for _ in range(3)]
 
 
 def _vectors(n: int) -> list[torch.Tensor]:
-    return [torch.randn(n, device="cuda") for _ in range(3)]
+    return [torch.randn(n, device=device.torch_device()) for _ in range(3)]
 
 
 def _wall(call: Callable[[], object], *, wait: bool) -> Timing:
