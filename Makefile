@@ -78,7 +78,7 @@ wheelhouse: $(READY) ## collect in .whl what a GPU machine without network lacks
 	@$(PY) tools/wheelhouse.py .whl
 
 clean: ## remove what was built; .venv and .whl stay
-	@rm -rf _build book/api .pytest_cache .ruff_cache .hypothesis
+	@rm -rf _build book/api/*.md .pytest_cache .ruff_cache .hypothesis
 
 .venv/ready-%: $(wildcard requirements/*.txt) pyproject.toml
 	@echo 'Installing into .venv, once; without a download cache this takes minutes ...'
