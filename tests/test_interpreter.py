@@ -395,7 +395,7 @@ def _python(code: str, **environment: str) -> str:
         env=kept | environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip().splitlines()[-1]

@@ -66,7 +66,8 @@ def _widen(handle: Any) -> Any:
 def fma(original: Callable) -> Callable:
     def create_fma(self: Any, x: Any, y: Any, z: Any) -> Any:
         kind = z.dtype.scalar
-        if kind == tl.float64:
+        exact = hasattr(upstream._interpreter, "fma_fp32")  # since Triton 3.9
+        if kind == tl.float64 or (kind == tl.float32 and exact):
             return original(self, x, y, z)
         # The product of two floats is exact in float64, so that only the sum rounds.
         a, b, c = (values_of(h).astype(np.float64) for h in (x, y, z))
