@@ -21,6 +21,7 @@ from tilebook.parallel import (
 from tilebook.parallel.public import add_operator
 
 ANY_LENGTH = (masked, strided, wide, whole)
+SHORT = whole.config_for(4, 0, capped=False)
 LENGTHS = testing.lengths(2100)
 
 
@@ -412,7 +413,7 @@ MISTAKES = {
 )
 def test_planted_mistakes_are_found(rung, old, new, device):
     """The test of lengths, on few of them, is red for each mistake."""
-    block = whole.CONFIGS[4].block if rung is whole else rung.BLOCK
+    block = SHORT.block if rung is whole else rung.BLOCK
     few = (block - 1, block + 1, 2 * block, 3 * block + block // 4 + 5)
     x, y = pair(few[-1], torch.float32, device)
     extra = {"programs": 2} if rung is strided else {}
@@ -462,6 +463,17 @@ def test_planted_mistakes_in_the_wrapper_are_found(old, new, device):
     passes()
     with testing.mutated_module(public, old, new):
         assert not holds(passes)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.bfloat16, torch.int64], ids=str)
+def test_large_vectors_are_launched_otherwise_and_right(dtype, device, monkeypatch):
+    monkeypatch.setattr(whole, "LARGE", 1)
+    monkeypatch.setattr(whole, "_fewer_are_faster", lambda: True)
+    block = whole.config_for(dtype.itemsize, 1, capped=True).block
+    assert block != whole.config_for(dtype.itemsize, 0, capped=True).block
+    for n in (1, block - 1, block, 2 * block + block // 2 + 3):
+        x, y = pair(n, dtype, device)
+        assert_same(add(x, y), x + y)
 
 
 @pytest.mark.gpu

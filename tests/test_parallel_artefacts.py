@@ -25,7 +25,7 @@ def meta(*shape, dtype=torch.float32):
     return torch.empty(shape, dtype=dtype, device="meta")
 
 
-def compiled(rung, n=N, dtype=torch.float32, target="sm_90"):
+def compiled(rung, n=N, dtype=torch.float32, target="sm_90", capped=False):
     vectors = [meta(n, dtype=dtype) for _ in range(3)]
     if rung is single:
         return compile_only.compile(
@@ -36,17 +36,18 @@ def compiled(rung, n=N, dtype=torch.float32, target="sm_90"):
             rung.add_kernel, *vectors, BLOCK=grid.BLOCK, target=target
         )
     if rung is whole:
-        config = whole.CONFIGS[dtype.itemsize]
+        nbytes = whole.LARGE if capped else n * dtype.itemsize
+        config = whole.config_for(dtype.itemsize, nbytes, capped=capped)
+        cap = {"maxnreg": config.maxnreg} if capped else {}
         return compile_only.compile(
             rung.add_kernel,
             *vectors,
             n,
             BLOCK=config.block,
-            TAIL=whole.TAIL,
-            LOAD_POLICY=config.load_policy,
-            STORE_MODIFIER=config.store_modifier,
+            TAIL=config.tail,
             num_warps=config.num_warps,
             target=target,
+            **cap,
         )
     return compile_only.compile(
         rung.add_kernel, *vectors, n, BLOCK=rung.BLOCK, target=target
@@ -83,10 +84,15 @@ def test_an_odd_length_narrows_masked_loads_and_not_whole_ones():
 @pytest.mark.parametrize(
     "dtype", [torch.int8, torch.bfloat16, torch.float32, torch.int64]
 )
-def test_the_tail_costs_whole_tiles_no_registers(dtype):
-    """A thread may hold 32 registers where an SM is to be full of threads."""
+def test_registers_say_how_many_programs_fit(dtype):
+    """65,536 registers, dealt out by eights to threads, whatever n is."""
     for n in (N, ODD):
-        assert compiled(whole, n, dtype).evidence.registers <= 40
+        # All 2048 threads of an SM.
+        assert compiled(whole, n, dtype).evidence.registers <= 32
+        # Three programs of 512 threads and no fourth.
+        capped = compiled(whole, n, dtype, capped=True).evidence
+        assert 32 < capped.registers <= 40
+        assert 128 in capped.global_loads
 
 
 def test_one_program_too_large_spills():

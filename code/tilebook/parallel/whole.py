@@ -1,60 +1,67 @@
 """Rung 6, no mask where none is needed: whole tiles apart from the ragged tail."""
 
+import functools
 from typing import NamedTuple
 
 import torch
 import triton
 import triton.language as tl
 
+from tilebook import device
 from tilebook.parallel.operands import check_operands
 
 
 class Config(NamedTuple):
-    """How `whole.add_kernel` is launched for one size of element."""
+    """How `add_kernel` is launched."""
 
     block: int
     """Elements in a tile, a power of two."""
     num_warps: int
     """Warps that share a tile."""
-    load_policy: str
-    """Eviction policy of the loads: "", "evict_first" or "evict_last"."""
-    store_modifier: str
-    """Cache modifier of the store: "", ".cs", ".cg" or ".wb"."""
+    tail: int
+    """Elements in a step of the last tile where that is ragged, a power of two."""
+    maxnreg: int | None
+    """Registers of a thread at most; None leaves the number to the compiler."""
 
 
-# Keyed by the bytes of one element. Each thread has two 16-byte loads of each operand
-# on their way at once.
-CONFIGS = {
-    1: Config(4096, 4, "", ""),
-    2: Config(2048, 4, "", ""),
-    4: Config(1024, 4, "", ""),
-    8: Config(512, 4, "", ""),
-}
-TAIL = 512
+LARGE = 2**27
+"""From this many bytes in an operand on, fewer programs at a time are faster."""
 
 
-@triton.jit
-def add_kernel(
-    x_ptr,
-    y_ptr,
-    out_ptr,
-    n,
-    BLOCK: tl.constexpr,
-    TAIL: tl.constexpr,
-    LOAD_POLICY: tl.constexpr,
-    STORE_MODIFIER: tl.constexpr,
-):
+def config_for(element_size: int, nbytes: int, *, capped: bool) -> Config:
+    """Choose how to launch the kernel.
+
+    Args:
+        element_size: bytes of one element: 1, 2, 4 or 8.
+        nbytes: bytes of one operand.
+        capped: whether the number of registers may be set, and is known to help.
+
+    Returns:
+        In either case tiles that give each thread one 16-byte load of each operand.
+        From `LARGE` on, the steps of the tail are so long that they take all the 40
+        registers they are allowed, for which three programs of 16 warps fit in a
+        multiprocessor instead of four.
+    """
+    if capped and nbytes >= LARGE:
+        block = 16 * 32 * 16 // element_size
+        return Config(block, 16, min(2 * block, 8192), 40)
+    return Config(4 * 32 * 16 // element_size, 4, 256, None)
+
+
+# One version for every n: the loads that matter don't depend on it.
+@triton.jit(do_not_specialize=["n"])
+def add_kernel(x_ptr, y_ptr, out_ptr, n, BLOCK: tl.constexpr, TAIL: tl.constexpr):
     start = tl.program_id(0).to(tl.int64) * BLOCK
     if start + BLOCK <= n:
         # Without a mask nothing hides from the compiler that 16 bytes at a
         # time are in bounds, whatever n is.
         offs = start + tl.arange(0, BLOCK)
-        x = tl.load(x_ptr + offs, eviction_policy=LOAD_POLICY)  # (BLOCK,)
-        y = tl.load(y_ptr + offs, eviction_policy=LOAD_POLICY)  # (BLOCK,)
-        tl.store(out_ptr + offs, x + y, cache_modifier=STORE_MODIFIER)
+        x = tl.load(x_ptr + offs)  # (BLOCK,)
+        y = tl.load(y_ptr + offs)  # (BLOCK,)
+        # Streaming: nothing here reads the sum again.
+        tl.store(out_ptr + offs, x + y, cache_modifier=".cs")
     else:
-        # One program takes this path, but all hold the registers it needs:
-        # hence small steps rather than one masked tile.
+        # One program takes this path, but all hold the registers it needs.
         for first in range(start, n, TAIL):
             offs = first + tl.arange(0, TAIL)
             mask = offs < n
@@ -73,18 +80,25 @@ def launch(kernel, x: torch.Tensor, y: torch.Tensor, out: torch.Tensor) -> None:
         out: the same again; receives `x + y`.
     """
     n = x.numel()
-    config = CONFIGS[x.element_size()]
+    capped = kernel is add_kernel and _fewer_are_faster()
+    config = config_for(x.element_size(), x.nbytes, capped=capped)
+    cap = {"maxnreg": config.maxnreg} if config.maxnreg else {}
     kernel[(triton.cdiv(n, config.block),)](
         x,
         y,
         out,
         n,
         BLOCK=config.block,
-        TAIL=TAIL,
-        LOAD_POLICY=config.load_policy,
-        STORE_MODIFIER=config.store_modifier,
+        TAIL=config.tail,
         num_warps=config.num_warps,
+        **cap,
     )
+
+
+@functools.cache
+def _fewer_are_faster() -> bool:
+    """Whether this is a GPU on which the cap was measured: Hopper."""
+    return device.current().capability == (9, 0)
 
 
 def add(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
