@@ -443,6 +443,8 @@ def test_declarations_that_cannot_work_are_refused():
         Exercise(name="x", statement="")
     with pytest.raises(ValueError, match="needs parameters"):
         dataclasses.replace(SCALE, parameters=())
+    with pytest.raises(ValueError, match="positive"):
+        dataclasses.replace(SCALE, scales=(1.0, -1.0))
 
 
 @pytest.fixture

@@ -91,6 +91,8 @@ class Exercise:
             )
         if self.launch is not None and not self.parameters:
             raise ValueError(f"exercise {self.name}: a kernel needs parameters")
+        if not all(scale > 0 for scale in self.scales):
+            raise ValueError(f"exercise {self.name}: scales must be positive")
 
     @property
     def kind(self) -> str:
