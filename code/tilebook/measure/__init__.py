@@ -22,6 +22,7 @@ from .registry import (
     experiments,
     find,
     value,
+    values,
 )
 from .roofline import Roof
 
@@ -61,6 +62,7 @@ __all__ = [
     "time_host",
     "time_steady",
     "value",
+    "values",
 ]
 
 # What measures needs torch, what draws needs matplotlib; who only reads waits for

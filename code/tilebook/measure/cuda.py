@@ -53,14 +53,18 @@ class Cuda:
     Args:
         cuda: ``torch.cuda``, or something that behaves like it.
         clock: host time in nanoseconds.
+        where: the type of its device.
     """
 
     def __init__(
-        self, cuda: ModuleType, clock: Callable[[], int] = time.perf_counter_ns
+        self,
+        cuda: ModuleType,
+        clock: Callable[[], int] = time.perf_counter_ns,
+        where: str = "cuda",
     ) -> None:
         self._cuda = cuda
         self._clock = clock
-        self._device = torch.device("cuda", cuda.current_device())
+        self._device = torch.device(where, cuda.current_device())
         properties = cuda.get_device_properties(self._device)
         self.l2_bytes: int = properties.L2_cache_size
         self._flush: torch.Tensor | None = None

@@ -1,12 +1,14 @@
 """What figures are drawn with: colours, markers, and labels that keep clear."""
 
 import contextlib
+import io
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 STYLE = Path(__file__).with_name("tilebook.mplstyle")
 
@@ -14,14 +16,27 @@ GREY = "#797979"
 # Four that stay apart for every common colour-blindness, each at least 3.9:1 against
 # white and against #121212. The first is for the implementation that matters most.
 ACCENTS = ("#d4580c", "#2180c4", "#0d8a63", "#a462a8")
-OUR_MARKERS = "oDP*"
+OUR_MARKERS = "oDP*hp8"
 PEER_MARKERS = "s^vX<>"
-PEER_DASHES: tuple[Any, ...] = (
+DASHES: tuple[Any, ...] = (
     "-",
     (0, (5, 1.5)),
     (0, (2, 1.2)),
     (0, (7, 1.5, 1, 1.5)),
 )
+
+
+class Drawing(Figure):
+    """A figure that a notebook shows once, as SVG in the book's style.
+
+    One made by pyplot would be shown again when its cell ends, and other figures only
+    where a notebook has set matplotlib up.
+    """
+
+    def _repr_svg_(self) -> str:
+        with style(), io.StringIO() as file:
+            self.savefig(file, format="svg", metadata={"Date": None})
+            return file.getvalue()
 
 
 class Look(NamedTuple):
@@ -55,10 +70,12 @@ def looks(impls: Sequence[tuple[str, bool]]) -> dict[str, Look]:
     found = {}
     for i, name in enumerate(peers):
         marker = PEER_MARKERS[i % len(PEER_MARKERS)]
-        found[name] = Look(GREY, marker, PEER_DASHES[i % len(PEER_DASHES)], 2)
+        found[name] = Look(GREY, marker, DASHES[i % len(DASHES)], 2)
     for i, name in enumerate(ours):
         marker = OUR_MARKERS[i % len(OUR_MARKERS)]
-        found[name] = Look(ACCENTS[i % len(ACCENTS)], marker, "-", 4 if i == 0 else 3)
+        dash = DASHES[i // len(ACCENTS) % len(DASHES)]
+        color = ACCENTS[i % len(ACCENTS)]
+        found[name] = Look(color, marker, dash, 4 if i == 0 else 3)
     return found
 
 

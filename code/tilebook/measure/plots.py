@@ -2,28 +2,19 @@
 
 Ours in accent colours, peers in grey with markers and dashes of their own, limits as
 thin dashed lines; lines are named where they end. Every function returns a matplotlib
-figure that isn't shown anywhere yet.
+figure that a notebook shows as it stands at the end of a cell.
 """
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import matplotlib.pyplot as plt
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import (
-    FixedLocator,
-    FuncFormatter,
-    NullLocator,
-    StrMethodFormatter,
-)
-
-from tilebook import device
+from matplotlib import rc_context
+from matplotlib.ticker import StrMethodFormatter
 
 from . import roofline as roofs
 from .errors import RecordError
-from .palette import ACCENTS, GREY, Look, end_labels, limit, limits_across, looks, style
+from .palette import ACCENTS, GREY, Drawing, limit, limits_across, looks, style
+from .panels import draw_lines, limits_of, log_axis, name_ends, spread_of
 from .record import Record, Row, ratio
 from .report import duration
 
@@ -33,7 +24,7 @@ DTYPES = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
 
 def bandwidth(
     record: Record, *, x: str = "n", by: str = "gbps", **wanted: Any
-) -> Figure:
+) -> Drawing:
     """Draw a rate against a dimension, one panel per dtype, with the card's limits.
 
     Args:
@@ -55,30 +46,25 @@ def bandwidth(
     dtypes = list(dict.fromkeys(row["dtype"] for row in rows))
     seen = looks(_impls(rows))
     with style():
-        figure, panels = plt.subplots(
-            1,
-            len(dtypes),
-            sharey=True,
-            squeeze=False,
-            figsize=(7.2 if len(dtypes) == 1 else 9.6, 4.2),
-        )
+        figure = Drawing(figsize=(7.2 if len(dtypes) == 1 else 9.6, 4.2))
+        panels = figure.subplots(1, len(dtypes), sharey=True, squeeze=False)
         top = max(row[by] for row in rows)
         for axes, dtype in zip(panels[0], dtypes, strict=True):
             mine = [row for row in rows if row["dtype"] == dtype]
-            top = max(top, *(at for at, _ in _limits(record, by, dtype)), 0)
-            _lines(axes, mine, x, by, seen)
-            for at, text in _limits(record, by, dtype):
+            top = max(top, *(at for at, _ in limits_of(record, by, dtype)), 0)
+            draw_lines(axes, mine, x, by, seen)
+            for at, text in limits_of(record, by, dtype):
                 limit(axes, at, text)
             axes.set_title(DTYPES.get(dtype, dtype))
             axes.set_xlabel(x)
         panels[0][0].set_ylabel(UNITS[by])
         panels[0][0].set_ylim(0, top * 1.1)
         panels[0][0].yaxis.set_major_formatter(StrMethodFormatter("{x:,.4g}"))
-        _name_ends(figure, panels[0], rows, x, by, dtypes, seen)
+        name_ends(figure, panels[0], rows, x, by, dtypes, seen)
     return figure
 
 
-def ladder(record: Record, *, by: str = "gbps", **wanted: Any) -> Figure:
+def ladder(record: Record, *, by: str = "gbps", **wanted: Any) -> Drawing:
     """Draw implementations of one case as bars, in the order of the record.
 
     Args:
@@ -98,10 +84,11 @@ def ladder(record: Record, *, by: str = "gbps", **wanted: Any) -> Figure:
     if len(set(names)) != len(names):
         raise RecordError(f"{record.name}: a ladder needs one row per implementation")
     ours = [row["impl"] for row in rows if row["ours"]]
-    with style(), plt.rc_context({"axes.grid.axis": "x"}):
-        figure, axes = plt.subplots(figsize=(7.2, 0.9 + 0.42 * len(rows)))
+    with style(), rc_context({"axes.grid.axis": "x"}):
+        figure = Drawing(figsize=(7.2, 0.9 + 0.42 * len(rows)))
+        axes = figure.subplots()
         for i, row in enumerate(rows):
-            middle, low, high = _of(row, by)
+            middle, low, high = spread_of(row, by)
             best = row["impl"] in ours[-1:]
             color = ACCENTS[0] if row["ours"] else GREY
             axes.barh(i, middle, height=0.62, color=color, alpha=1 if best else 0.7)
@@ -118,12 +105,12 @@ def ladder(record: Record, *, by: str = "gbps", **wanted: Any) -> Figure:
                 color=color,
                 annotation_clip=False,
             )
-        limits = [] if by == "ms" else _limits(record, by, rows[0]["dtype"])
+        limits = [] if by == "ms" else limits_of(record, by, rows[0]["dtype"])
         limits_across(axes, limits)
         axes.set_yticks(range(len(rows)), names)
         axes.tick_params(axis="y", length=0)
         axes.invert_yaxis()
-        highest = [_of(row, by)[2] for row in rows] + [at for at, _ in limits]
+        highest = [spread_of(row, by)[2] for row in rows] + [at for at, _ in limits]
         axes.set_xlim(0, max(highest) * 1.02)
         axes.set_xlabel(UNITS[by])
         axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.4g}"))
@@ -132,7 +119,7 @@ def ladder(record: Record, *, by: str = "gbps", **wanted: Any) -> Figure:
 
 def ratios(
     record: Record, ours: str, *, x: str = "n", peers: Sequence[str] = (), **wanted: Any
-) -> Figure:
+) -> Drawing:
     """Draw how many times as fast as its peers an implementation is, with the spread.
 
     Args:
@@ -162,13 +149,8 @@ def ratios(
     dtypes = list(dict.fromkeys(row["dtype"] for _, row, _ in pairs))
     markers = looks([(name, False) for name in names])
     with style():
-        figure, panels = plt.subplots(
-            1,
-            len(dtypes),
-            sharey=True,
-            squeeze=False,
-            figsize=(7.2 if len(dtypes) == 1 else 9.6, 3.8),
-        )
+        figure = Drawing(figsize=(7.2 if len(dtypes) == 1 else 9.6, 3.8))
+        panels = figure.subplots(1, len(dtypes), sharey=True, squeeze=False)
         for axes, dtype in zip(panels[0], dtypes, strict=True):
             axes.axhline(1, color=ACCENTS[0], linewidth=1.6, zorder=1)
             for i, name in enumerate(names):
@@ -188,7 +170,7 @@ def ratios(
                     elinewidth=1.1,
                     label=name,
                 )
-            _log_axis(axes, sorted({row["shape"][x] for _, row, _ in pairs}))
+            log_axis(axes, sorted({row["shape"][x] for _, row, _ in pairs}))
             axes.set_title(DTYPES.get(dtype, dtype))
             axes.set_xlabel(x)
         low, high = panels[0][0].get_ylim()
@@ -204,7 +186,7 @@ def ratios(
     return figure
 
 
-def roofline(record: Record, *, dtype: str = "bfloat16", **wanted: Any) -> Figure:
+def roofline(record: Record, *, dtype: str = "bfloat16", **wanted: Any) -> Drawing:
     """Draw rows under the roofs: what the card was measured at, and its datasheet.
 
     Args:
@@ -229,8 +211,9 @@ def roofline(record: Record, *, dtype: str = "bfloat16", **wanted: Any) -> Figur
     if sheet:
         limits["datasheet"] = sheet
     reach = [min(at) / 4, max(*at, *(4 * roof.ridge for roof in limits.values()))]
-    with style(), plt.rc_context({"axes.grid": True, "axes.grid.axis": "both"}):
-        figure, axes = plt.subplots()
+    with style(), rc_context({"axes.grid": True, "axes.grid.axis": "both"}):
+        figure = Drawing()
+        axes = figure.subplots()
         for name, roof in limits.items():
             xs = [reach[0], roof.ridge, reach[1]]
             dash = "-" if name == "measured" else (0, (4, 3))
@@ -282,90 +265,3 @@ def _impls(rows: Sequence[Row]) -> list[tuple[str, bool]]:
 
 def _same_case(a: Row, b: Row) -> bool:
     return all(a[k] == b[k] for k in ("op", "shape", "dtype", "regime"))
-
-
-def _of(row: Row, by: str) -> tuple[float, float, float]:
-    """A row's median, low and high in what is drawn."""
-    times = row["ms"], row["ms_low"], row["ms_high"]
-    if by == "ms":
-        return tuple(ms * 1e3 for ms in times)
-    amount = row[by] * row["ms"]
-    return row[by], amount / row["ms_high"], amount / row["ms_low"]
-
-
-def _limits(record: Record, by: str, dtype: str) -> list[tuple[float, str]]:
-    best = roofs.measured(record.canary)
-    sheet = device.DATASHEET.get(record.slug)
-    if by == "gbps":
-        peak = sheet.hbm_gbps if sheet else None
-        found = [(best.gbps, f"a copy, {best.gbps:,.0f}")]
-    else:
-        peak = roofs.datasheet(record.slug, dtype)
-        peak = peak.tflops if peak else None
-        found = [(best.tflops, f"cuBLAS 8192³, {best.tflops:,.0f}")]
-    return found + ([(peak, f"datasheet, {peak:,.0f}")] if peak else [])
-
-
-def _lines(
-    axes: Axes, rows: Sequence[Row], x: str, by: str, seen: dict[str, Look]
-) -> None:
-    for name, look in seen.items():
-        line = sorted(
-            (row["shape"][x], *_of(row, by)) for row in rows if row["impl"] == name
-        )
-        if not line:
-            continue
-        xs, ys, lows, highs = zip(*line, strict=True)
-        axes.plot(
-            xs,
-            ys,
-            color=look.color,
-            marker=look.marker,
-            linestyle=look.dash,
-            zorder=look.order,
-        )
-        axes.fill_between(xs, lows, highs, color=look.color, alpha=0.15, linewidth=0)
-    _log_axis(axes, sorted({row["shape"][x] for row in rows}))
-
-
-def _name_ends(
-    figure: Figure,
-    panels: Sequence[Axes],
-    rows: Sequence[Row],
-    x: str,
-    by: str,
-    dtypes: Sequence[str],
-    seen: dict[str, Look],
-) -> None:
-    """Name the lines of the last panel where they end."""
-    last = [row for row in rows if row["dtype"] == dtypes[-1]]
-    ends = []
-    for name, look in seen.items():
-        line = [row for row in last if row["impl"] == name]
-        if line:
-            end = max(line, key=lambda row: row["shape"][x])
-            ends.append((end["shape"][x], end[by], name, look.color))
-    # Heights are known once the figure is laid out; the names then take their room.
-    figure.canvas.draw()
-    end_labels(panels[-1], ends)
-
-
-def _log_axis(axes: Axes, values: Sequence[float]) -> None:
-    """A logarithmic axis whose ticks are sizes that people say: 4 Ki, 64 Mi."""
-    low, high = (math.log2(v) for v in (values[0], values[-1]))
-    step = max(1, math.ceil((high - low) / 4))
-    ticks = [2**e for e in range(math.ceil(low - 0.01), math.floor(high) + 1, step)]
-    axes.set_xscale("log", base=2)
-    axes.xaxis.set_major_locator(FixedLocator(ticks))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(_binary()))
-
-
-def _binary() -> Callable[[float, Any], str]:
-    def text(value: float, _: Any = None) -> str:
-        for power, unit in ((30, "Gi"), (20, "Mi"), (10, "Ki")):
-            if value >= 2**power:
-                return f"{value / 2**power:g} {unit}"
-        return f"{value:g}"
-
-    return text

@@ -7,7 +7,6 @@ All three are declared in a chapter's ``experiments.py`` and found by name: expe
 import dataclasses
 import difflib
 import importlib
-import importlib.util
 import inspect
 import pkgutil
 import re
@@ -193,8 +192,10 @@ def find(name: str) -> Experiment:
             importlib.import_module(module)
     if name not in _experiments:
         known = sorted(_experiments.keys() | {e.name for e in experiments()})
-        near = difflib.get_close_matches(name, known) or known
-        hint = f"; there are {', '.join(near)}" if near else ""
+        near = difflib.get_close_matches(name, known)
+        hint = f"; is it {' or '.join(near)}?" if near else ""
+        if known and not near:
+            hint = f"; there are {', '.join(known)}"
         raise UnknownExperiment(f"no chapter declares an experiment {name!r}{hint}")
     return _experiments[name]
 

@@ -29,14 +29,14 @@ class Budget:
     """
 
     rounds: int = 5
-    seconds: float = 0.05
+    seconds: float = 0.03
 
     def __post_init__(self) -> None:
         if self.rounds < 1 or not self.seconds > 0:
             raise ValueError(f"rounds and seconds must be positive, got {self}")
 
 
-LIVE = Budget(5, 0.02)
+LIVE = Budget(5, 0.015)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Before anything is timed: is the result right, and the same every time?"""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -52,7 +52,17 @@ def verify(
     for i, result in enumerate(results):
         allowed = testing.bound(result.dtype, length) if bound is None else bound
         square = torch.zeros(2, dtype=torch.float64, device=result.device)
-        for got, expected in _pieces(i, result, inputs, reference, along):
+        for got, all_expected in _pieces(result, inputs, reference, along):
+            if len(all_expected) != len(results):
+                raise WrongResult(
+                    f"{len(results)} outputs, its reference has {len(all_expected)}"
+                )
+            expected = all_expected[i]
+            if got.shape != expected.shape:
+                raise WrongResult(
+                    f"output {i} has shape {tuple(got.shape)}, its reference "
+                    f"{tuple(expected.shape)}"
+                )
             if bound is None:
                 try:
                     testing.assert_close(got, expected, length=length)
@@ -126,15 +136,14 @@ def _poisoned(call: Callable[[], Any], out: torch.Tensor | None) -> list[torch.T
 
 
 def _pieces(
-    index: int,
     result: torch.Tensor,
     inputs: Sequence[Any],
     reference: Callable[..., Any],
     along: int | None,
-) -> Any:
-    """Pairs of an output and its reference, whole or cut along a dimension."""
+) -> Iterator[tuple[torch.Tensor, list[torch.Tensor]]]:
+    """An output and all references, whole or cut along a dimension."""
     if along is None or result.numel() <= PIECE:
-        yield result, tensors(reference(*map(_wide, inputs)))[index]
+        yield result, tensors(reference(*map(_wide, inputs)))
         return
     size = result.shape[along]
     step = max(1, PIECE * size // result.numel())
@@ -146,7 +155,7 @@ def _pieces(
             return x.narrow(along, start, n) if whole else x
 
         parts = (_wide(cut(x)) for x in inputs)
-        yield cut(result), tensors(reference(*parts))[index]
+        yield cut(result), tensors(reference(*parts))
 
 
 def _wide(x: Any) -> Any:

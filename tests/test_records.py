@@ -1,0 +1,95 @@
+"""Every committed record is valid, possible, of this code, and says what pages say."""
+
+import json
+
+import pytest
+
+from tilebook import measure
+from tilebook.measure import runner
+
+COMMITTED = measure.committed()
+NAMES = [e.name for e in measure.experiments()]
+
+
+def which(path):
+    return f"{path.parent.name}/{path.stem}"
+
+
+@pytest.fixture(params=COMMITTED, ids=which)
+def record(request):
+    path = request.param
+    return measure.load(path.stem, gpu=path.parent.name)
+
+
+def test_record_is_of_a_declared_experiment(record):
+    made = measure.find(record.name)
+    assert record.question == made.question, remedy(record)
+
+
+def test_record_is_of_this_code(record):
+    moved = record.stale()
+    assert not moved, f"code moved on ({', '.join(moved)}); {remedy(record)}"
+
+
+def test_record_is_possible(record):
+    problems = record.problems()
+    assert not problems, "\n".join([*problems, remedy(record)])
+
+
+def test_ceilings_kept_still(record):
+    drift = record.canary["drift"]
+    assert drift <= runner.DRIFT, f"ceilings drifted by {drift:.1%}; {remedy(record)}"
+
+
+def test_rates_of_ours_are_of_checked_results(record):
+    rated = [row for row in record.rows if row["ours"] and row["gbps"] is not None]
+    assert all(row["relative_error"] is not None for row in rated)
+
+
+def test_claims_hold(record):
+    broken = [f"{claim.text} ({detail})" for claim, detail in record.broken_claims()]
+    assert not broken, "\n".join([f"not so on {record.gpu}:", *broken])
+
+
+def test_quoted_values_can_be_derived(record):
+    values = record.values()
+    assert values.keys() == measure.values(record.name).keys()
+
+
+def test_peers_agree_across_experiments():
+    """One peer on one case gives the same time wherever it was measured, within 5 %."""
+    times = {}
+    for path in COMMITTED:
+        rows = measure.load(path.stem, gpu=path.parent.name).rows
+        for row in rows:
+            if not row["ours"] and row["regime"] in ("cold", "steady"):
+                keys = ("op", "impl", "dtype", "regime", "shape")
+                case = json.dumps([path.parent.name, *(row[k] for k in keys)])
+                times.setdefault(case, {})[path.stem] = row["ms"]
+    apart = {
+        case: found
+        for case, found in times.items()
+        if max(found.values()) > 1.05 * min(found.values())
+    }
+    assert not apart
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_experiment_is_on_record(name):
+    assert measure.gpus(name), f"on a GPU, run: make record ONLY={name}"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_experiment_names_code_that_exists(name):
+    assert set(measure.find(name).modules) <= measure.find(name).digest().keys()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_claims_and_values_say_something(name):
+    claims = measure.claims(name)
+    assert len({claim.text for claim in claims}) == len(claims) > 0
+    assert all(claim.text.endswith(".") for claim in claims)
+
+
+def remedy(record):
+    return f"re-measure on {record.gpu}: make record ONLY={record.name}"
