@@ -397,7 +397,7 @@ MISTAKES = {
     (masked, "triton.cdiv(n, BLOCK)", "n // BLOCK"),
     (strided, "tl.num_programs(0) * BLOCK", "(tl.num_programs(0) + 1) * BLOCK"),
     (strided, "tl.program_id(0) * BLOCK", "tl.program_id(0)"),
-    (strided, "range(first, n, step)", "range(first, n - BLOCK, step)"),
+    (strided, "range(first, n, step,", "range(first, n - BLOCK, step,"),
     (wide, "mask = offs < n", "mask = offs < n + 1"),
     (whole, "start + BLOCK <= n", "start + BLOCK <= n + 1"),
     (whole, "start + BLOCK <= n", "start <= n"),
@@ -468,7 +468,7 @@ def test_planted_mistakes_in_the_wrapper_are_found(old, new, device):
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.bfloat16, torch.int64], ids=str)
 def test_large_vectors_are_launched_otherwise_and_right(dtype, device, monkeypatch):
     monkeypatch.setattr(whole, "LARGE", 1)
-    monkeypatch.setattr(whole, "_fewer_are_faster", lambda: True)
+    monkeypatch.setattr(whole, "_here", lambda: (True, 32))
     block = whole.config_for(dtype.itemsize, 1, capped=True).block
     assert block != whole.config_for(dtype.itemsize, 0, capped=True).block
     for n in (1, block - 1, block, 2 * block + block // 2 + 3):

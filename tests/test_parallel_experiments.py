@@ -16,12 +16,14 @@ from tilebook.parallel import (
     conclusions,
     experiments,
     launch,
+    occupancy,
     overhead,
     pitfalls,
     single,
+    timing_conclusions,
 )
 
-NAMES = ("parallel-add", "parallel-launch", "parallel-pitfalls")
+NAMES = ("parallel-add", "parallel-launch", "parallel-pitfalls", "parallel-programs")
 BUDGET = measure.Budget(2, 0.001)
 MOST = 2**10
 
@@ -35,6 +37,7 @@ def shrink(patch):
     patch.setattr(single, "LARGEST", MOST)
     patch.setattr(conclusions, "LARGE", MOST)
     patch.setattr(experiments, "SIZES", (301, MOST, MOST + 7))
+    patch.setattr(occupancy, "N", MOST + 7)
     patch.setattr(overhead, "CHAINS", (100, 200))
     patch.setattr(overhead, "LINKS", 3)
     for name, n in (("SMALL", 8), ("LARGE", 16), ("RESIDENT", 1100), ("LONG", 1200)):
@@ -106,6 +109,14 @@ def test_every_rung_is_measured_wherever_it_runs(records):
     assert all(row["relative_error"] <= row["error_bound"] for row in record.rows)
 
 
+def test_programs(records):
+    record = records["parallel-programs"]
+    grid = [(k, s) for k in occupancy.PER_SM for s in occupancy.STAGES]
+    rows = record.select(impl="strided")
+    assert [(r["shape"]["per_sm"], r["shape"]["stages"]) for r in rows] == grid
+    assert {"all threads", "three quarters"} <= {row["impl"] for row in record.rows}
+
+
 def test_launches(records):
     record = records["parallel-launch"]
     impls = {row["impl"] for row in record.select(op="launch", regime="host")}
@@ -153,6 +164,16 @@ SWAYED = [
         1.1,
     ),
     ("parallel-add", "one_program_is_slow", {"impl": "single"}, 100, 2),
+    (
+        "parallel-add",
+        "masks_narrow_loads",
+        {"impl": "masked", "n": MOST + 7},
+        3,
+        1,
+    ),
+    ("parallel-programs", "one_is_too_few", {"per_sm": 1}, 1e6, 1e-6),
+    ("parallel-programs", "pipelining_helps", {"per_sm": 2, "stages": 4}, 0.1, 10),
+    ("parallel-programs", "fewer_are_faster", {"impl": "three quarters"}, 0.5, 2),
     ("parallel-launch", "launch_costs", {"impl": "4 arguments"}, 2, 0.5),
     ("parallel-launch", "graph_is_cheaper", {"regime": "steady"}, 0.1, 0.5),
     ("parallel-pitfalls", "do_bench_misleads", {"impl": "do_bench"}, 3, 1),
@@ -180,16 +201,18 @@ def test_remaining_claims_hold_and_fail(records):
     row = record.one(op="add", impl="no synchronisation")
     for gbps, holds in ((20e3, True), (5e3, False)):
         row["extra"]["apparent_gbps"] = gbps
-        assert conclusions.unsynchronised_is_absurd(record)[0] == holds
+        assert timing_conclusions.unsynchronised_is_absurd(record)[0] == holds
 
     record = copy.deepcopy(records["parallel-launch"])
     chains = record.select(op="add_chain", impl="plain")
     assert not record.select(impl="dependent") or len(chains) == 2
     record.rows[:] = [row for row in record.rows if row["impl"] != "dependent"]
-    assert not conclusions.dependent_helps(record)[0]
+    assert not timing_conclusions.dependent_helps(record)[0]
     record.rows.extend({**row, "impl": "dependent"} for row in chains)
-    assert conclusions.dependent_helps(changed(record, 0.8, impl="dependent"))[0]
-    assert not conclusions.dependent_helps(changed(record, 1.0, impl="dependent"))[0]
+    assert timing_conclusions.dependent_helps(changed(record, 0.8, impl="dependent"))[0]
+    assert not timing_conclusions.dependent_helps(
+        changed(record, 1.0, impl="dependent")
+    )[0]
 
 
 @pytest.mark.gpu
@@ -198,6 +221,7 @@ def test_remaining_claims_hold_and_fail(records):
 def test_measures_here(name, monkeypatch):
     monkeypatch.setattr(experiments, "SIZES", (2**12, 98_432, 2**20 + 7))
     monkeypatch.setattr(overhead, "CHAINS", (2**12, 2**16))
+    monkeypatch.setattr(occupancy, "N", 2**24)
     record = run(measure.find(name), here(), measure.Budget(2, 0.005), attempts=1)
     assert record.rows
     assert not record.problems()

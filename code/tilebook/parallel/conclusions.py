@@ -1,12 +1,14 @@
-"""What the chapter quotes and concludes from its three experiments."""
+"""What the chapter quotes and concludes of adding, and of how many programs do it."""
 
+import itertools
+import math
 import statistics
 
 import torch
 
 from tilebook import measure
 from tilebook.measure import Record, Row
-from tilebook.parallel import pitfalls, single
+from tilebook.parallel import occupancy, single, strided
 
 LARGE = 2**26
 PEERS = ("torch.add", "torch.compile")
@@ -53,17 +55,94 @@ def programs_over_single(record: Record) -> float:
 
 
 @measure.value("parallel-add")
+def single_share(record: Record) -> float:
+    """Bandwidth of `single` on its largest vector over that of a copy."""
+    return single_gbps(record) / copy_gbps(record)
+
+
+def _ragged_share(record: Record, impl: str, dtype: torch.dtype) -> float:
+    """Bandwidth on seven elements more than 2^26 over that on 2^26."""
+    pair = [_gbps(record, impl, dtype, n) for n in (LARGE + 7, LARGE)]
+    return pair[0] / pair[1]
+
+
+@measure.value("parallel-add")
 def ragged_masked_share(record: Record) -> float:
     """Bandwidth of `masked` on 2^26 + 7 bfloat16 over that on 2^26."""
-    pair = [_gbps(record, "masked", torch.bfloat16, n) for n in (LARGE + 7, LARGE)]
-    return pair[0] / pair[1]
+    return _ragged_share(record, "masked", torch.bfloat16)
+
+
+@measure.value("parallel-add")
+def ragged_masked_share_float32(record: Record) -> float:
+    """The same in float32."""
+    return _ragged_share(record, "masked", torch.float32)
+
+
+@measure.value("parallel-add")
+def ragged_compiled_share(record: Record) -> float:
+    """The same of torch.compile, in bfloat16."""
+    return _ragged_share(record, "torch.compile", torch.bfloat16)
 
 
 @measure.value("parallel-add")
 def ragged_whole_share(record: Record) -> float:
     """Bandwidth of `whole` on 2^26 + 7 bfloat16 over that on 2^26."""
-    pair = [_gbps(record, "whole", torch.bfloat16, n) for n in (LARGE + 7, LARGE)]
-    return pair[0] / pair[1]
+    return _ragged_share(record, "whole", torch.bfloat16)
+
+
+@measure.value("parallel-add")
+def ragged_whole_share_float32(record: Record) -> float:
+    """The same in float32."""
+    return _ragged_share(record, "whole", torch.float32)
+
+
+def _over(record: Record, a: str, b: str) -> float:
+    """Bandwidth of one rung over another's on 64 Mi float32, cold."""
+    return _gbps(record, a, torch.float32, LARGE) / _gbps(
+        record, b, torch.float32, LARGE
+    )
+
+
+@measure.value("parallel-add")
+def masked_over_grid(record: Record) -> float:
+    """What the mask leaves of the bandwidth, 64 Mi float32."""
+    return _over(record, "masked", "grid")
+
+
+@measure.value("parallel-add")
+def wide_over_masked(record: Record) -> float:
+    """What 64-bit offsets leave of the bandwidth, 64 Mi float32."""
+    return _over(record, "wide", "masked")
+
+
+@measure.value("parallel-add")
+def strided_over_masked(record: Record) -> float:
+    """Grid-stride loop against one tile per program, 64 Mi float32."""
+    return _over(record, "strided", "masked")
+
+
+def _curve(record: Record) -> list[Row]:
+    rows = record.select(impl="add", dtype=torch.float32, regime="cold")
+    return sorted(rows, key=lambda row: row["shape"]["n"])
+
+
+@measure.value("parallel-add")
+def half_predicted(record: Record) -> float:
+    """Elements at which half a copy's bandwidth is due: t0 B / 12."""
+    return 1e-3 * _curve(record)[0]["ms"] * copy_gbps(record) * 1e9 / 12
+
+
+@measure.value("parallel-add")
+def half_measured(record: Record) -> float:
+    """Elements at which `add` reaches half a copy's bandwidth, float32, cold."""
+    goal = copy_gbps(record) / 2
+    rows = _curve(record)
+    for below, above in itertools.pairwise(rows):
+        if below["gbps"] < goal <= above["gbps"]:
+            low, high = (math.log(row["shape"]["n"]) for row in (below, above))
+            part = (goal - below["gbps"]) / (above["gbps"] - below["gbps"])
+            return math.exp(low + part * (high - low))
+    return float(rows[-1]["shape"]["n"])
 
 
 def _against_peers(record: Record) -> list[tuple[str, measure.Ratio]]:
@@ -126,167 +205,91 @@ def ragged_is_free(record: Record) -> tuple[bool, str]:
     return share >= 0.98, f"{share:.3f}"
 
 
-def _host_us(record: Record, impl: str) -> float:
-    return 1e3 * record.one(impl=impl, regime="host", op="launch")["ms"]
+@measure.claim(
+    "parallel-add",
+    "The mask makes bfloat16 slower by half or more at a length that is odd.",
+)
+def masks_narrow_loads(record: Record) -> tuple[bool, str]:
+    share = ragged_masked_share(record)
+    return share <= 0.5, f"{share:.2f}"
 
 
-@measure.value("parallel-launch")
-def empty_us(record: Record) -> float:
-    """Host time of launching a kernel without arguments, in microseconds."""
-    return _host_us(record, "no arguments")
+def _strides(record: Record, per_sm: int, stages: int) -> Row:
+    return record.one(impl="strided", per_sm=per_sm, stages=stages)
 
 
-@measure.value("parallel-launch")
-def four_us(record: Record) -> float:
-    """Host time of launching a kernel with four arguments, in microseconds."""
-    return _host_us(record, "4 arguments")
+def _share(record: Record, row: Row) -> float:
+    return row["gbps"] / measure.roofline.measured(record.canary).gbps
 
 
-@measure.value("parallel-launch")
-def sixteen_us(record: Record) -> float:
-    """Host time of launching a kernel with sixteen arguments, in microseconds."""
-    return _host_us(record, "16 arguments")
+@measure.value("parallel-programs")
+def one_per_sm(record: Record) -> float:
+    """Share of a copy's bandwidth with one striding program on each SM."""
+    return _share(record, _strides(record, 1, 1))
 
 
-@measure.value("parallel-launch")
-def descriptor_us(record: Record) -> float:
-    """Host time of making three descriptors and launching with them, in us."""
-    return _host_us(record, "3 new descriptors")
+@measure.value("parallel-programs")
+def eight_per_sm(record: Record) -> float:
+    """The same with eight."""
+    return _share(record, _strides(record, 8, 1))
 
 
-@measure.value("parallel-launch")
-def add_us(record: Record) -> float:
-    """Host time of `add` into a given output, in microseconds."""
-    return _host_us(record, "add")
+@measure.value("parallel-programs")
+def most_per_sm(record: Record) -> float:
+    """The same with the most that were tried."""
+    return _share(record, _strides(record, max(occupancy.PER_SM), 1))
 
 
-@measure.value("parallel-launch")
-def torch_add_us(record: Record) -> float:
-    """Host time of `torch.add` into a given output, in microseconds."""
-    return _host_us(record, "torch.add")
+@measure.value("parallel-programs")
+def two_pipelined(record: Record) -> float:
+    """The same with two, each of which has four tiles on their way."""
+    return _share(record, _strides(record, 2, max(occupancy.STAGES)))
 
 
-@measure.value("parallel-launch")
-def roundtrip_us(record: Record) -> float:
-    """Host time from a launch to knowing that it has ended, in microseconds."""
-    return _host_us(record, "4 arguments, waited for")
+@measure.value("parallel-programs")
+def two_per_sm(record: Record) -> float:
+    """The same with two, each of which has one tile on its way."""
+    return _share(record, _strides(record, 2, 1))
 
 
-@measure.value("parallel-launch")
-def graph_us(record: Record) -> float:
-    """GPU time of one kernel that does nothing, among many in a graph, in us."""
-    return 1e3 * record.one(impl="no arguments", regime="steady", op="launch")["ms"]
+@measure.value("parallel-programs")
+def turn_ns(record: Record) -> float:
+    """Nanoseconds of one turn of the loop, one program on each SM."""
+    row = _strides(record, 1, 1)
+    turns = row["shape"]["n"] / (strided.BLOCK * row["extra"]["sms"])
+    return 1e6 * row["ms"] / turns
 
 
-def _chains(record: Record) -> list[measure.Ratio]:
-    found = []
-    for row in record.select(op="add_chain", impl="dependent"):
-        plain = record.one(op="add_chain", impl="plain", n=row["shape"]["n"])
-        found.append(measure.ratio(row, plain))
-    return found
-
-
-@measure.value("parallel-launch")
-def dependent_gain(record: Record) -> float:
-    """Largest gain of dependent launch in a chain, in times; 1 where there is none."""
-    return max((r.median for r in _chains(record)), default=1.0)
+@measure.value("parallel-programs")
+def three_quarters_gain(record: Record) -> float:
+    """Whole tiles on three quarters of the threads against all of them: bandwidth."""
+    pair = (record.one(impl=name) for name in ("three quarters", "all threads"))
+    fewer, every = (row["gbps"] for row in pair)
+    return fewer / every
 
 
 @measure.claim(
-    "parallel-launch", "Launching costs the host more than torch.add does in all."
+    "parallel-programs",
+    "A grid-stride loop with one program on each SM moves less than two thirds of "
+    "what a copy does.",
 )
-def launch_costs(record: Record) -> tuple[bool, str]:
-    pair = four_us(record), torch_add_us(record)
-    return pair[0] > pair[1], "{:.1f} us against {:.1f} us".format(*pair)
+def one_is_too_few(record: Record) -> tuple[bool, str]:
+    share = one_per_sm(record)
+    return share < 2 / 3, f"{share:.2f}"
 
 
 @measure.claim(
-    "parallel-launch", "In a graph a launch costs less than a quarter of that."
+    "parallel-programs",
+    "With two on each SM, loading four tiles ahead is worth a tenth and more.",
 )
-def graph_is_cheaper(record: Record) -> tuple[bool, str]:
-    pair = graph_us(record), empty_us(record)
-    return 4 * pair[0] < pair[1], "{:.2f} us against {:.2f} us".format(*pair)
-
-
-@measure.claim("parallel-launch", "Dependent launch shortens a chain of short kernels.")
-def dependent_helps(record: Record) -> tuple[bool, str]:
-    gain = dependent_gain(record)
-    return gain > 1.05, f"{gain:.2f} times"
-
-
-def _small(record: Record, impl: str) -> float:
-    return record.one(op="matmul", impl=impl, m=pitfalls.SMALL)["tflops"]
-
-
-@measure.value("parallel-pitfalls")
-def small_do_bench_tflops(record: Record) -> float:
-    """TFLOP/s of cuBLAS at 256^3 as triton.testing.do_bench tells."""
-    return _small(record, "do_bench")
-
-
-@measure.value("parallel-pitfalls")
-def small_graph_tflops(record: Record) -> float:
-    """TFLOP/s of the same as triton.testing.do_bench_cudagraph tells."""
-    return _small(record, "do_bench_cudagraph")
-
-
-@measure.value("parallel-pitfalls")
-def first_call_ratio(record: Record) -> float:
-    """Time of a kernel's first call over that of a later one."""
-    pair = (record.one(op="add", impl=f"{x} call") for x in ("first", "later"))
-    first, later = (row["ms"] for row in pair)
-    return first / later
-
-
-@measure.value("parallel-pitfalls")
-def zeros_gain(record: Record) -> float:
-    """Rate of cuBLAS on zeros over that on random numbers, 8192^3."""
-    pair = [record.one(op="matmul", impl=x)["tflops"] for x in ("zeros", "random")]
-    return pair[0] / pair[1]
-
-
-@measure.value("parallel-pitfalls")
-def resident_gain(record: Record) -> float:
-    """Rate of add on cached data over that on data in memory."""
-    pair = [record.one(op="add", impl=x)["ms"] for x in ("other inputs", "same inputs")]
-    return pair[0] / pair[1]
-
-
-@measure.value("parallel-pitfalls")
-def unsynchronised_tbps(record: Record) -> float:
-    """TB/s of add by a clock that doesn't wait for the GPU."""
-    row = record.one(op="add", impl="no synchronisation")
-    return row["extra"]["apparent_gbps"] / 1e3
+def pipelining_helps(record: Record) -> tuple[bool, str]:
+    gain = two_pipelined(record) / two_per_sm(record)
+    return gain >= 1.1, f"{gain:.2f} times"
 
 
 @measure.claim(
-    "parallel-pitfalls",
-    "At 256³ do_bench tells less than two thirds of what its graph variant does.",
+    "parallel-programs", "Three quarters of the threads move more than all of them."
 )
-def do_bench_misleads(record: Record) -> tuple[bool, str]:
-    pair = small_do_bench_tflops(record), small_graph_tflops(record)
-    return pair[0] < 2 / 3 * pair[1], "{:.1f} against {:.1f} TFLOP/s".format(*pair)
-
-
-@measure.claim("parallel-pitfalls", "cuBLAS multiplies zeros faster than random data.")
-def zeros_are_faster(record: Record) -> tuple[bool, str]:
-    gain = zeros_gain(record)
-    return gain > 1.02, f"{gain:.2f} times"
-
-
-@measure.claim(
-    "parallel-pitfalls", "Cached inputs make add at least 1.5 times as fast."
-)
-def cache_flatters(record: Record) -> tuple[bool, str]:
-    gain = resident_gain(record)
-    return gain >= 1.5, f"{gain:.2f} times"
-
-
-@measure.claim(
-    "parallel-pitfalls",
-    "Without synchronisation, add seems to move ten times what the memory can.",
-)
-def unsynchronised_is_absurd(record: Record) -> tuple[bool, str]:
-    seems = 1e3 * unsynchronised_tbps(record)
-    can = measure.roofline.measured(record.canary).gbps
-    return seems > 10 * can, f"{seems:.0f} against {can:.0f} GB/s"
+def fewer_are_faster(record: Record) -> tuple[bool, str]:
+    gain = three_quarters_gain(record)
+    return gain > 1, f"{gain:.4f} times"

@@ -9,15 +9,24 @@ from tilebook.parallel import (
     conclusions,
     grid,
     masked,
+    occupancy,
     overhead,
     pitfalls,
     single,
     strided,
+    timing_conclusions,
     whole,
     wide,
 )
 
-__all__ = ["conclusions", "parallel_add", "parallel_launch", "parallel_pitfalls"]
+__all__ = [
+    "conclusions",
+    "parallel_add",
+    "parallel_launch",
+    "parallel_pitfalls",
+    "parallel_programs",
+    "timing_conclusions",
+]
 
 SIZES = (
     *(2**12, 2**14, 2**16, 98_432, 2**18, 2**20, 1_000_003, 2**22, 2**24),
@@ -73,6 +82,18 @@ def parallel_add(bench: Bench) -> list[Row]:
                 bytes=3 * n * dtype.itemsize,
                 along=0,
             )
+    return bench.rows
+
+
+@measure.experiment(
+    "parallel-programs",
+    question="How many programs does a GPU need at a time, and can it be too many?",
+    op="add",
+    modules=("parallel.strided", "parallel.whole", "parallel.occupancy"),
+)
+def parallel_programs(bench: Bench) -> list[Row]:
+    occupancy.strides(bench)
+    occupancy.caps(bench)
     return bench.rows
 
 

@@ -28,13 +28,16 @@ LARGE = 2**27
 """From this many bytes in an operand on, fewer programs at a time are faster."""
 
 
-def config_for(element_size: int, nbytes: int, *, capped: bool) -> Config:
+def config_for(
+    element_size: int, nbytes: int, *, capped: bool, warp_size: int = 32
+) -> Config:
     """Choose how to launch the kernel.
 
     Args:
         element_size: bytes of one element: 1, 2, 4 or 8.
         nbytes: bytes of one operand.
         capped: whether the number of registers may be set, and is known to help.
+        warp_size: threads in a warp.
 
     Returns:
         In either case tiles that give each thread one 16-byte load of each operand.
@@ -43,9 +46,9 @@ def config_for(element_size: int, nbytes: int, *, capped: bool) -> Config:
         multiprocessor instead of four.
     """
     if capped and nbytes >= LARGE:
-        block = 16 * 32 * 16 // element_size
+        block = 16 * warp_size * 16 // element_size
         return Config(block, 16, min(2 * block, 8192), 40)
-    return Config(4 * 32 * 16 // element_size, 4, 256, None)
+    return Config(4 * warp_size * 16 // element_size, 4, 256, None)
 
 
 # One version for every n: the loads that matter don't depend on it.
@@ -80,8 +83,14 @@ def launch(kernel, x: torch.Tensor, y: torch.Tensor, out: torch.Tensor) -> None:
         out: the same again; receives `x + y`.
     """
     n = x.numel()
-    capped = kernel is add_kernel and _fewer_are_faster()
-    config = config_for(x.element_size(), x.nbytes, capped=capped)
+    fewer_are_faster, warp_size = _here()
+    config = config_for(
+        x.element_size(),
+        x.nbytes,
+        # What wraps the kernel for torch.compile takes no such option.
+        capped=fewer_are_faster and kernel is add_kernel,
+        warp_size=warp_size,
+    )
     cap = {"maxnreg": config.maxnreg} if config.maxnreg else {}
     kernel[(triton.cdiv(n, config.block),)](
         x,
@@ -96,9 +105,10 @@ def launch(kernel, x: torch.Tensor, y: torch.Tensor, out: torch.Tensor) -> None:
 
 
 @functools.cache
-def _fewer_are_faster() -> bool:
-    """Whether this is a GPU on which the cap was measured: Hopper."""
-    return device.current().capability == (9, 0)
+def _here() -> tuple[bool, int]:
+    """Whether the cap was measured on this GPU, a Hopper; and its warps' size."""
+    here = device.current()
+    return here.capability == (9, 0), here.warp_size or 32
 
 
 def add(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
