@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,16 +19,31 @@ project = "Tiny"
 extensions = ["myst_parser"]
 exclude_patterns = ["_build"]
 html_copy_source = False
-html_last_updated_fmt = None
-"""
-SLOW_CONF = """
-def hang(app, docname, source):
-    if docname == "b":
-        open("hanging", "w").close()
-        import time
-        time.sleep(60)
+html_theme_options = {"globaltoc_collapse": False}
+
+
+def fill_in(app, docname, source):
+    # What Sphinx can't know that a page depends on.
+    with open(f"{app.srcdir}/data.txt") as data:
+        source[0] = source[0].replace("@data@", data.read())
+    with open(f"{app.srcdir}/_build/read.log", "a") as log:
+        print(docname, file=log)
+
 
 def setup(app):
+    app.connect("source-read", fill_in)
+"""
+HANG = """
+
+def hang(app, docname, source):
+    import time
+    if docname == "b":
+        open("hanging", "w").close()
+        time.sleep(60)
+
+
+def setup(app):
+    app.connect("source-read", fill_in)
     app.connect("source-read", hang)
 """
 
@@ -49,14 +65,29 @@ def book(tmp_path: Path) -> Path:
     folder.mkdir()
     (folder / "conf.py").write_text(CONF)
     (folder / "index.md").write_text("# Tiny\n\n```{toctree}\na\nb\n```\n")
-    (folder / "a.md").write_text("# A\n\nalpha\n")
+    (folder / "a.md").write_text("# A\n\nalpha @data@\n")
     (folder / "b.md").write_text("# B\n\nbeta\n")
+    (folder / "data.txt").write_text("1.0")
     return folder
 
 
 def build(book: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(TOOL), str(book), "--jobs", "1"]
     return subprocess.run(command, cwd=book, capture_output=True, text=True)
+
+
+def read_by_sphinx(book: Path) -> set[str]:
+    """The pages read since last asked."""
+    log = book / "_build" / "read.log"
+    names = set(log.read_text().split()) if log.exists() else set()
+    log.unlink(missing_ok=True)
+    return names
+
+
+def site_of_clean_build(book: Path) -> dict[str, bytes]:
+    shutil.rmtree(book / "_build")
+    assert build(book).returncode == 0
+    return site(book)
 
 
 def site(book: Path) -> dict[str, bytes]:
@@ -92,16 +123,55 @@ def test_a_warning_fails_each_time_and_leaves_the_last_good_site(book):
         assert done.returncode != 0
         assert "missing.md" in done.stderr
         assert site(book) == good
-    (book / "a.md").write_text("# A\n\nalpha\n")
+    (book / "a.md").write_text("# A\n\nalpha @data@\n")
     assert build(book).returncode == 0
     assert site(book) == good
+
+
+def test_an_edited_page_alone_is_read_again_and_every_page_written(book):
+    assert build(book).returncode == 0
+    assert read_by_sphinx(book) == {"index", "a", "b"}
+    assert build(book).returncode == 0
+    assert read_by_sphinx(book) == set()
+
+    (book / "b.md").write_text("# A new title, in every page's menu\n\nbeta\n")
+    assert build(book).returncode == 0
+    assert read_by_sphinx(book) == {"b"}
+    edited = site(book)
+    assert b"A new title" in edited["a.html"]
+    assert edited == site_of_clean_build(book)
+
+
+def test_a_page_restored_with_its_old_time_is_read(book):
+    page = book / "a.md"
+    old, times = page.read_text(), (page.stat().st_atime, page.stat().st_mtime)
+    page.write_text("# A\n\nanother\n")
+    assert build(book).returncode == 0
+    page.write_text(old)
+    os.utime(page, times)
+    assert build(book).returncode == 0
+    assert b"alpha 1.0" in site(book)["a.html"]
+
+
+@pytest.mark.parametrize("what", ["file", "setting"])
+def test_all_is_read_again_when_anything_but_a_page_changes(book, monkeypatch, what):
+    assert build(book).returncode == 0
+    assert b"alpha 1.0" in site(book)["a.html"]
+    read_by_sphinx(book)
+    if what == "file":
+        (book / "data.txt").write_text("2.0")
+    else:
+        monkeypatch.setenv("TILEBOOK_DEVICE", "cpu")
+    assert build(book).returncode == 0
+    assert read_by_sphinx(book) == {"index", "a", "b"}
+    assert (b"alpha 2.0" in site(book)["a.html"]) is (what == "file")
 
 
 def test_a_killed_build_leaves_the_next_one_clean(book):
     assert build(book).returncode == 0
     clean = site(book)
 
-    (book / "conf.py").write_text(CONF + SLOW_CONF)
+    (book / "conf.py").write_text(CONF + HANG)
     command = [sys.executable, str(TOOL), str(book), "--jobs", "1"]
     running = subprocess.Popen(
         command, cwd=book, stdout=subprocess.DEVNULL, start_new_session=True
@@ -113,13 +183,11 @@ def test_a_killed_build_leaves_the_next_one_clean(book):
         time.sleep(0.05)
     os.killpg(running.pid, signal.SIGKILL)
     running.wait()
-    assert (book / "_build" / ".running").exists()
     assert site(book) == clean
 
     (book / "conf.py").write_text(CONF)
     assert build(book).returncode == 0
     assert site(book) == clean
-    assert not (book / "_build" / ".running").exists()
 
 
 def test_live_forgets_what_was_executed(book, tool, monkeypatch):
@@ -143,15 +211,16 @@ def test_only_torn_notebooks_leave_the_cache(tmp_path, tool):
     assert tool.drop_torn(tmp_path / "nothing") == []
 
 
-@pytest.mark.parametrize("killed", [True, False])
-def test_the_cache_is_looked_through_only_after_a_kill(book, tool, monkeypatch, killed):
-    monkeypatch.setattr(tool, "sphinx", lambda *_: 1)
+def test_a_build_that_did_not_end_well_has_the_cache_looked_through(book, tool):
     torn = book / "_build" / ".jupyter_cache" / "executed" / "torn"
-    torn.mkdir(parents=True)
-    if killed:
-        (book / "_build" / ".running").touch()
-    tool.build(book)
-    assert torn.exists() is not killed
+    for seal, status in (("kept", 0), ("broken", 0)):
+        assert build(book).returncode == status
+        torn.mkdir(parents=True)
+        if seal == "broken":
+            (book / "_build" / ".seal").unlink()
+        assert build(book).returncode == 0
+        assert torn.exists() is (seal == "kept")
+        shutil.rmtree(torn, ignore_errors=True)
 
 
 def test_torn_entries_are_what_jupyter_cache_fails_on(tmp_path, tool):
@@ -185,12 +254,10 @@ def test_a_second_build_waits_for_the_first(tmp_path, tool):
     entered = threading.Event()
 
     def second() -> None:
-        with tool.alone(tmp_path) as killed:
-            assert not killed
+        with tool.alone(tmp_path):
             entered.set()
 
-    with tool.alone(tmp_path) as killed:
-        assert not killed
+    with tool.alone(tmp_path):
         thread = threading.Thread(target=second)
         thread.start()
         assert not entered.wait(0.3)
@@ -198,8 +265,11 @@ def test_a_second_build_waits_for_the_first(tmp_path, tool):
     thread.join()
 
 
-def test_a_crash_counts_as_a_kill(tmp_path, tool):
-    with pytest.raises(RuntimeError), tool.alone(tmp_path):
-        raise RuntimeError("a fault of Sphinx itself")
-    with tool.alone(tmp_path) as killed:
-        assert killed, "what it left in the cache is not known to be whole"
+def test_a_gpu_is_part_of_the_machine(tool, tmp_path, monkeypatch):
+    fake = tmp_path / "nvidia-smi"
+    monkeypatch.setenv("PATH", str(tmp_path))
+    without = tool.machine()
+    fake.write_text("#!/bin/sh\necho 'GPU 0: a card'\n")
+    fake.chmod(0o755)
+    assert "GPU 0: a card" in tool.machine()
+    assert "GPU 0" not in without

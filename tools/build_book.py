@@ -1,32 +1,37 @@
 """Build the book: whole, or not at all.
 
-Sphinx writes into a fresh folder that takes the place of ``_build/html`` only after a
-build without a warning. So a page whose chapter is gone does not linger, and a build
-that was killed leaves the last good site behind it and nothing for the next one to trip
-over.
+Sphinx writes every page into a fresh folder, which takes the place of ``_build/html``
+only after a build without a warning. So a page whose chapter is gone does not linger,
+and a build that failed or was killed leaves the last good site behind it.
+
+What Sphinx read may be used again, since reading the whole package's reference takes
+longest, but only after a good build and while nothing but pages changed. A seal says
+that: it is broken when a build starts, and set again when one ends well.
 """
 
 import argparse
 import fcntl
+import hashlib
 import json
+import os
+import re
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import metadata
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 @contextmanager
-def alone(build: Path) -> Iterator[bool]:
+def alone(build: Path) -> Iterator[None]:
     """Keep other builds out of a folder for as long as this one runs.
 
     Args:
         build: The folder, made where it is missing.
-
-    Yields:
-        Whether the last build in it was killed before it ended.
     """
     build.mkdir(parents=True, exist_ok=True)
     with (build / ".lock").open("a") as lock:
@@ -35,11 +40,71 @@ def alone(build: Path) -> Iterator[bool]:
         except BlockingIOError:
             print("Waiting for another build to end ...", flush=True)
             fcntl.flock(lock, fcntl.LOCK_EX)
-        running = build / ".running"
-        killed = running.exists()
-        running.touch()
-        yield killed
-        running.unlink()
+        yield
+
+
+def machine() -> str:
+    """Describe what a page depends on beside the files of the book.
+
+    Returns:
+        The interpreter, its packages, the GPUs and the settings that choose among them.
+    """
+    packages = sorted(f"{d.name}=={d.version}" for d in metadata.distributions())
+    settings = sorted(
+        f"{name}={value}"
+        for name, value in os.environ.items()
+        if name.startswith(("CUDA_", "TILEBOOK_", "TRITON_"))
+    )
+    try:
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True)
+        gpus = listed.stdout
+    except FileNotFoundError:
+        gpus = ""
+    return "\n".join([sys.version, sys.prefix, gpus, *settings, *packages])
+
+
+def seal_of(source: Path) -> dict[str, str]:
+    """Hash what a build reads.
+
+    Args:
+        source: The folder with conf.py.
+
+    Returns:
+        Digest by page, without its suffix, and under "" that of all that is no page.
+    """
+    pages = {}
+    rest = hashlib.sha256(machine().encode())
+    for folder, folders, files in os.walk(source):
+        folders[:] = sorted(
+            name for name in folders if not re.match(r"[.]|_build$|__pycache__$", name)
+        )
+        for name in sorted(files):
+            path = Path(folder, name)
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            page = path.relative_to(source).with_suffix("").as_posix()
+            if path.suffix == ".md":
+                pages[page] = digest
+            else:
+                rest.update(f"{page}{path.suffix} {digest}\n".encode())
+    return {"": rest.hexdigest(), **pages}
+
+
+def forget(folder: Path, old: dict[str, str], new: dict[str, str]) -> None:
+    """Remove what Sphinx read and must read again.
+
+    Args:
+        folder: ``_build``.
+        old: The seal of the last build if that ended well, else empty.
+        new: The seal of this one.
+    """
+    if old.get("") != new[""]:
+        for stale in ("doctrees", "jupyter_execute"):
+            shutil.rmtree(folder / stale, ignore_errors=True)
+        return
+    # Sphinx goes by times, which a restored file may have from before the last build.
+    for page in old.keys() & new.keys():
+        if old[page] != new[page]:
+            (folder / "doctrees" / f"{page}.doctree").unlink(missing_ok=True)
 
 
 def drop_torn(cache: Path) -> list[Path]:
@@ -80,7 +145,7 @@ def replace(new: Path, old: Path) -> None:
 
 
 def sphinx(source: Path, html: Path, doctrees: Path, jobs: str) -> int:
-    """Run Sphinx over every page, with each warning an error.
+    """Run Sphinx, writing every page, with each warning an error.
 
     Args:
         source: The folder with conf.py.
@@ -93,7 +158,7 @@ def sphinx(source: Path, html: Path, doctrees: Path, jobs: str) -> int:
     """
     from sphinx.cmd.build import main
 
-    strict = ["-E", "-n", "-W", "--keep-going"]
+    strict = ["-a", "-n", "-W", "--keep-going"]
     quiet = [] if sys.stdout.isatty() else ["-q"]
     return main(
         [*strict, *quiet, "-j", jobs, "-d", str(doctrees), str(source), str(html)]
@@ -112,20 +177,31 @@ def build(source: Path, jobs: str = "auto", *, live: bool = False) -> int:
         0, or Sphinx's exit status with the last good site left as it was.
     """
     folder = source / "_build"
-    html, new = folder / "html", folder / "html.new"
-    cache, doctrees = folder / ".jupyter_cache", folder / "doctrees"
-    with alone(folder) as killed:
+    html, unfinished = folder / "html", folder / "html.new"
+    cache, seal = folder / ".jupyter_cache", folder / ".seal"
+    with alone(folder):
+        old = {}
         if live:
             shutil.rmtree(cache, ignore_errors=True)
-        elif killed:
+        elif seal.exists():
+            old = json.loads(seal.read_text())
+        else:
             drop_torn(cache)
-        for stale in (new, doctrees, folder / "jupyter_execute"):
-            shutil.rmtree(stale, ignore_errors=True)
-        status = sphinx(source, new, doctrees, jobs)
+        seal.unlink(missing_ok=True)
+        new = seal_of(source)
+        forget(folder, old, new)
+        shutil.rmtree(unfinished, ignore_errors=True)
+        status = sphinx(source, unfinished, folder / "doctrees", jobs)
         if status == 0:
-            replace(new, html)
+            replace(unfinished, html)
+            written = seal.with_suffix(".new")
+            written.write_text(json.dumps(new))
+            written.rename(seal)
     if status:
-        print(f"The book did not build; what there is of it: {new}", file=sys.stderr)
+        print(
+            f"The book did not build; what there is of it: {unfinished}",
+            file=sys.stderr,
+        )
     else:
         print(f"The book is built. Open {(html / 'index.html').as_uri()}")
     return status
