@@ -1,6 +1,7 @@
 """Declaring, reading and keeping measurements."""
 
 import copy
+import fcntl
 import json
 import multiprocessing
 import os
@@ -401,3 +402,17 @@ def test_the_lock_is_free_after_a_failure(tmp_path, monkeypatch):
     other.start()
     other.join(30)
     assert other.exitcode == 0
+
+
+def test_a_child_forked_inside_does_not_keep_the_lock(tmp_path, monkeypatch):
+    monkeypatch.setattr(locking, "path", lambda: tmp_path / "lock")
+    fork = multiprocessing.get_context("fork")
+    with measure.gpu_alone():
+        child = fork.Process(target=time.sleep, args=(60,))
+        child.start()
+    try:
+        with open(tmp_path / "lock") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    finally:
+        child.kill()
+        child.join()

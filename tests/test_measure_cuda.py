@@ -22,6 +22,7 @@ class Stream:
         self.free = 0.0
         self.flushed = 0
         self.capturing: list[float] | None = None
+        self.waiting = "default"
 
     def clock(self) -> int:
         self.host += 1e-4
@@ -33,6 +34,11 @@ class Stream:
             self.capturing.append(ms)
             return
         self.free = max(self.free, self.host) + ms
+
+    def item(self) -> None:
+        if self.waiting == "error":
+            raise RuntimeError("called a synchronizing CUDA operation")
+        self.synchronize()
 
     def synchronize(self) -> None:
         if self.capturing is not None:
@@ -102,6 +108,8 @@ def clock(stream, monkeypatch) -> cuda.Cuda:
         _sleep=lambda cycles: stream.work(cycles / cuda._CYCLES_PER_MS),
         mem_get_info=lambda: (2**30, 2**31),
         memory_reserved=lambda: 2**20,
+        get_sync_debug_mode=lambda: stream.waiting,
+        set_sync_debug_mode=lambda mode: setattr(stream, "waiting", mode),
         memory_allocated=lambda: 2**19,
     )
     made = cuda.Cuda(fake, stream.clock, where="cpu")
@@ -210,14 +218,19 @@ def test_outputs_live_for_a_turn_so_that_they_do_not_share_memory(clock, stream)
     assert set(counts[4:]) == {3}
 
 
-def test_a_call_that_cannot_be_recorded_is_named(clock, stream):
-    fine = [lambda: stream.work(0.01)]
-    waits = [
-        lambda: (stream.work(0.01), stream.capturing is None or stream.synchronize())
-    ]
-    with pytest.raises(TimingError, match=r"bad can't be recorded.*capturing"):
-        clock.capture({"good": fine, "bad": waits}, {"good": 0.01, "bad": 0.01})
+@pytest.mark.parametrize(
+    ("wait", "why"), [("item", "synchronizing"), ("synchronize", "capturing")]
+)
+def test_a_call_that_waits_cannot_be_recorded_and_is_named(clock, stream, wait, why):
+    def waits():
+        stream.work(0.01)
+        getattr(stream, wait)()
+
+    group = {"good": [lambda: stream.work(0.01)], "bad": [waits]}
+    with pytest.raises(TimingError, match=rf"bad can't be recorded.*{why}"):
+        clock.capture(group, {"good": 0.01, "bad": 0.01})
     assert stream.capturing is None
+    assert stream.waiting == "default"
 
 
 def test_host_time_leaves_the_device_out(clock, stream):

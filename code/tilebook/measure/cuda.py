@@ -23,6 +23,7 @@ import itertools
 import math
 import statistics
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any
@@ -113,7 +114,7 @@ class Cuda:
         gc.disable()
         try:
             with self._cuda.stream(self._stream):
-                calls[0]()
+                self._refuse_waiting(calls[0])
                 self._cuda.synchronize()
                 graph.capture_begin(pool=pool, capture_error_mode="thread_local")
                 try:
@@ -126,6 +127,22 @@ class Cuda:
                 gc.enable()
         self._cuda.current_stream().wait_stream(self._stream)
         return Graph(self, graph, count, calls)
+
+    def _refuse_waiting(self, call: Call) -> None:
+        """Call once; an error if that waits for the device.
+
+        To wait while a graph is recorded breaks the recording off, and leaves the
+        memory allocator in the middle of it.
+        """
+        before = self._cuda.get_sync_debug_mode()
+        with warnings.catch_warnings():
+            # That this mode is a prototype.
+            warnings.simplefilter("ignore")
+            self._cuda.set_sync_debug_mode("error")
+        try:
+            call()
+        finally:
+            self._cuda.set_sync_debug_mode(before)
 
     def host(self, call: Call, seconds: float, wait: bool) -> Samples:
         for _ in range(10):

@@ -21,6 +21,7 @@ FOUNDATION = frozenset(
         "device",
         "doctor",
         "interpreter",
+        "library",
         "measure",
         "microscope",
         "ops",

@@ -22,7 +22,8 @@ def gpu_alone() -> Iterator[None]:
     """Hold the GPU: wait for other measurements on this machine, keep others out.
 
     Threads of one process queue too, and a holder may enter again. The lock goes with
-    the process that holds it, however that ends.
+    the process that holds it, however that ends. A process started inside that asks
+    for it too would wait for ever.
     """
     global _depth
     with _inside:
@@ -35,6 +36,9 @@ def gpu_alone() -> Iterator[None]:
         finally:
             _depth -= 1
             if handle is not None:
+                # A child forked meanwhile has the file open too: closing it here would
+                # leave the lock with the child.
+                fcntl.flock(handle, fcntl.LOCK_UN)
                 os.close(handle)
 
 
