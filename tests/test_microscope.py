@@ -73,6 +73,15 @@ def tile_kernel(x_desc, out_ptr):
     tl.store(out_ptr, tl.sum(x))
 
 
+@triton.jit
+def loop_kernel(x_ptr, n, STEPS: tl.constexpr):
+    total = 0.0
+    for i in range(n):
+        j = i + STEPS
+        total += tl.load(x_ptr + i)
+    tl.store(x_ptr, total)
+
+
 @gluon.jit
 def gluon_kernel(x_ptr):
     pass
@@ -147,6 +156,14 @@ def test_the_shape_trace_names_every_tile(device):
     plain = microscope.look(shift_kernel, (1,), x, out, BLOCK=8).shape_table()
     assert list(plain["name"]) == ["offs"]
     assert "function" not in plain.columns
+
+
+def test_a_loops_counter_is_no_tile(device):
+    x = torch.ones(4, device=device)
+    look = microscope.look(loop_kernel, (1,), x, 4, STEPS=2, raise_error=True)
+    assert x.tolist() == [4, 1, 1, 1]
+    assert steps(look)["total"] == ((), "fp32")
+    assert not {"x_ptr", "STEPS"} & set(steps(look))
 
 
 def test_the_callers_trace_function_is_put_back(device):

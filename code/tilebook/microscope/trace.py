@@ -116,7 +116,7 @@ def _describe(value: Any) -> tuple[tuple[int, ...], str] | None:
     if isinstance(value, tl.tensor):
         shape = value.type.get_block_shapes() if value.type.is_block() else ()
         return tuple(int(n) for n in shape), str(value.dtype)
-    if isinstance(value, tl.tensor_descriptor_base):
+    if isinstance(value, tl.core.tensor_descriptor_base):
         shape = tuple(int(getattr(n, "value", n)) for n in value.block_shape)
         return shape, f"descriptor<{value.dtype}>"
     return None
