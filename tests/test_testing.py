@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from tilebook import testing
 from tilebook.testing import closeness, poison
+from tilebook.testing.compare import judged
 from tilebook.testing.precision import FORMATS, round_to, ulp
 
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
@@ -228,6 +229,21 @@ def test_unwritten_elements_are_refused_even_where_nan_is_right(dtype):
     poison.fill(out[90:])
     with pytest.raises(AssertionError, match="last 10 elements were never written"):
         testing.assert_close(out, exact)
+
+
+def test_an_integer_that_only_looks_like_poison_is_not_called_unwritten():
+    expected = np.arange(100)
+    never = expected == 40
+    nothing = np.zeros(100)
+    bad, unwritten = judged(expected, expected, nothing, never, "uint8")
+    assert not bad.any()
+    assert not unwritten.any()
+    bad, unwritten = judged(expected + 1, expected, nothing, never, "uint8")
+    assert bad.all()
+    assert not unwritten.any()
+    marked = np.where(expected < 60, expected, 91)
+    bad, unwritten = judged(marked, expected, nothing, marked == 91, "uint8")
+    assert unwritten.sum() == bad.sum() == 39
 
 
 def test_large_outputs_are_compared_piecewise(monkeypatch):

@@ -127,6 +127,7 @@ def test_right_attempts_pass(capsys):
     assert report.shapes == 7
     assert 0 < report.worst <= 1
     assert capsys.readouterr().out == f"{report}\n"
+    assert report._ipython_display_() is None
     for task, attempt in ((AS_FUNCTION, scale), (ROWS, row_sum_kernel)):
         check(task, attempt, quiet=True)
     check(COUNT, count_kernel, quiet=True)
@@ -174,7 +175,7 @@ def test_the_message_reads_well():
     labels = [line[2:].split()[0] for line in lines[1:] if line[2] != " "]
     assert labels == ["case", "first", "wrong", "bound", "why", "passed", "again"]
     text = re.sub(r"\s+", " ", str(caught.value))
-    assert "case shape (200,), float32, contiguous" in text
+    assert "case shape (200,), float32, contiguous, alpha = 0.75" in text
     assert "first out[192] = never written, expected" in text
     assert "wrong 8 of 200 elements: 192 to 199" in text
     assert "bound off by at most" in text
@@ -276,6 +277,34 @@ def test_a_function_that_ignores_strides_is_refused():
     assert "does the attempt use the strides" in said
 
 
+def test_the_largest_shape_meets_every_layout_magnitude_and_dtype():
+    task = dataclasses.replace(
+        AS_FUNCTION, layouts=("contiguous", "offset", "strided"), dtypes=SCALE.dtypes
+    )
+    for seed in range(3):
+        seen = []
+
+        def attempt(x, alpha, seen=seen):
+            size = float(x.abs().mean()) if x.numel() > 200 else 1.0
+            seen.append((x.numel(), x.stride(0), x.data_ptr() % 16, x.dtype, size))
+            return x * alpha
+
+        check(task, attempt, seed=seed, quiet=True)
+        large = [row for row in seen if row[0] == 257]
+        assert {row[1] for row in large} == {1, 2}
+        assert any(row[2] for row in large)
+        assert {row[3] for row in large} == {torch.float32, torch.bfloat16}
+        assert {round(np.log2(row[4]) / 10) for row in large} == {-1, 0, 1}
+
+
+def test_a_single_number_out_of_an_array_is_a_tensor():
+    task = dataclasses.replace(
+        AS_FUNCTION, reference=lambda x, alpha: x.sum() * alpha, length=300
+    )
+    check(task, lambda x, alpha: x.sum() * alpha, quiet=True)
+    assert "Returned float" in refusal(task, lambda x, alpha: float(x.sum() * alpha))
+
+
 def test_an_overflow_is_told_from_the_magnitude():
     def through_half(x, alpha):
         return (x.half() * 60.0 * alpha).float() / 60.0
@@ -350,6 +379,8 @@ def test_forbidden_and_required_names():
     within = dataclasses.replace(ROWS, required=("tl.dot",))
     assert "does not use tl.dot" in refusal(within, row_sum_kernel)
     check(dataclasses.replace(ROWS, required=("tl.sum",)), row_sum_kernel, quiet=True)
+    anyhow = dataclasses.replace(ROWS, forbidden=("sum",))
+    assert "uses sum" in refusal(anyhow, row_sum_kernel)
 
     task = dataclasses.replace(ROWS, launch=None, forbidden=("torch.sum",))
     assert "uses torch.sum" in refusal(task, lambda x: sum_by_torch(x))
@@ -372,6 +403,7 @@ def test_wrapping_and_truncation_of_integers_are_named():
         reference=lambda x, y: ((x + y) // 2).astype(np.uint8),
         shapes=((300,),),
     )
+    assert "case shape (300,), uint8, contiguous first" in refusal(task, torch.add)
     check(task, lambda x, y: ((x.int() + y.int()) // 2).byte(), quiet=True)
     wrapped = dataclasses.replace(
         task, reference=lambda x, y: x + y, out_dtype="int32", name="practice-sum"
@@ -403,7 +435,9 @@ def test_formulas_are_checked_by_value():
         shapes=((),) * 5,
     )
     check(task, triton.cdiv, quiet=True)
-    assert "expected" in refusal(task, lambda n, block: n // block)
+    said = refusal(task, lambda n, block: n // block)
+    assert re.search(r"case n = \d+, block = \d+ first got \d+, expected \d+", said)
+    assert "check('practice-programs', ..., seed=" in said
     assert "expected" in refusal(task, lambda n, block: float(n))
 
 

@@ -53,6 +53,7 @@ def test_gaps_of_a_strided_tensor_are_guarded_too():
     for _, laid in testing.layouts(torch.randn(4, 6)):
         made = testing.guard(laid)
         assert made.tensor.stride() == laid.stride()
+        assert made.tensor.data_ptr() % 16 == laid.data_ptr() % 16
         assert torch.equal(made.tensor, laid)
         made.tensor.fill_(2.0)
         made.check()

@@ -38,6 +38,29 @@ def scale_kernel(x_ptr, out_ptr, n, BLOCK: tl.constexpr):
     tl.store(out_ptr + offs, twice(x), mask=mask)
 
 
+HELD = {"kernel": scale_kernel}
+
+
+def held(x: torch.Tensor) -> torch.Tensor:
+    out = torch.empty_like(x)
+    HELD["kernel"][(1,)](x, out, x.numel(), BLOCK=BLOCK)
+    return out
+
+
+def _() -> int:
+    return 100
+
+
+first = _
+
+
+def _() -> int:
+    return 200
+
+
+second = _
+
+
 def blocks(n: int, more: int = 0) -> int:
     return triton.cdiv(n, BLOCK) + more
 
@@ -231,9 +254,41 @@ def test_constants_defaults_classes_and_inner_functions(book, rung):
         assert book.Box().open() == [3, 4]
     assert book.Box().open() == [2, 3]
     count = rung.counter()
-    with testing.mutated_module(rung, "return 1", "return 9"):
+    with testing.mutated_module(rung, "return 1\n", "return 9\n"):
         assert (count(), rung.counter()()) == (9, 9)
     assert (count(), rung.counter()()) == (1, 1)
+
+
+def test_what_is_made_from_a_kernel_is_made_anew(rung, device):
+    x = torch.randn(10, device=device)
+    table = rung.HELD
+    with testing.mutated_module(rung, "twice(x), mask", "twice(x) + 1.0, mask"):
+        assert torch.equal(rung.held(x), 2 * x + 1)
+    assert torch.equal(rung.held(x), 2 * x)
+    assert rung.HELD is table
+
+
+def test_functions_of_one_name_are_told_apart(rung):
+    with testing.mutated_module(rung, "return 200", "return 300"):
+        assert (rung.first(), rung.second()) == (100, 300)
+    assert (rung.first(), rung.second()) == (100, 200)
+
+
+def test_a_module_is_mutated_once_at_a_time(rung):
+    with testing.mutated_module(rung, "return 1\n", "return 9\n"):
+        again = testing.mutated_module(rung, "x * 2.0", "x * 3.0")
+        with pytest.raises(ValueError, match="mutated already"), again:
+            pytest.fail("entered")
+    with testing.mutated_module(rung, "return 1\n", "return 8\n"):
+        assert rung.counter()() == 8
+
+
+def test_an_edit_that_fails_half_way_is_taken_back(rung):
+    before = dict(vars(rung))
+    broken = testing.mutated_module(rung, "BLOCK = 64", "BLOCK = (extra := 1) // 0")
+    with pytest.raises(ZeroDivisionError), broken:
+        pytest.fail("entered")
+    assert dict(vars(rung)) == before
 
 
 def test_everything_is_put_back_after_an_exception(rung):
@@ -249,7 +304,7 @@ def test_everything_is_put_back_after_an_exception(rung):
     ("old", "new", "message"),
     [
         ("no such text", "x", "occurs 0 times"),
-        ("out = torch", "out  =  torch", "changes nothing"),
+        ("more: int = 0", "more:  int = 0", "changes nothing"),
         ("import torch\n", "import torch as torch2\n", "changes an import"),
         ("def counter():", "@triton.jit\ndef counter():", "how counter is made"),
         ('GREETING = "hello"', "", "adds or drops"),

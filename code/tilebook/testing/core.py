@@ -53,17 +53,18 @@ def run(
     earlier: dict[Shape, list[np.ndarray]] = {}
     for number, case in enumerate(cases):
         known = earlier.setdefault(case.shape, [])
+        trial = Trial(exercise, attempt, backend, case, known)
         try:
-            worst = max(worst, Trial(exercise, attempt, backend, case, known).run())
+            worst = max(worst, trial.run())
         except Wrong as failure:
-            lines = {"case": f"{case}{failure.when}", **failure.lines}
+            lines = {"case": f"{trial}{failure.when}", **failure.lines}
             # The second call has its own reason; for the first, look for a simpler one.
             reason = "" if failure.when else _varied(exercise, attempt, backend, case)
             if reason:
                 lines["why"] = reason
             if number:
                 lines["passed"] = _passed(cases[:number])
-            called = getattr(attempt, "__name__", "...")
+            called = getattr(attempt, "__name__", "").replace("<lambda>", "") or "..."
             lines["again"] = f"check({exercise.name!r}, {called}, seed={secret})"
             title = f"not yet. Case {number + 1} of {len(cases)} fails."
             message = f"{exercise.name}: {title}\n{layout(lines)}"

@@ -1,5 +1,6 @@
 """How an exercise is declared (NumPy only)."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,7 +29,7 @@ class Exercise:
         inputs: ``inputs(rng, shape)`` makes named arrays and Python scalars. Floating
             arrays are scaled, and rounded to the case's dtype.
         reference: the result, from the inputs by keyword: an array, a tuple of arrays,
-            or for tasks without arrays a Python value. Gets float64 and int64 copies.
+            or where no input is an array a Python value. Gets float64 and int64 copies.
         shapes: shapes to try, the simplest first; ragged ones among them.
         extra_shape: draws one more shape; None for none. By default each size is
             drawn between 1 and the largest that ``shapes`` has there.
@@ -46,6 +47,7 @@ class Exercise:
         length: roundings an output passes through (see `tilebook.testing.bound`), or
             a function of the shape; 1 demands a correctly rounded result.
         accumulate: format of intermediate results.
+        operand: format that factors are rounded to before multiplication ("tf32").
         factor: multiple of sqrt(length) allowed for one element.
         atol: absolute error allowed besides, for integers too.
         invariants: sentence to ``predicate(*outputs, **inputs)`` over float64 arrays.
@@ -75,6 +77,7 @@ class Exercise:
     scales: Sequence[float] = (1.0, 1024.0, 2.0**-10)
     length: int | Callable[[Shape], int] = 1
     accumulate: str = "float32"
+    operand: str | None = None
     factor: float = ELEMENT_FACTOR
     atol: float = 0.0
     invariants: Mapping[str, Callable[..., bool]] = field(default_factory=dict)
@@ -104,7 +107,7 @@ class Exercise:
     def limit(self, shape: Shape) -> Limit:
         """What outputs may be off by at a shape."""
         length = self.length(shape) if callable(self.length) else self.length
-        return Limit(length, self.accumulate, None, self.factor, self.atol)
+        return Limit(length, self.accumulate, self.operand, self.factor, self.atol)
 
     def draw_shape(self, rng: np.random.Generator) -> Shape | None:
         """A shape that the declaration doesn't give away; None if there is none."""
@@ -147,14 +150,11 @@ class Case:
     seed: int
     again: bool = False
 
-    def __str__(self) -> str:
-        parts = [f"shape {self.shape}", self.dtype, self.layout]
-        if self.scale != 1.0:
-            power = np.log2(self.scale)
-            exact = power == int(power)
-            shown = f"2**{int(power)}" if exact else f"{self.scale:g}"
-            parts.append(f"inputs times {shown}")
-        return ", ".join(parts)
+    @property
+    def factor(self) -> str:
+        """The scale in words: a power of two, if it is one."""
+        power = math.log2(self.scale)
+        return f"2**{int(power)}" if power == int(power) else f"{self.scale:g}"
 
 
 @dataclass(frozen=True)
@@ -184,6 +184,10 @@ class Report:
         return text + "."
 
     __repr__ = __str__
+
+    def _ipython_display_(self) -> None:
+        # `check` has printed it; a notebook would show a cell's last value once more.
+        pass
 
 
 class CheckFailed(AssertionError):

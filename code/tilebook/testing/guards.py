@@ -40,7 +40,7 @@ class Guard:
     Args:
         tensor: the guarded tensor.
         memory: bits of band, tensor and band (see `poison.words`).
-        band: elements of ``memory`` in each band.
+        inside: which part of ``memory`` lies between the bands.
         gaps: for a tensor with holes, which elements between the bands are not its
             own; nobody may write those either.
         outside: bits that the bands and gaps must keep.
@@ -50,7 +50,7 @@ class Guard:
 
     tensor: torch.Tensor
     memory: torch.Tensor = field(repr=False)
-    band: int
+    inside: slice
     gaps: torch.Tensor | None
     outside: int
     unwritten: int | None
@@ -63,12 +63,12 @@ class Guard:
             GuardError: it was; the message has shape, side and distance.
         """
         spoiled = self.memory != self.outside
-        before = spoiled[: self.band].flip(0)
-        after = spoiled[spoiled.numel() - self.band :]
+        before = spoiled[: self.inside.start].flip(0)
+        after = spoiled[self.inside.stop :]
         self._complain(before, "before its start", "element {} before its first")
         self._complain(after, "past its end", "element {} after its last")
         if self.gaps is not None:
-            between = spoiled[self.band : spoiled.numel() - self.band] & self.gaps
+            between = spoiled[self.inside] & self.gaps
             strides = f"strides {self.tensor.stride()}"
             self._complain(between, f"between its elements ({strides})", "offset {}")
 
@@ -97,10 +97,13 @@ def guard(tensor: torch.Tensor, *, name: str = "a tensor") -> Guard:
         name: how error messages call it.
 
     Returns:
-        A `Guard` whose ``tensor`` has the same values, shape and strides. What lies
-        between its elements is poison.
+        A `Guard` whose ``tensor`` has the same values, shape and strides, and starts
+        as far from a multiple of 16 bytes. What lies between its elements is poison.
     """
-    made = allocate(tensor.shape, tensor.stride(), tensor.dtype, tensor.device, name)
+    shift = tensor.data_ptr() % 16 // tensor.element_size()
+    made = allocate(
+        tensor.shape, tensor.stride(), tensor.dtype, tensor.device, name, shift
+    )
     single = once(made.tensor)
     single.copy_(tensor.detach()[tuple(slice(0, n) for n in single.shape)])
     made.tensor.requires_grad_(tensor.requires_grad)
@@ -157,12 +160,14 @@ def allocate(
     dtype: torch.dtype,
     device: torch.device,
     name: str = "a tensor",
+    shift: int = 0,
 ) -> Guard:
     """Guarded memory full of poison.
 
     Args:
         shape, stride, dtype, device: of the tensor.
         name: how error messages call it.
+        shift: elements by which it starts after a multiple of 16 bytes.
 
     Returns:
         The guard; its ``tensor`` owns its storage as far as autograd can tell.
@@ -171,16 +176,17 @@ def allocate(
     extent = 0 if 0 in shape else 1 + sum((n - 1) * step for n, step in steps)
     # Nothing is written to an empty tensor in earnest; launches make many of them.
     band = (_BAND if extent else _BAND // 16) // dtype.itemsize
-    storage = _EMPTY(2 * band + extent, dtype=dtype, device=device).untyped_storage()
-    whole = _EMPTY(0, dtype=dtype, device=device)
-    whole.set_(storage, 0, (2 * band + extent,))
+    start, size = band + shift, 2 * band + shift + extent
+    storage = _EMPTY(size, dtype=dtype, device=device).untyped_storage()
+    whole = _EMPTY(0, dtype=dtype, device=device).set_(storage, 0, (size,))
     memory, outside = poison.words(whole), poison.pattern(dtype, Mark.OUTSIDE)
     memory.fill_(outside)
     # set_ rather than a view: autograd treats views differently.
-    tensor = _EMPTY(0, dtype=dtype, device=device).set_(storage, band, shape, stride)
+    tensor = _EMPTY(0, dtype=dtype, device=device).set_(storage, start, shape, stride)
     unwritten = poison.fill(tensor)
     gaps = None
     if extent > math.prod(n for n, _ in steps):
         gaps = torch.ones(extent, dtype=torch.bool, device=device)
         once(gaps.as_strided(shape, stride)).fill_(False)
-    return Guard(tensor, memory, band, gaps, outside, unwritten, name)
+    inside = slice(start, start + extent)
+    return Guard(tensor, memory, inside, gaps, outside, unwritten, name)

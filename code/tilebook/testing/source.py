@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from types import FunctionType
 from typing import Any
 
+_ALIASES = {"tl": ("triton.language", "language")}
+
 
 def python_function(target: Any) -> FunctionType | None:
     """The Python function inside a kernel, however often it is wrapped.
@@ -70,8 +72,8 @@ def name_problem(
     Args:
         attempt: kernel or function.
         required: dotted names, such as ``tl.dot``; matched by their last parts, so
-            ``triton.language.dot`` is one. Functions it calls from its own module
-            are looked into too.
+            ``triton.language.dot`` is one; a name without a dot is met by methods
+            too. Functions it calls from its own module are looked into as well.
         forbidden: likewise.
 
     Returns:
@@ -123,15 +125,8 @@ def _names(fn: FunctionType) -> set[str]:
 
 
 def _matches(name: str, used: set[str]) -> bool:
-    last = name.rpartition(".")[2]
-    return any(
-        text == name or ("." in name and text.endswith(f".{last}") and _tl(text, name))
-        for text in used
-    )
-
-
-def _tl(text: str, name: str) -> bool:
-    """Whether the part before the last dot names the same module."""
-    aliases = {"tl": {"tl", "triton.language", "language"}}
-    prefix = name.rpartition(".")[0]
-    return text.rpartition(".")[0] in aliases.get(prefix, {prefix})
+    prefix, _, last = name.rpartition(".")
+    if not prefix:
+        return any(text.rpartition(".")[2] == last for text in used)
+    prefixes = {prefix, *_ALIASES.get(prefix, ())}
+    return any(f"{prefix}.{last}" in used for prefix in prefixes)

@@ -52,6 +52,23 @@ class Trial:
         self.exercise, self.attempt = exercise, attempt
         self.backend, self.case, self.earlier = backend, case, earlier
         self.rng = np.random.default_rng(case.seed)
+        self.values: dict[str, Any] = {}
+
+    def __str__(self) -> str:
+        """Shape, dtypes, layout and numbers of the last inputs."""
+        arrays = [v for v in self.values.values() if isinstance(v, np.ndarray)]
+        words = []
+        if arrays:
+            dtypes = dict.fromkeys(map(self._dtype, arrays))
+            words = [f"shape {self.case.shape}", *dtypes, self.case.layout]
+        if self.case.scale != 1.0 and any(a.dtype.kind == "f" for a in arrays):
+            words.append(f"inputs times {self.case.factor}")
+        words += [
+            f"{name} = {value!r}"
+            for name, value in self.values.items()
+            if not isinstance(value, np.ndarray)
+        ]
+        return ", ".join(words)
 
     def run(self) -> float:
         """Try the case.
@@ -91,13 +108,16 @@ class Trial:
             if isinstance(value, np.ndarray) and value.dtype.kind == "f":
                 value = round_to(value * self.case.scale, self.case.dtype)
             values[name] = value.item() if isinstance(value, np.generic) else value
+        self.values = values
         return values
+
+    def _dtype(self, array: np.ndarray) -> str:
+        return self.case.dtype if array.dtype.kind == "f" else array.dtype.name
 
     def _place(self, value: Any) -> Any:
         if not isinstance(value, np.ndarray):
             return value
-        dtype = self.case.dtype if value.dtype.kind == "f" else value.dtype.name
-        return self.backend.place(value, dtype, self.case.layout)
+        return self.backend.place(value, self._dtype(value), self.case.layout)
 
     def _fits(self, tensor: Any, value: Any) -> bool:
         return isinstance(value, np.ndarray) and tuple(tensor.shape) == value.shape
@@ -106,14 +126,14 @@ class Trial:
         self, values: dict[str, Any], placed: dict[str, Any], when: str
     ) -> tuple[float, list[Any]]:
         exercise, backend = self.exercise, self.backend
+        before = {n: backend.read(t) for n, t in placed.items() if backend.is_tensor(t)}
         expected = exercise.reference(**_copies(values))
-        arrays = _arrays(expected)
+        arrays = _arrays(expected) if before else []
         outputs = [placed[name] for name in exercise.modifies]
         if exercise.kind == "kernel" and not outputs:
             dtypes = exercise.out_dtypes(arrays, self.case.dtype)
             for array, dtype in zip(arrays, dtypes, strict=True):
                 outputs.append(backend.output(array.shape, dtype, exercise.initial))
-        before = {n: backend.read(t) for n, t in placed.items() if backend.is_tensor(t)}
         given = dict(placed)
 
         def launch() -> Any:
@@ -256,9 +276,9 @@ def _copies(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _arrays(expected: Any) -> list[np.ndarray]:
-    """The reference's arrays; none if it is a plain value."""
+    """The reference's arrays, NumPy's scalars among them; none if it has none."""
     parts = expected if isinstance(expected, tuple) else (expected,)
-    if not any(isinstance(part, np.ndarray) for part in parts):
+    if not any(isinstance(part, np.ndarray | np.generic) for part in parts):
         return []
     return [np.asarray(part) for part in parts]
 
