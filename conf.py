@@ -71,6 +71,8 @@ math_number_all = False
 exercise_style = "solution_follow_exercise"
 bibtex_bibfiles = ["book/references.bib"]
 bibtex_reference_style = "author_year"
+# A value as Python prints it may hold a path or an address of the builder's machine.
+autodoc_default_options = {"no-value": True}
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
@@ -78,7 +80,6 @@ napoleon_numpy_docstring = False
 python_use_unqualified_type_names = True
 # Every page carries the table of contents: with each function in it, it costs seconds.
 toc_object_entries = False
-maximum_signature_line_length = 78
 
 html_theme = "sphinx_book_theme"
 html_title = project

@@ -10,5 +10,16 @@ function reachable() {
   }
 }
 
+// The theme's menu has arrows without a name: each opens the pages below a link.
+function named() {
+  for (const arrow of document.querySelectorAll("nav summary")) {
+    const link = arrow.closest("li")?.querySelector("a");
+    if (!arrow.textContent.trim() && link) {
+      arrow.ariaLabel = `Pages below ${link.textContent.trim()}`;
+    }
+  }
+}
+
+window.addEventListener("load", named);
 window.addEventListener("load", reachable);
 window.addEventListener("resize", reachable);

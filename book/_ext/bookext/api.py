@@ -80,7 +80,7 @@ def page(names: list[str]) -> str:
     parts = []
     for name in names:
         level = "#" if name == names[0] else "##"
-        parts.append(f"{level} `{name.removeprefix(PACKAGE + '.')}`\n")
+        parts.append(f"{level} {name.removeprefix(PACKAGE + '.')}\n")
         directive = f".. automodule:: {name}\n   :members:\n"
         elsewhere = listed_elsewhere(importlib.import_module(name))
         if elsewhere:

@@ -5,6 +5,7 @@ reference, and which lines of which file it is. Each entry of the reference says
 which section of which chapter it is explained.
 """
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from sphinx.transforms.post_transforms import SphinxPostTransform
 from bookext.api import HIDDEN
 from bookext.inputs import PACKAGE, package_root
 
+BACK_LINK = re.compile(r'href="[^"#]*#([\w.]+)"(?=>\[docs\])')
+
 # Object -> [(page, section's id, section's title)], in the order of reading.
 Places = dict[str, list[tuple[str, str, str]]]
 
@@ -32,6 +35,8 @@ class ShownCode(LiteralInclude):
     """``literalinclude`` that says whose lines it shows."""
 
     def run(self) -> list[nodes.Node]:
+        if self.arguments[0].endswith(".py"):
+            self.options.setdefault("language", "python")
         shown = super().run()
         path = Path(self.env.relfn2path(self.arguments[0])[1]).resolve()
         name = self.options.get("pyobject")
@@ -179,6 +184,35 @@ class SayWhere(SphinxPostTransform):
         return line
 
 
+def mend_back_links(
+    app: Sphinx,
+    pagename: str,
+    templatename: str,
+    context: dict[str, Any],
+    doctree: nodes.document | None,
+) -> None:
+    """Lead each "[docs]" of a source page to the entry that its code has.
+
+    Sphinx takes one name for all of a module, that of the package if it exports any.
+    """
+    if not pagename.startswith("_modules/") or "body" not in context:
+        return
+    module = pagename.removeprefix("_modules/").replace("/", ".")
+    objects = app.env.domains.python_domain.objects
+
+    def mended(match: re.Match[str]) -> str:
+        parts = module.split(".")
+        for depth in range(len(parts), 0, -1):
+            name = match[1].removeprefix(".".join(parts[:depth]) + ".")
+            entry = objects.get(f"{module}.{name}")
+            if name != match[1] and entry:
+                page = app.builder.get_relative_uri(pagename, entry.docname)
+                return f'href="{page}#{entry.node_id}"'
+        return match[0]
+
+    context["body"] = BACK_LINK.sub(mended, context["body"])
+
+
 def setup(app: Sphinx) -> None:
     """Register the directive, the collector and the post-transforms."""
     app.add_node(source_line)
@@ -186,3 +220,4 @@ def setup(app: Sphinx) -> None:
     app.add_env_collector(Explained)
     app.add_post_transform(LinkSources)
     app.add_post_transform(SayWhere)
+    app.connect("html-page-context", mend_back_links)

@@ -4,7 +4,7 @@ Roles and directives are gone by then: a measured number is its text, a referenc
 link to the book online, an admonition is a block quote, included code is a fence.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from urllib.parse import urljoin
 
 from docutils import nodes
@@ -18,10 +18,12 @@ class Converter:
 
     Args:
         base: the page's own address online, for links and pictures.
+        numbers: the numbers of its figures and exercises, such as "1.2", by id.
     """
 
-    def __init__(self, base: str) -> None:
+    def __init__(self, base: str, numbers: Mapping[str, str] | None = None) -> None:
         self.base = base
+        self.numbers = numbers or {}
         self.depth = 0
 
     # Inline
@@ -96,7 +98,7 @@ class Converter:
             (nodes.literal_block, self.fence),
             (nodes.math_block, lambda node: [f"$$\n{node.astext().strip()}\n$$"]),
             (nodes.image, lambda node: [self.image(node)]),
-            (nodes.caption, lambda node: [f"*{self.text_of(node)}*"]),
+            (nodes.caption, self.caption),
             ((nodes.bullet_list, nodes.enumerated_list), self.items),
             (nodes.definition_list_item, self.definition),
             (nodes.table, self.rows),
@@ -128,10 +130,21 @@ class Converter:
         return [f"**{text}**"]
 
     def container(self, node: nodes.container) -> list[Block]:
-        """A code cell by its index; anything else by what it holds."""
+        """A code cell by its index, with the captions of what it drew."""
         if node.get("nb_element") == "cell_code":
-            return [node["cell_index"]]
+            captions = [self.caption(x)[0] for x in node.findall(nodes.caption)]
+            return [node["cell_index"], *captions]
         return self.inside(node)
+
+    def caption(self, node: nodes.caption) -> list[Block]:
+        """A caption, with its figure's number."""
+        number = self.number_of(node.parent)
+        lead = f"Fig. {number}: " if number else ""
+        return [f"*{lead}{self.text_of(node)}*"]
+
+    def number_of(self, node: nodes.Element) -> str:
+        """Return the number of a figure or an exercise; empty if it has none."""
+        return next((self.numbers[x] for x in node["ids"] if x in self.numbers), "")
 
     def fence(self, node: nodes.literal_block) -> list[Block]:
         """Code in a fence longer than any inside it."""
@@ -182,12 +195,14 @@ class Converter:
 
     def admonition(self, node: nodes.Element) -> list[Block]:
         """A box as a quotation under its title in bold; code cells leave it."""
-        kind = type(node).__name__.removesuffix("_node")
+        kind = type(node).__name__.partition("_")[0].capitalize()
         head = node.children[0] if node.children else None
         if isinstance(head, nodes.title):
             title, body = self.text_of(head), node.children[1:]
         else:
-            title, body = kind.capitalize(), node.children
+            title, body = kind, node.children
+        if kind == "Exercise":
+            title = f"{kind} {self.number_of(node)} {title}"
         blocks = [block for child in body for block in self.blocks(child)]
         return self.quoted([f"**{title}**", *blocks])
 

@@ -2,11 +2,13 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urljoin
 
 import nbformat
 from docutils import nodes
+from jupyter_cache import get_cache
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from sphinx.application import Sphinx
 
@@ -31,12 +33,20 @@ KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 
 
 def executed(app: Sphinx, docname: str) -> list[nbformat.NotebookNode]:
-    """Return the code cells of a chapter as they ran, by index; none if it has none."""
-    folder = Path(app.env.mystnb_config.output_folder)
-    path = folder.joinpath(*f"{docname}.ipynb".split("/"))
+    """Return a chapter's cells as they ran; none if it has none.
+
+    MyST-NB leaves the notebook without its outputs where they came from the cache, so
+    they are fetched from there again.
+    """
+    settings = app.env.mystnb_config
+    path = Path(settings.output_folder).joinpath(*f"{docname}.ipynb".split("/"))
     if not path.is_file():
         return []
-    return nbformat.read(path, as_version=4).cells
+    notebook = nbformat.read(path, as_version=4)
+    with suppress(KeyError):
+        cache = get_cache(settings.execution_cache_path)
+        notebook = cache.merge_match_into_notebook(notebook)[1]
+    return notebook.cells
 
 
 def shown(cells: list[nbformat.NotebookNode], index: int) -> nbformat.NotebookNode:
@@ -84,6 +94,16 @@ def woven(
     yield from run_to(len(cells))
 
 
+def numbers_on(app: Sphinx, docname: str) -> dict[str, str]:
+    """Return the numbers of a page's figures and exercises, by id."""
+    kinds = app.env.toc_fignumbers.get(docname, {})
+    return {
+        name: ".".join(map(str, number))
+        for kind in ("figure", "exercise")
+        for name, number in kinds.get(kind, {}).items()
+    }
+
+
 def convert(
     app: Sphinx, docname: str, doctree: nodes.document
 ) -> nbformat.NotebookNode:
@@ -101,7 +121,8 @@ def convert(
         new_markdown_cell(HEAD.format(title=title, address=address), id="about"),
         new_code_cell(install, metadata={"tags": ["install"]}, id="install"),
     ]
-    body = woven(Converter(address).blocks(page), executed(app, docname))
+    converter = Converter(address, numbers_on(app, docname))
+    body = woven(converter.blocks(page), executed(app, docname))
     notebook = new_notebook(cells=[*head, *body], metadata={"kernelspec": KERNEL})
     nbformat.validate(notebook)
     return notebook

@@ -1,0 +1,123 @@
+"""What the tests of the built pages share: the pages, a server, a browser."""
+
+import functools
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from bs4 import BeautifulSoup
+from playwright.sync_api import Browser, Page, sync_playwright
+
+ROOT = Path(__file__).resolve().parents[2]
+SITE = Path(os.environ.get("TILEBOOK_SITE", ROOT / "_build" / "html"))
+WIDTHS = {"desktop": 1280, "phone": 390}
+THEMES = ("light", "dark")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark every test here: it reads the built site."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.site)
+
+
+def written_pages() -> list[str]:
+    """Return the addresses of the pages that people write or read as text."""
+    found = [
+        path.relative_to(SITE).as_posix()
+        for folder in ("book", "chapters")
+        for path in sorted((SITE / folder).rglob("*.html"))
+    ]
+    sources = sorted((SITE / "_modules" / "tilebook").rglob("*.html"))[:1]
+    found += [path.relative_to(SITE).as_posix() for path in sources]
+    return [*found, "search.html", "genindex.html"] if found else []
+
+
+def chapters() -> list[str]:
+    """Return the chapters' stems."""
+    return [path.stem for path in sorted((ROOT / "chapters").glob("*.md"))]
+
+
+@pytest.fixture(scope="session")
+def site() -> Path:
+    """The built site; without one nothing here can be tested."""
+    if not (SITE / "index.html").is_file():
+        pytest.exit(f"no site in {SITE}: run make html first", returncode=1)
+    return SITE
+
+
+@pytest.fixture(scope="session")
+def soups(site: Path) -> dict[str, BeautifulSoup]:
+    """Every page of the site, parsed, by its address; not the theme's templates."""
+    return {
+        path.relative_to(site).as_posix(): BeautifulSoup(
+            path.read_bytes(), "html.parser"
+        )
+        for path in sorted(site.rglob("*.html"))
+        if "_static" not in path.parts
+    }
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    """A file server that doesn't log."""
+
+    def log_message(self, *args: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture(scope="session")
+def address(site: Path) -> Iterator[str]:
+    """The site's address on a server of its own."""
+    handler = functools.partial(Quiet, directory=str(site))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """A headless Chromium: the system's, or else Playwright's own."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    path = next(filter(None, map(shutil.which, names)), None)
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(
+            executable_path=path, args=["--no-sandbox"]
+        )
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def open_page(browser: Browser, address: str) -> Iterator[Callable[..., Page]]:
+    """Open a page of the site at a width and in a theme; foreign requests fail."""
+    contexts = []
+
+    def opened(name: str, width: str = "desktop", theme: str = "light") -> Page:
+        context = browser.new_context(
+            viewport={"width": WIDTHS[width], "height": 900},
+            color_scheme=theme,
+            permissions=["clipboard-read", "clipboard-write"],
+        )
+        contexts.append(context)
+        page = context.new_page()
+        page.foreign = []
+        page.errors = []
+
+        def watch(request) -> None:
+            if not request.url.startswith((address, "data:", "blob:")):
+                page.foreign.append(request.url)
+
+        page.on("request", watch)
+        page.on("pageerror", lambda error: page.errors.append(str(error)))
+        page.goto(address + name)
+        page.wait_for_load_state("networkidle")
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()

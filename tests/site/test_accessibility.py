@@ -1,0 +1,26 @@
+"""No violation of WCAG 2 A or AA that axe can find, on any page, in any dress."""
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+
+from .conftest import THEMES, WIDTHS, written_pages
+
+RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]}
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("name", written_pages())
+def test_axe_finds_nothing(open_page, name: str, width: str):
+    page = open_page(name, width)
+    found = []
+    for theme in THEMES:
+        page.emulate_media(color_scheme=theme)
+        page.wait_for_function(f"document.documentElement.dataset.theme == '{theme}'")
+        result = Axe().run(page, options=RULES).response
+        assert result["passes"], "axe checked nothing"
+        found += [
+            f"{theme}: {rule['id']}: {node['target']} {node['failureSummary']}"
+            for rule in result["violations"]
+            for node in rule["nodes"]
+        ]
+    assert not found, "\n".join(found[:10])

@@ -1,0 +1,129 @@
+"""The pages as files: links, pictures, provenance."""
+
+import re
+from collections import Counter
+from pathlib import Path
+from urllib.parse import unquote, urljoin, urlsplit
+
+import pytest
+from bs4 import BeautifulSoup
+
+from .conftest import ROOT, chapters
+
+STAMP = re.compile(r"(Measured in this build|Recorded) on .+\d{4}-\d{2}-\d{2}")
+QUOTED = re.compile(r"\{measured\}`([a-z0-9-]+)\.")
+
+
+def links(soup: BeautifulSoup) -> list[tuple[str, str]]:
+    """Return what a page links to or loads, with the element's name."""
+    found = [(tag.name, tag["href"]) for tag in soup.select("a[href], link[href]")]
+    return found + [
+        (tag.name, tag["src"]) for tag in soup.select("img[src], script[src]")
+    ]
+
+
+def test_every_link_and_anchor_resolves(site: Path, soups: dict):
+    ids = {
+        name: {tag["id"] for tag in soup.select("[id]")} for name, soup in soups.items()
+    }
+    broken = []
+    for name, soup in soups.items():
+        if name == "404.html":
+            continue
+        for kind, link in links(soup):
+            parts = urlsplit(urljoin(f"https://site/{name}", link))
+            if parts.netloc != "site" or parts.scheme not in ("http", "https"):
+                continue
+            target = unquote(parts.path).lstrip("/")
+            if not (site / target).is_file():
+                broken.append(f"{name}: <{kind}> {link}")
+            elif parts.fragment and target in ids:
+                known = unquote(parts.fragment) in ids[target] | {""}
+                if not known:
+                    broken.append(f"{name}: no anchor {link}")
+    assert not broken, "\n".join(broken)
+
+
+def test_nothing_is_loaded_from_another_host(soups: dict):
+    foreign = [
+        f"{name}: {link}"
+        for name, soup in soups.items()
+        for kind, link in links(soup)
+        if kind in ("script", "img") and urlsplit(link).netloc
+    ]
+    sheets = [
+        f"{name}: {tag['href']}"
+        for name, soup in soups.items()
+        for tag in soup.select("link[href]")
+        if "canonical" not in tag.get("rel", []) and urlsplit(tag["href"]).netloc
+    ]
+    assert not foreign + sheets
+
+
+def test_every_figure_has_an_alternative_text(soups: dict):
+    mute = [
+        f"{name}: {picture.get('src')}"
+        for name, soup in soups.items()
+        for picture in soup.select("article img, main svg[role=img]")
+        if not (picture.get("alt") or picture.get("aria-label") or "").strip()
+    ]
+    assert not mute
+
+
+def test_ids_are_unique_on_a_page(soups: dict):
+    twice = [
+        f"{name}: {value}"
+        for name, soup in soups.items()
+        for value, count in Counter(tag["id"] for tag in soup.select("[id]")).items()
+        if count > 1
+    ]
+    assert not twice, "\n".join(twice)
+
+
+def test_a_page_has_a_title_and_a_language(soups: dict):
+    for name, soup in soups.items():
+        assert soup.html.get("lang"), name
+        assert len(soup.select("article h1")) <= 1, name
+        assert soup.title.get_text().strip(), name
+
+
+@pytest.mark.parametrize("stem", chapters())
+def test_every_provenance_line_is_there(stem: str, soups: dict):
+    source = (ROOT / "chapters" / f"{stem}.md").read_text(encoding="utf-8")
+    asked = re.findall(r"\{(?:provenance|records)\}\s+([a-z0-9-]+)", source)
+    lines = soups[f"chapters/{stem}.html"].select(".provenance")
+    for line in lines:
+        assert STAMP.search(line.get_text()), line
+    said = " ".join(a["href"] for line in lines for a in line.select("a[href]"))
+    missing = [name for name in asked if f"#record-{name}-" not in said]
+    assert not missing
+    assert len(lines) >= len(asked)
+
+
+@pytest.mark.parametrize("stem", chapters())
+def test_every_quoted_number_links_to_its_record(stem: str, soups: dict):
+    source = (ROOT / "chapters" / f"{stem}.md").read_text(encoding="utf-8")
+    links = soups[f"chapters/{stem}.html"].select("a.measured")
+    shown = [re.search(r"#record-([a-z0-9-]+)-", a["href"])[1] for a in links]
+    for name, count in Counter(QUOTED.findall(source)).items():
+        assert sum(x.startswith(name) for x in shown) >= count, name
+    assert all(STAMP.search(a["title"]) for a in links)
+
+
+@pytest.mark.parametrize("stem", chapters())
+def test_a_chapter_says_what_it_needs(stem: str, soups: dict):
+    badges = soups[f"chapters/{stem}.html"].select(".badges .badge")
+    assert len(badges) == 3
+    assert re.search(r"About \d+ minutes", badges[1].get_text())
+
+
+def test_functions_link_to_chapters_and_source(soups: dict):
+    for stem in chapters():
+        page = soups[f"book/api/{stem}.html"]
+        explained = [a["href"] for a in page.select(".explained a")]
+        assert any(f"chapters/{stem}.html#" in link for link in explained)
+        assert page.select("a.viewcode-link, .viewcode-link")
+        shown = soups[f"chapters/{stem}.html"].select(".code-bar")
+        assert shown, f"{stem} shows no code of its package"
+        for bar in shown:
+            assert "/_modules/" in bar.select_one("a.source-line")["href"]
