@@ -77,8 +77,7 @@ def tile_kernel(x_desc, out_ptr):
 def loop_kernel(x_ptr, n, STEPS: tl.constexpr):
     total = 0.0
     for i in range(n):
-        j = i + STEPS
-        total += tl.load(x_ptr + i)
+        total += tl.load(x_ptr + i) * STEPS
     tl.store(x_ptr, total)
 
 
@@ -161,7 +160,7 @@ def test_the_shape_trace_names_every_tile(device):
 def test_a_loops_counter_is_no_tile(device):
     x = torch.ones(4, device=device)
     look = microscope.look(loop_kernel, (1,), x, 4, STEPS=2, raise_error=True)
-    assert x.tolist() == [4, 1, 1, 1]
+    assert x.tolist() == [8, 1, 1, 1]
     assert steps(look)["total"] == ((), "fp32")
     assert not {"x_ptr", "STEPS"} & set(steps(look))
 
