@@ -268,6 +268,14 @@ def three_quarters_gain(record: Record) -> float:
     return fewer / every
 
 
+@measure.value("parallel-programs")
+def descriptors_share(record: Record) -> float:
+    """Bandwidth through tensor descriptors over that of the pointers at their best."""
+    pair = (record.one(impl=name) for name in ("descriptors", "three quarters"))
+    described, pointed = (row["gbps"] for row in pair)
+    return described / pointed
+
+
 @measure.claim(
     "parallel-programs",
     "A grid-stride loop with one program on each SM moves less than two thirds of "

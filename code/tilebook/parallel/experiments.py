@@ -89,7 +89,12 @@ def parallel_add(bench: Bench) -> list[Row]:
     "parallel-programs",
     question="How many programs does a GPU need at a time, and can it be too many?",
     op="add",
-    modules=("parallel.strided", "parallel.whole", "parallel.occupancy"),
+    modules=(
+        "parallel.strided",
+        "parallel.whole",
+        "parallel.launch",
+        "parallel.occupancy",
+    ),
 )
 def parallel_programs(bench: Bench) -> list[Row]:
     occupancy.strides(bench)

@@ -7,7 +7,7 @@ import triton
 
 from tilebook import device
 from tilebook.measure import Bench, Provider
-from tilebook.parallel import strided, whole
+from tilebook.parallel import launch, strided, whole
 
 N = 2**28
 PER_SM = (1, 2, 4, 8, 16, 32)
@@ -50,7 +50,8 @@ def caps(bench: Bench) -> None:
     """Time whole tiles with all the threads that fit, and with three quarters of them.
 
     Args:
-        bench: gets the rows "all threads" and "three quarters"; `shape` has "block".
+        bench: gets the rows "all threads" and "three quarters", and "descriptors" for
+            tiles that are moved through tensor descriptors; `shape` has "block".
     """
     large = whole.config_for(4, whole.LARGE, capped=True)
     configs = {
@@ -77,4 +78,11 @@ def caps(bench: Bench) -> None:
         name: Provider(functools.partial(launched, config), ours=True, out=True)
         for name, config in configs.items()
     }
+    providers["descriptors"] = Provider(_described, ours=True, out=True)
     _compare(bench, {"block": large.block}, providers)
+
+
+def _described(x: torch.Tensor, y: torch.Tensor, *, out: torch.Tensor) -> None:
+    descriptors = launch.describe_vectors(x, y, out)
+    tiles = (triton.cdiv(N, launch.BLOCK),)
+    launch.descriptor_kernel[tiles](*descriptors, BLOCK=launch.BLOCK)
