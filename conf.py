@@ -81,6 +81,7 @@ python_use_unqualified_type_names = True
 # Every page carries the table of contents: with each function in it, it costs seconds.
 toc_object_entries = False
 
+book_repository = URLS["Repository"]
 html_theme = "sphinx_book_theme"
 html_title = project
 html_baseurl = os.environ.get("TILEBOOK_BASEURL", URLS["Documentation"])
@@ -97,7 +98,7 @@ html_theme_options = {
         "image_light": "_static/tile.svg",
         "image_dark": "_static/tile.svg",
     },
-    "repository_url": URLS["Repository"],
+    "repository_url": book_repository,
     "repository_branch": "main",
     "path_to_docs": "",
     "use_repository_button": True,

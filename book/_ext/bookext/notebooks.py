@@ -114,7 +114,7 @@ def convert(
         if "badges" in line["classes"]:
             line.parent.remove(line)
     revision = os.environ.get("GITHUB_SHA", "main")
-    repository = app.config.html_theme_options["repository_url"]
+    repository = app.config.book_repository
     title = app.env.titles[docname].astext()
     install = INSTALL.format(repository=repository, revision=revision)
     head = [
@@ -144,5 +144,6 @@ def write_notebook(
 
 
 def setup(app: Sphinx) -> None:
-    """Register the hook."""
+    """Register the hook, and where a notebook installs the package from."""
+    app.add_config_value("book_repository", "", "html", str)
     app.connect("html-page-context", write_notebook)
