@@ -152,6 +152,29 @@ def test_accumulated_roundings_are_allowed_relative_to_what_was_summed():
         testing.assert_close(out, exact, length=3, scale=exact)
 
 
+def test_a_sum_that_cancels_is_judged_by_its_terms():
+    x = torch.randn(1000)
+    x -= x.mean()
+    exact = testing.reference(torch.sum, x)
+    out = x.flip(0).sum() + 20 * 2.0**-24
+    with pytest.raises(AssertionError, match="out ="):
+        testing.assert_close(out, exact, length=1000)
+    scale = testing.sensitivity(torch.sum, x)
+    assert 20 < float(scale) < 50
+    testing.assert_close(out, exact, length=1000, scale=scale)
+    with pytest.raises(AssertionError, match="out ="):
+        testing.assert_close(out + 1e-3, exact, length=1000, scale=scale)
+
+
+def test_sensitivity_ignores_integers_and_what_is_not_finite():
+    def pick(x, index):
+        return x[index] / x[1:]
+
+    x = torch.tensor([math.inf, 0.0, 2.0])
+    found = testing.sensitivity(pick, x, torch.tensor([0, 2]))
+    assert found.isfinite().all()
+
+
 def test_assert_close_message_has_index_values_bound_and_count():
     exact = torch.randn(4, 64, dtype=torch.float64)
     out = exact.float()

@@ -301,7 +301,10 @@ def test_a_single_number_out_of_an_array_is_a_tensor():
     task = dataclasses.replace(
         AS_FUNCTION, reference=lambda x, alpha: x.sum() * alpha, length=300
     )
-    check(task, lambda x, alpha: x.sum() * alpha, quiet=True)
+    for seed in range(20):
+        check(task, lambda x, alpha: x.sum() * alpha, seed=seed, quiet=True)
+    halves = refusal(task, lambda x, alpha: (x.half().sum() * alpha).float())
+    assert "float16" in halves
     assert "Returned float" in refusal(task, lambda x, alpha: float(x.sum() * alpha))
 
 
@@ -445,6 +448,7 @@ def test_formulas_are_checked_by_value():
     ("right", "given", "wrong"),
     [
         (4, [4, np.int64(4), torch.tensor(4)], [5, True, "4", 4.5]),
+        (1, [1], [True, 2]),
         (3.35, [3.35, 3.34], [3.2, "3.35", float("nan")]),
         ("HBM", ["hbm", " HBM "], ["L2", None]),
         (True, [True, np.bool_(True)], [False, 1]),

@@ -222,6 +222,22 @@ def test_a_mutated_helper_reaches_kernels_that_inline_it(book, rung, device):
     assert torch.equal(out, 2 * x)
 
 
+def test_compiled_kernels_are_forgotten_since_they_may_inline_a_helper(book, rung):
+    class KernelInterface:
+        """What a compiled kernel keeps, under the name that Triton's class has."""
+
+        def __init__(self):
+            self.fn = None
+            self.hash = "old"
+            self.device_caches = {0: "binary"}
+
+    kernel = book.compiled_kernel = KernelInterface()
+    with testing.mutated_module(rung, "x * 2.0", "x * 3.0"):
+        assert (kernel.hash, kernel.device_caches) == (None, {})
+        kernel.hash, kernel.device_caches[0] = "new", "another binary"
+    assert (kernel.hash, kernel.device_caches) == (None, {})
+
+
 def test_a_mutated_wrapper_reaches_who_imported_it(book, rung, device):
     x = torch.randn(100, device=device)
     held = book.scale

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tilebook.testing.cases import expanded, extremes, layouts, lengths, shapes
-    from tilebook.testing.closeness import assert_close, error, reference
+    from tilebook.testing.closeness import assert_close, error, reference, sensitivity
     from tilebook.testing.declare import Case, CheckFailed, Exercise, Report
     from tilebook.testing.edge import check, exercise, exercises
     from tilebook.testing.guards import Guard, GuardError, guard, guarded
@@ -41,12 +41,13 @@ __all__ = [
     "mutated_module",
     "opcheck",
     "reference",
+    "sensitivity",
     "shapes",
 ]
 
 _HOMES = {
     "cases": ("expanded", "extremes", "layouts", "lengths", "shapes"),
-    "closeness": ("assert_close", "error", "reference"),
+    "closeness": ("assert_close", "error", "reference", "sensitivity"),
     "declare": ("Case", "CheckFailed", "Exercise", "Report"),
     "edge": ("check", "exercise", "exercises"),
     "guards": ("Guard", "GuardError", "guard", "guarded"),

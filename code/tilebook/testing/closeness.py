@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+from torch.utils._pytree import tree_map_only
 
 from tilebook.testing import poison
 from tilebook.testing.compare import Limit, allowed, judged
@@ -20,6 +21,7 @@ from tilebook.testing.precision import (
 # Large outputs are compared piecewise: float64 copies of 2**31 elements would need
 # several times the memory of what they check.
 _PIECE = 1 << 25
+_SHAKE = 2.0**-24
 
 
 def reference(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -35,6 +37,28 @@ def reference(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         What ``fn`` returns.
     """
     return fn(*_doubled(args), **_doubled(kwargs))
+
+
+def sensitivity(
+    fn: Callable[..., torch.Tensor], *args: Any, samples: int = 4
+) -> torch.Tensor:
+    """How much a result moves when its inputs do, relative to their movement.
+
+    Args:
+        fn: as for `reference`; returns one tensor.
+        *args: likewise. Floating-point tensors are shaken by 2**-24 of each element.
+        samples: how often.
+
+    Returns:
+        float64 tensor of the result's shape, for ``assert_close(scale=...)``: where
+        terms cancel it is larger than the result, by as much as its error may be.
+    """
+    exact = reference(fn, *args)
+    total = torch.zeros_like(exact)
+    for _ in range(samples):
+        change = (reference(fn, *_shaken(args)) - exact) / _SHAKE
+        total += torch.nan_to_num(change, posinf=0.0, neginf=0.0).square() / samples
+    return total.sqrt()
 
 
 def error(out: torch.Tensor, ref: torch.Tensor) -> float:
@@ -88,9 +112,10 @@ def assert_close(
         operand: format that factors are rounded to before multiplication ("tf32").
         factor: multiple of sqrt(length) allowed in the norm; twice that for a single
             element. `tilebook.testing.precision` derives them.
-        scale: magnitude of what was summed for each element (the sum of the terms'
-            absolute values), broadcastable; by default the reference's root mean
-            square.
+        scale: magnitude of what was summed for each element, broadcastable: the sum
+            of the terms' absolute values, or `sensitivity`. By default the
+            reference's root mean square, which is too little for a few elements
+            whose terms may cancel.
         atol: absolute error allowed besides, for integers too.
 
     Raises:
@@ -107,7 +132,8 @@ def assert_close(
         length, accumulate, operand, factor * ELEMENT_FACTOR / NORM_FACTOR, atol
     )
     difference, size = _norms(out, ref)
-    if scale is None:
+    given = scale is not None
+    if not given:
         scale = torch.tensor(size / max(ref.numel(), 1) ** 0.5, dtype=torch.float64)
     scale = scale.detach().to(out.device, torch.float64).abs()
     count = 0
@@ -132,6 +158,10 @@ def assert_close(
     most = bound(
         out.dtype, length, accumulate=accumulate, operand=operand, factor=factor
     )
+    if given:
+        size = float(
+            torch.maximum(ref.double().abs(), scale).nan_to_num(posinf=0).norm()
+        )
     # The second term is what rounding near zero costs, where ulp stop shrinking.
     room = most * size + (atol + 2.0**-126) * out.numel() ** 0.5
     if format_of(out.dtype) is not None and difference > room:
@@ -143,19 +173,23 @@ def assert_close(
 
 
 def _doubled(value: Any) -> Any:
-    if isinstance(value, torch.Tensor):
-        wide = value.detach().clone()
-        if value.is_floating_point():
+    def double(tensor: torch.Tensor) -> torch.Tensor:
+        wide = tensor.detach().clone()
+        if tensor.is_floating_point():
             wide = wide.to(torch.float64)
-        return wide.requires_grad_(value.requires_grad)
-    if isinstance(value, tuple | list):
-        parts = [_doubled(item) for item in value]
-        if hasattr(value, "_fields"):
-            return type(value)(*parts)
-        return type(value)(parts)
-    if isinstance(value, dict):
-        return {key: _doubled(item) for key, item in value.items()}
-    return value
+        return wide.requires_grad_(tensor.requires_grad)
+
+    return tree_map_only(torch.Tensor, double, value)
+
+
+def _shaken(value: Any) -> Any:
+    def shake(tensor: torch.Tensor) -> torch.Tensor:
+        if not tensor.is_floating_point():
+            return tensor
+        signs = torch.randint_like(tensor, 2, dtype=torch.float64) * 2 - 1
+        return tensor.detach().double() * (1 + _SHAKE * signs)
+
+    return tree_map_only(torch.Tensor, shake, value)
 
 
 def _same_shape(out: torch.Tensor, ref: torch.Tensor) -> None:

@@ -10,6 +10,7 @@ from tilebook.testing.backend import Backend, Read
 from tilebook.testing.compare import allowed, judged, root_mean_square, widen
 from tilebook.testing.declare import Case, Exercise
 from tilebook.testing.describe import findings
+from tilebook.testing.expect import as_arrays, copies, sensitivity
 from tilebook.testing.hints import Difference
 from tilebook.testing.precision import format_of, round_to
 from tilebook.testing.source import python_function
@@ -127,8 +128,8 @@ class Trial:
     ) -> tuple[float, list[Any]]:
         exercise, backend = self.exercise, self.backend
         before = {n: backend.read(t) for n, t in placed.items() if backend.is_tensor(t)}
-        expected = exercise.reference(**_copies(values))
-        arrays = _arrays(expected) if before else []
+        expected = exercise.reference(**copies(values))
+        arrays = as_arrays(expected) if before else []
         outputs = [placed[name] for name in exercise.modifies]
         if exercise.kind == "kernel" and not outputs:
             dtypes = exercise.out_dtypes(arrays, self.case.dtype)
@@ -217,9 +218,10 @@ class Trial:
         when: str,
     ) -> float:
         dtypes = self.exercise.out_dtypes(arrays, self.case.dtype)
+        scales = sensitivity(self.exercise, values, arrays, self.case.seed)
         worst = 0.0
-        for at, (out, array, dtype) in enumerate(
-            zip(outputs, arrays, dtypes, strict=True)
+        for at, (out, array, dtype, scale) in enumerate(
+            zip(outputs, arrays, dtypes, scales, strict=True)
         ):
             name = self._called(at, outputs)
             if tuple(out.shape) != array.shape:
@@ -228,13 +230,14 @@ class Trial:
             read = self.backend.read(out)
             if read.dtype != dtype:
                 raise Wrong({"why": f"{name} is {read.dtype}, expected {dtype}."}, when)
-            worst = max(worst, self._compare(read, array, name, values, when))
+            worst = max(worst, self._compare(read, array, scale, name, values, when))
         return worst
 
     def _compare(
         self,
         read: Read,
         expected: np.ndarray,
+        scale: np.ndarray,
         name: str,
         values: dict[str, Any],
         when: str,
@@ -243,7 +246,7 @@ class Trial:
         if format_of(read.dtype) is not None:
             expected = expected.astype(np.float64)
         limit = self.exercise.limit(self.case.shape)
-        size = np.float64(root_mean_square(expected))
+        size = np.maximum(root_mean_square(expected), scale)
         limits = allowed(expected, read.dtype, limit, size)
         bad, never = judged(got, expected, limits, read.never, read.dtype)
         if bad.any():
@@ -263,24 +266,8 @@ class Trial:
     ) -> None:
         found = [self.backend.read(out).values for out in outputs]
         for sentence, holds in self.exercise.invariants.items():
-            if not holds(*found, **_copies(values)):
+            if not holds(*found, **copies(values)):
                 raise Wrong({"why": f"This does not hold: {sentence}"}, when)
-
-
-def _copies(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Inputs for the reference: float64 and int64 copies that it may change."""
-    return {
-        name: widen(value) if isinstance(value, np.ndarray) else value
-        for name, value in values.items()
-    }
-
-
-def _arrays(expected: Any) -> list[np.ndarray]:
-    """The reference's arrays, NumPy's scalars among them; none if it has none."""
-    parts = expected if isinstance(expected, tuple) else (expected,)
-    if not any(isinstance(part, np.ndarray | np.generic) for part in parts):
-        return []
-    return [np.asarray(part) for part in parts]
 
 
 def _raised(error: BaseException, attempt: Any) -> dict[str, str]:
