@@ -62,7 +62,8 @@ def add(
         out = torch.empty_like(x)
         _add_into(whole.add_kernel, x, y, out)
         return out
-    check.tensor(out, "out", dtype=x.dtype, shape=x.shape, device=x.device)
+    if not _fits(x, out):
+        check.tensor(out, "out", dtype=x.dtype, shape=x.shape, device=x.device)
     if torch.is_grad_enabled() and any(t.requires_grad for t in (x, y, out)):
         raise ValueError(
             "out can't take part in a gradient: leave it out, or call under "
@@ -119,7 +120,10 @@ def _overlaps(out: torch.Tensor, x: torch.Tensor) -> bool:
 
     The same elements in the same places are no such danger.
     """
-    if out.data_ptr() == x.data_ptr() and out.stride() == x.stride():
+    apart = abs(out.data_ptr() - x.data_ptr())
+    if out.is_contiguous() and x.is_contiguous():
+        return 0 < apart < out.nbytes
+    if not apart and out.stride() == x.stride():
         return False
     first, last = _extent(out)
     low, high = _extent(x)
