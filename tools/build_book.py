@@ -76,7 +76,9 @@ def seal_of(source: Path) -> dict[str, str]:
     rest = hashlib.sha256(machine().encode())
     for folder, folders, files in os.walk(source):
         folders[:] = sorted(
-            name for name in folders if not re.match(r"[.]|_build$|__pycache__$", name)
+            name
+            for name in folders
+            if not re.match(r"[.]|_build$|__pycache__$|.*[.]egg-info$", name)
         )
         for name in sorted(files):
             path = Path(folder, name)
