@@ -22,7 +22,6 @@ FOUNDATION = {
     "library",
     "measure",
     "microscope",
-    "records",
     "testing",
 }
 # It may use everything, and nothing uses it.

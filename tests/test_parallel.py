@@ -448,15 +448,15 @@ WRAPPER_MISTAKES = [
 @pytest.mark.parametrize(("old", "new"), WRAPPER_MISTAKES)
 def test_planted_mistakes_in_the_wrapper_are_found(old, new, device):
     square = torch.randn(40, 40, device=device)
-    # Many tiles, so that on a GPU some are written long before others are read.
-    n = here.sizes(2**25, 3000)
+    # So far apart on a GPU that what is written has long not been read yet.
+    n, shift = here.sizes((2**25, 2**22), (3000, 1))
 
     def passes():
         assert_same(add(square, square.t()), square + square.t())
-        buffer = torch.randn(n + 1, device=device)
+        buffer = torch.randn(n + shift, device=device)
         other = torch.ones(n, device=device)
-        expected = buffer[:-1] + other
-        assert_same(add(buffer[:-1], other, out=buffer[1:]), expected)
+        expected = buffer[:-shift] + other
+        assert_same(add(buffer[:-shift], other, out=buffer[shift:]), expected)
         gaps = torch.zeros(80, device=device)[::2]
         assert_same(add(square[0], square[1], out=gaps), square[0] + square[1])
 
@@ -469,8 +469,9 @@ def test_planted_mistakes_in_the_wrapper_are_found(old, new, device):
 def test_large_vectors_are_launched_otherwise_and_right(dtype, device, monkeypatch):
     monkeypatch.setattr(whole, "LARGE", 1)
     monkeypatch.setattr(whole, "_here", lambda: (True, 32))
-    block = whole.config_for(dtype.itemsize, 1, capped=True).block
-    assert block != whole.config_for(dtype.itemsize, 0, capped=True).block
+    large = whole.config_for(dtype.itemsize, 1, capped=True)
+    assert large != whole.config_for(dtype.itemsize, 0, capped=True)
+    block = large.block
     for n in (1, block - 1, block, 2 * block + block // 2 + 3):
         x, y = pair(n, dtype, device)
         assert_same(add(x, y), x + y)

@@ -93,9 +93,10 @@ def test_registers_say_how_many_programs_fit(dtype):
     for n in (N, ODD):
         # All 2048 threads of an SM.
         assert compiled(whole, n, dtype).evidence.registers <= 32
-        # Three programs of 512 threads and no fourth.
+        # Three programs of 512 threads and no fourth, or ten of 128 and no eleventh.
         capped = compiled(whole, n, dtype, capped=True).evidence
-        assert 32 < capped.registers <= 40
+        most = whole.CAPPED[dtype.itemsize].maxnreg
+        assert most - 8 < capped.registers <= most
         assert 128 in capped.global_loads
 
 

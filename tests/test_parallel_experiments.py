@@ -26,6 +26,7 @@ from tilebook.parallel import (
 NAMES = ("parallel-add", "parallel-launch", "parallel-pitfalls", "parallel-programs")
 BUDGET = measure.Budget(2, 0.001)
 MOST = 2**10
+OURS, PEERS = conclusions.RIVALS.keys(), conclusions.RIVALS.values()
 
 
 def eager(fn):
@@ -40,6 +41,7 @@ def shrink(patch):
     patch.setattr(occupancy, "N", MOST + 7)
     patch.setattr(overhead, "CHAINS", (100, 200))
     patch.setattr(overhead, "LINKS", 3)
+    patch.setattr(pitfalls, "SOAK", 1)
     for name, n in (("SMALL", 8), ("LARGE", 16), ("RESIDENT", 1100), ("LONG", 1200)):
         patch.setattr(pitfalls, name, n)
 
@@ -101,10 +103,10 @@ def test_every_rung_is_measured_wherever_it_runs(records):
     record = records["parallel-add"]
     rows = record.select(n=MOST, dtype="float32", regime="cold")
     ladder = ["single", "grid", "masked", "strided", "wide", "whole"]
-    assert [row["impl"] for row in rows] == [*ladder, "add", *conclusions.PEERS]
-    assert [row["ours"] for row in rows] == [True] * 7 + [False] * 2
+    assert [row["impl"] for row in rows] == [*ladder, *OURS, *PEERS]
+    assert [row["ours"] for row in rows] == [True] * 8 + [False] * 2
     ragged = record.select(n=301, dtype="bfloat16", regime="steady")
-    assert [row["impl"] for row in ragged] == [*ladder[2:], "add", *conclusions.PEERS]
+    assert [row["impl"] for row in ragged] == [*ladder[2:], *OURS, *PEERS]
     assert all(row["bytes"] == 3 * 2 * 301 for row in ragged)
     assert all(row["relative_error"] <= row["error_bound"] for row in record.rows)
 

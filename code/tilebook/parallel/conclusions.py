@@ -11,7 +11,6 @@ from tilebook.measure import Record, Row
 from tilebook.parallel import occupancy, single, strided
 
 LARGE = 2**26
-PEERS = ("torch.add", "torch.compile")
 
 
 def _gbps(record: Record, impl: str, dtype: torch.dtype, n: int) -> float:
@@ -145,33 +144,33 @@ def half_measured(record: Record) -> float:
     return float(rows[-1]["shape"]["n"])
 
 
+# Whose output is given, and whose is allocated: where it lies is worth half a percent.
+RIVALS = {"add": "torch.add", "add, new output": "torch.compile"}
+
+
 def _against_peers(record: Record) -> list[tuple[str, measure.Ratio]]:
-    """Each large case by name, with our rate over the best peer's there."""
+    """Each large case by name, with our rate over that of the peer of like output."""
     found = []
-    for row in record.select(impl="add"):
-        n = row["shape"]["n"]
-        if n >= LARGE:
-            case = {"dtype": row["dtype"], "regime": row["regime"], "n": n}
-            peer = min((record.one(impl=p, **case) for p in PEERS), key=_time)
-            name = f"n={n} {row['dtype']} {row['regime']} against {peer['impl']}"
-            found.append((name, measure.ratio(row, peer)))
+    for ours, peer in RIVALS.items():
+        for row in record.select(impl=ours):
+            n = row["shape"]["n"]
+            if n >= LARGE:
+                case = {"dtype": row["dtype"], "regime": row["regime"], "n": n}
+                name = f"n={n} {row['dtype']} {row['regime']} against {peer}"
+                found.append((name, measure.ratio(row, record.one(impl=peer, **case))))
     return found
-
-
-def _time(row: Row) -> float:
-    return row["ms"]
 
 
 @measure.value("parallel-add")
 def against_best_peer(record: Record) -> float:
-    """Geometric mean of our rate over the best peer's, 64 Mi elements and more."""
+    """Geometric mean of our rate over the peers', 64 Mi elements and more."""
     return statistics.geometric_mean(r.median for _, r in _against_peers(record))
 
 
 @measure.claim(
     "parallel-add",
-    "From 64 Mi elements on, add is at least as fast as the best of torch.add with "
-    "out= and torch.compile, within the spread of the rounds.",
+    "From 64 Mi elements on, add is at least as fast as torch.add into a given output "
+    "and as torch.compile into a new one, within the spread of the rounds.",
 )
 def parity(record: Record) -> tuple[bool, str]:
     ratios = _against_peers(record)

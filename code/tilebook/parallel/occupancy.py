@@ -20,7 +20,9 @@ def _compare(bench: Bench, shape: dict[str, int], providers: dict) -> None:
         shape={"n": N} | shape,
         dtype=torch.float32,
         providers=providers,
-        make_inputs=lambda: [torch.randn(N, device=device.torch_device())] * 2,
+        make_inputs=lambda: [
+            torch.randn(N, device=device.torch_device()) for _ in range(2)
+        ],
         reference=torch.add,
         bytes=12 * N,
         along=0,
