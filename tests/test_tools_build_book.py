@@ -131,15 +131,34 @@ def test_a_warning_fails_each_time_and_leaves_the_last_good_site(book):
 def test_an_edited_page_alone_is_read_again_and_every_page_written(book):
     assert build(book).returncode == 0
     assert read_by_sphinx(book) == {"index", "a", "b"}
-    assert build(book).returncode == 0
-    assert read_by_sphinx(book) == set()
-
     (book / "b.md").write_text("# A new title, in every page's menu\n\nbeta\n")
     assert build(book).returncode == 0
     assert read_by_sphinx(book) == {"b"}
     edited = site(book)
     assert b"A new title" in edited["a.html"]
     assert edited == site_of_clean_build(book)
+
+
+def test_nothing_is_done_where_nothing_changed(book):
+    # As the reference is: a page that is made when the build begins.
+    conf = CONF.replace("def setup(app):", "def setup(app):\n    make_page(app)")
+    make = """
+
+def make_page(app):
+    with open(f"{app.srcdir}/made.md", "w") as page:
+        page.write("---\\norphan: true\\n---\\n# Made\\n")
+"""
+    (book / "conf.py").write_text(conf + make)
+    assert build(book).returncode == 0
+    assert "made.html" in site(book)
+    again = build(book)
+    assert again.returncode == 0
+    assert "Nothing changed" in again.stdout
+    assert (book / "_build" / "html" / "index.html").as_uri() in again.stdout
+
+    shutil.rmtree(book / "_build" / "html")
+    assert build(book).returncode == 0
+    assert "made.html" in site(book)
 
 
 def test_a_page_restored_with_its_old_time_is_read(book):

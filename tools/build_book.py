@@ -4,9 +4,11 @@ Sphinx writes every page into a fresh folder, which takes the place of ``_build/
 only after a build without a warning. So a page whose chapter is gone does not linger,
 and a build that failed or was killed leaves the last good site behind it.
 
-What Sphinx read may be used again, since reading the whole package's reference takes
-longest, but only after a good build and while nothing but pages changed. A seal says
-that: it is broken when a build starts, and set again when one ends well.
+A seal says what the site was built from: it is broken when a build starts, and set
+again when one ends well. Where it still holds there is nothing to do. Where only pages
+changed, what Sphinx read of the others is used again, for reading the package's
+reference takes longest; every page is written all the same, since each shows the titles
+of others.
 """
 
 import argparse
@@ -189,15 +191,19 @@ def build(source: Path, jobs: str = "auto", *, live: bool = False) -> int:
             old = json.loads(seal.read_text())
         else:
             drop_torn(cache)
-        seal.unlink(missing_ok=True)
         new = seal_of(source)
+        if new == old and html.is_dir():
+            print(f"Nothing changed. Open {(html / 'index.html').as_uri()}")
+            return 0
+        seal.unlink(missing_ok=True)
         forget(folder, old, new)
         shutil.rmtree(unfinished, ignore_errors=True)
         status = sphinx(source, unfinished, folder / "doctrees", jobs)
         if status == 0:
             replace(unfinished, html)
+            # The pages that the build itself wrote belong to what it is made from.
             written = seal.with_suffix(".new")
-            written.write_text(json.dumps(new))
+            written.write_text(json.dumps(seal_of(source) | new))
             written.rename(seal)
     if status:
         print(
