@@ -54,6 +54,7 @@ def test_the_ladder_is_what_the_package_says_it_is():
     assert ops.add is add
 
 
+@pytest.mark.sanitize
 @pytest.mark.parametrize("rung", ANY_LENGTH, ids=rung_name)
 @pytest.mark.parametrize("n", LENGTHS)
 def test_any_length(rung, n, device):
@@ -465,6 +466,7 @@ def test_planted_mistakes_in_the_wrapper_are_found(old, new, device):
         assert not holds(passes)
 
 
+@pytest.mark.sanitize
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.bfloat16, torch.int64], ids=str)
 def test_large_vectors_are_launched_otherwise_and_right(dtype, device, monkeypatch):
     monkeypatch.setattr(whole, "LARGE", 1)

@@ -21,6 +21,7 @@ def picture(h, w, device):
     return torch.randint(0, 256, (h, w, 3), dtype=torch.uint8, device=device)
 
 
+@pytest.mark.sanitize
 @pytest.mark.parametrize(
     ("h", "w"),
     [(0, 5), (5, 0), (1, 1), (4, 256), (5, 257), (7, 300), (33, 3), (2, 1025)],
@@ -48,6 +49,7 @@ def test_every_sum_and_the_corners_of_the_cube(device):
     assert torch.equal(greyscale(greys)[0], levels)
 
 
+@pytest.mark.sanitize
 @pytest.mark.parametrize("name", ["strided", "sliced", "transposed", "offset"])
 def test_any_strides(name, device):
     rgb = picture(9, 70, device)

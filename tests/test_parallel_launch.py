@@ -28,6 +28,7 @@ def test_kernels_that_do_nothing_do_nothing(device):
     assert torch.equal(x, torch.arange(16.0, device=device))
 
 
+@pytest.mark.sanitize
 class TestDescriptors:
     @pytest.mark.parametrize("dtype", DTYPES, ids=str)
     @pytest.mark.parametrize("n", [0, 1, 4, 1000, 1024, 3001])
@@ -52,6 +53,7 @@ class TestDescriptors:
             launch.add_described(x, x)
 
 
+@pytest.mark.sanitize
 class TestChain:
     @pytest.mark.parametrize("dtype", DTYPES, ids=str)
     @pytest.mark.parametrize("n", [0, 1, 1023, 1024, 2500])

@@ -174,10 +174,11 @@ def gather(junit: Path, sanitizers: list[str]) -> dict[str, Any]:
     import triton
 
     from tilebook import device
+    from tilebook.measure import provenance
 
     here = device.current()
     logs = [entry.partition("=") for entry in sanitizers]
-    changed = said_by("git", "status", "--porcelain", "--", "code", "tests")
+    commit, changed = provenance.commit(ROOT)
     return {
         "schema": SCHEMA,
         "gpu": here.name,
@@ -187,7 +188,7 @@ def gather(junit: Path, sanitizers: list[str]) -> dict[str, Any]:
         "triton": triton.__version__,
         "python": platform.python_version(),
         "date": date.today().isoformat(),
-        "commit": said_by("git", "rev-parse", "--short=12", "HEAD"),
+        "commit": str(commit)[:12],
         "dirty": bool(changed),
         "digest": code_digest(),
         "tests": test_counts(junit),
