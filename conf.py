@@ -27,7 +27,6 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
     "sphinx.ext.mathjax",
-    "sphinxext.opengraph",
     "sphinx_sitemap",
     "notfound.extension",
     "bookext",
@@ -107,11 +106,14 @@ html_theme_options = {
     "use_download_button": False,
     "home_page_in_toc": True,
     "show_toc_level": 2,
+    "max_navbar_depth": 2,
     "pygments_light_style": "a11y-high-contrast-light",
     "pygments_dark_style": "a11y-high-contrast-dark",
     # Theme 1.4.0 as it comes has a second search box and a dead menu button.
     "navbar_persistent": [],
 }
+# Pages of source are many, and each menu takes as long to make as the page itself.
+html_sidebars = {"_modules/**": ["navbar-logo.html", "search-button-field.html"]}
 mathjax_path = "mathjax/tex-chtml.js"
 mathjax3_config = {"options": {"enableMenu": False}}
 copybutton_exclude = ".linenos, .gp, .go"
@@ -119,5 +121,3 @@ sitemap_url_scheme = "{link}"
 sitemap_show_lastmod = False
 sitemap_excludes = ["404.html", "search.html", "genindex.html"]
 notfound_urls_prefix = urlsplit(html_baseurl).path or "/"
-ogp_site_url = html_baseurl
-ogp_social_cards = {"enable": False}

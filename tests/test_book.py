@@ -20,7 +20,7 @@ project, author, version = "Tiny", "A", "1"
 html_baseurl = "https://example.invalid/"
 book_repository = "https://example.invalid/tiny"
 html_theme = "basic"
-extensions = ["myst_nb", "sphinx_design", "sphinx.ext.autodoc", "bookext"]
+extensions = ["bookext"]
 root_doc = "book/index"
 include_patterns = ["book/**", "chapters/**"]
 source_suffix = {{".md": "myst-nb"}}
@@ -51,14 +51,26 @@ value()
 ```
 """
 MEASURE = """\
+class registry:
+    def values(name):
+        return {"best": None, "lost": None}
+
 class Record:
     name, slug, gpu, live = "one-speed", "g1", "Tiny GPU", False
+    rows, provenance = [], {}
     def value(self, name):
-        return {"best": 1234.5}[name]
+        if name == "lost":
+            raise ValueError("no row has impl=lost")
+        return 1234.5
     def stale(self):
         return []
     def stamp(self):
         return "Recorded on Tiny GPU, 2026-11-23."
+    def broken_claims(self):
+        return []
+
+def claims(name):
+    return []
 
 def load(name, gpu=None):
     if name != "one-speed":
@@ -156,7 +168,9 @@ def test_an_edited_module_runs_only_the_chapters_that_import_it(book: Book):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("wanted", ["no-record.best", "one-speed.none", "one-speed"])
+@pytest.mark.parametrize(
+    "wanted", ["no-record.best", "one-speed.none", "one-speed.lost", "one-speed"]
+)
 def test_an_unmeasured_number_fails_at_its_line(book: Book, wanted: str):
     prose = f"A paragraph\nof three lines with\n{{measured}}`{wanted}` in it."
     book.chapter("one", prose)

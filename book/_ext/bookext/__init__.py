@@ -3,6 +3,8 @@
 records        numbers, provenance and claims from recorded measurements
 tables         a record as a table, one tab per GPU
 asof           claims about the world, with the version they were true for
+machine        the GPU and the versions here
+quotes         what pages say of records, remembered from build to build
 inputs         what a chapter's cached outputs depend on
 kernels        lets autodoc see kernels as the functions they were written as
 api            one reference page per module, generated
@@ -10,7 +12,7 @@ crossref       chapter, function and source linked both ways
 chapters       badges under a chapter's title: hardware, minutes, notebook
 notebooks      each chapter as an executed notebook that runs elsewhere
 verification   what was tested and measured, on which GPU, for which code
-site           local MathJax, a clean output folder, alternative texts
+site           local MathJax, alternative texts, descriptions for link previews
 """
 
 from sphinx.application import Sphinx
@@ -23,13 +25,16 @@ from bookext import (
     inputs,
     kernels,
     notebooks,
+    quotes,
     records,
     site,
     tables,
     verification,
 )
 
+NEEDED = ("myst_nb", "sphinx_design", "sphinx.ext.autodoc", "sphinx.ext.viewcode")
 PARTS = (
+    quotes,
     kernels,
     api,
     inputs,
@@ -45,7 +50,9 @@ PARTS = (
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Register every part with Sphinx."""
+    """Register every part with Sphinx, after the extensions that they build on."""
+    for name in NEEDED:
+        app.setup_extension(name)
     for part in PARTS:
         part.setup(app)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -5,21 +5,27 @@ object has one entry, under the name by which a reader imports it: that of the
 outermost package that exports it, or else of the module that defines it.
 """
 
+import hashlib
 import importlib
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any
 
 from docutils import nodes
 from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 
-from bookext.inputs import PACKAGE, package_root
+from bookext.inputs import files_for
+from bookext.kernels import unwrap
+from bookext.machine import PACKAGE, package_root
 
 # Chapters show answers folded; a reference page would give them away.
 HIDDEN = {"solutions"}
+
+LISTED = re.compile(r"^\.\. automodule:: (\S+)$", re.M)
 
 in_reference: set[str] = set()
 
@@ -105,45 +111,92 @@ def listed(chapters: Path) -> dict[str, list[str]]:
     return result
 
 
+def package_digest(chapters: Path) -> str:
+    """Return a digest of what the pages are made from."""
+    total = hashlib.sha256(Path(__file__).read_bytes())
+    names = sorted(path.stem for path in chapters.glob("*.md"))
+    total.update(repr(names).encode())
+    for path in sorted(package_root().rglob("*.py")):
+        total.update(f"\0{path.relative_to(package_root())}\0".encode())
+        total.update(path.read_bytes())
+    return total.hexdigest()
+
+
 def write_pages(app: Sphinx) -> None:
-    """Write the pages that changed and remove those whose module is gone."""
+    """Write the pages that changed and remove those whose module is gone.
+
+    To list what a package exports takes importing it, hence only when it changed.
+    """
     folder = Path(app.srcdir, "book", "api")
-    if not folder.is_dir():
-        return
-    modules = listed(Path(app.srcdir, "chapters"))
-    in_reference.update(name for names in modules.values() for name in names)
-    wanted = {f"{stem}.md": page(names) for stem, names in modules.items()}
+    chapters = Path(app.srcdir, "chapters")
+    mark = Path(app.doctreedir).parent / ".api"
+    digest = package_digest(chapters)
+    known = mark.read_text(encoding="utf-8") if mark.is_file() else ""
+    if folder.is_dir() and not (known == digest and any(folder.glob("*.md"))):
+        unwrap()
+        wanted = {f"{k}.md": page(v) for k, v in listed(chapters).items()}
+        for path in folder.glob("*.md"):
+            if path.name not in wanted:
+                path.unlink()
+        for name, text in wanted.items():
+            path = folder / name
+            if not path.is_file() or path.read_text(encoding="utf-8") != text:
+                path.write_text(text, encoding="utf-8")
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        mark.write_text(digest, encoding="utf-8")
+    in_reference.clear()
     for path in folder.glob("*.md"):
-        if path.name not in wanted:
-            path.unlink()
-    for name, text in wanted.items():
-        path = folder / name
-        if not path.is_file() or path.read_text(encoding="utf-8") != text:
-            path.write_text(text, encoding="utf-8")
+        in_reference.update(LISTED.findall(path.read_text(encoding="utf-8")))
 
 
-def resolve_plainly(
+def entry_name(env: BuildEnvironment, target: str) -> str | None:
+    """Return the name of an object's entry, given the name where it is written.
+
+    A function that a package exports is listed as the package's.
+    """
+    objects = env.domains.python_domain.objects
+    if target in objects:
+        return objects[target].node_id
+    module, _, name = target.rpartition(".")
+    parts = module.split(".")
+    names = [".".join([*parts[:depth], name]) for depth in range(len(parts), 0, -1)]
+    return next((found for found in names if found in objects), None)
+
+
+def has_no_entry(target: str) -> bool:
+    """Say whether an object exists that the reference leaves out on purpose.
+
+    Type variables are text, and so are modules that nobody imports by themselves.
+    """
+    module, _, name = target.rpartition(".")
+    files = [path for path, _ in files_for(module)]
+    base = module.rpartition(".")[2]
+    if not files or base not in (files[-1].stem, files[-1].parent.name):
+        return False
+    source = files[-1].read_text(encoding="utf-8")
+    form = rf"^{name} = TypeVar\(" if module in in_reference else rf"\b{name}\b"
+    return bool(re.search(form, source, re.M))
+
+
+def resolve(
     app: Sphinx,
     env: BuildEnvironment,
     node: addnodes.pending_xref,
     content: nodes.TextElement,
-) -> nodes.TextElement | None:
-    """Leave a name without a link where it has no entry by intention.
-
-    Type variables and modules outside the reference appear in signatures and above
-    code that a chapter shows; they are text there.
-    """
+) -> nodes.reference | nodes.TextElement | None:
+    """Link an object by the name where it is written; leave some without a link."""
     target = node.get("reftarget", "")
     if node.get("refdomain") != "py" or not target.startswith(f"{PACKAGE}."):
         return None
-    module, _, name = target.rpartition(".")
-    if module in sys.modules and hasattr(sys.modules[module], name):
-        variable = isinstance(getattr(sys.modules[module], name), TypeVar)
-        return content if variable or module not in in_reference else None
-    return None
+    entry = entry_name(env, target)
+    if entry is None:
+        return content if has_no_entry(target) else None
+    return env.domains.python_domain.resolve_xref(
+        env, node["refdoc"], app.builder, "obj", entry, node, content
+    )
 
 
 def setup(app: Sphinx) -> None:
     """Register the hooks."""
     app.connect("builder-inited", write_pages)
-    app.connect("missing-reference", resolve_plainly)
+    app.connect("missing-reference", resolve)

@@ -6,6 +6,7 @@ which section of which chapter it is explained.
 """
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,11 @@ from sphinx.environment import BuildEnvironment
 from sphinx.environment.collectors import EnvironmentCollector
 from sphinx.pycode import ModuleAnalyzer
 from sphinx.transforms.post_transforms import SphinxPostTransform
+from sphinx.util.build_phase import BuildPhase
 
-from bookext.api import HIDDEN
-from bookext.inputs import PACKAGE, package_root
+from bookext.api import HIDDEN, entry_name
+from bookext.inputs import files_for
+from bookext.machine import PACKAGE, package_root
 
 BACK_LINK = re.compile(r'href="[^"#]*#([\w.]+)"(?=>\[docs\])')
 
@@ -161,15 +164,27 @@ class SayWhere(SphinxPostTransform):
     formats = ("html",)
 
     def run(self, **kwargs: Any) -> None:
+        if not self.env.docname.startswith("book/api/"):
+            return
+        shown, mentioned = map(self.by_entry, (shown_in, mentioned_in))
         for entry in self.document.findall(addnodes.desc):
             signature = entry.next_node(addnodes.desc_signature)
             if signature is None or not signature.get("ids"):
                 continue
             name = signature["ids"][0]
-            places = shown_in(self.env).get(name) or mentioned_in(self.env).get(name)
+            places = shown.get(name) or mentioned.get(name)
             if places:
                 content = entry.next_node(addnodes.desc_content)
-                content.insert(0, self.sentence(sorted(places)))
+                content.insert(0, self.sentence(sorted(set(places))))
+
+    def by_entry(self, known: Callable[[BuildEnvironment], Places]) -> Places:
+        """Return places by the name of an object's entry."""
+        result: Places = {}
+        for name, places in known(self.env).items():
+            entry = entry_name(self.env, name)
+            if entry:
+                result.setdefault(entry, []).extend(places)
+        return result
 
     def sentence(self, places: list[tuple[str, str, str]]) -> nodes.paragraph:
         """Return "Explained in", with a link to each section."""
@@ -182,6 +197,20 @@ class SayWhere(SphinxPostTransform):
             )
         line += nodes.Text(".")
         return line
+
+
+def find_source(app: Sphinx, module: str) -> tuple[str, dict[str, Any]] | None:
+    """Give Sphinx the package's source; to find it itself, it would import it.
+
+    Once the pages are read, Sphinx asks only whether there is any.
+    """
+    files = [path for path, _ in files_for(module)]
+    if not files:
+        return None
+    if app.phase > BuildPhase.READING:
+        return "", {}
+    analyzer = ModuleAnalyzer.for_file(str(files[-1]), module)
+    return analyzer.code, analyzer.find_tags()
 
 
 def mend_back_links(
@@ -220,4 +249,5 @@ def setup(app: Sphinx) -> None:
     app.add_env_collector(Explained)
     app.add_post_transform(LinkSources)
     app.add_post_transform(SayWhere)
+    app.connect("viewcode-find-source", find_source)
     app.connect("html-page-context", mend_back_links)

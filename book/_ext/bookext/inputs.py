@@ -8,34 +8,19 @@ and the chapters that import it run again; edit prose, and none does.
 
 import ast
 import hashlib
-import importlib.metadata
-import importlib.util
-import platform
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 
-from packaging.requirements import Requirement
 from sphinx.application import Sphinx
 from sphinx.util import logging
 
+from bookext.machine import PACKAGE, package_root, surroundings
+from bookext.quotes import STORE
+
 log = logging.getLogger(__name__)
-PACKAGE = "tilebook"
 TAG = "inputs-digest"
 CELL = re.compile(r"^(`{3,}|:{3,})\{code-cell\}[^\n]*\n(.*?)^\1\s*$", re.M | re.S)
-RENDERING = ("ipykernel", "ipython", "matplotlib-inline")
-
-
-@cache
-def package_root() -> Path:
-    """Return the folder of the package's source, without importing it."""
-    spec = importlib.util.find_spec(PACKAGE)
-    if spec is None or not spec.submodule_search_locations:
-        raise ModuleNotFoundError(f"{PACKAGE} is not installed: run `make`")
-    return Path(spec.submodule_search_locations[0])
 
 
 def cells_of(text: str) -> list[str]:
@@ -126,44 +111,10 @@ def records_of(trees: list[ast.AST], stem: str) -> list[Path]:
     ]
 
 
-@cache
-def hardware() -> str:
-    """Return what kernels run on.
-
-    Asking for a GPU's name starts CUDA, and a process that has done so can't fork: on
-    a GPU machine another process asks.
-    """
-    from tilebook import device
-
-    if device.interpreting():
-        return "interpreter"
-    ask = "from tilebook import device; print(device.describe())"
-    done = subprocess.run(
-        [sys.executable, "-c", ask], check=True, capture_output=True, text=True
-    )
-    return done.stdout
-
-
-@cache
-def surroundings() -> str:
-    """Return what every output depends on: device and versions."""
-    needs = importlib.metadata.requires(PACKAGE) or []
-    names = {Requirement(need).name for need in needs if "extra ==" not in need}
-    versions = []
-    for name in sorted(names.union(RENDERING)):
-        try:
-            versions.append(f"{name} {importlib.metadata.version(name)}")
-        except importlib.metadata.PackageNotFoundError:
-            versions.append(f"{name} absent")
-    return "\n".join([hardware(), platform.python_version(), *versions])
-
-
 def moved(path: Path) -> str:
     """Return which modules a record's code has moved away from: pages say so."""
-    from tilebook import measure
-
     try:
-        return " ".join(measure.load(path.stem, gpu=path.parent.name).stale())
+        return " ".join(STORE.get(path.stem, path.parent.name).stale)
     except (LookupError, ValueError) as error:
         return str(error)
 
@@ -194,12 +145,6 @@ def add_inputs(app: Sphinx, docname: str, content: list[str]) -> None:
     content[0] = f"{content[0].rstrip()}\n\n{cell}"
 
 
-def ask_once(app: Sphinx) -> None:
-    """Look at the machine before the build forks, so that no worker has to."""
-    surroundings()
-
-
 def setup(app: Sphinx) -> None:
-    """Register the hooks."""
-    app.connect("builder-inited", ask_once)
+    """Register the hook."""
     app.connect("source-read", add_inputs)

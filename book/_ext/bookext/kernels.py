@@ -9,8 +9,9 @@ from typing import Any
 
 from sphinx.application import Sphinx
 from sphinx.config import Config
+from sphinx.environment import BuildEnvironment
 
-from bookext.inputs import PACKAGE
+from bookext.machine import PACKAGE, gpus
 
 # Figures are vector graphics without a date and with ids made from their content, so
 # that the same chapter gives the same bytes. Level 40 silences the notice ipykernel
@@ -44,9 +45,7 @@ def stderr_policy(app: Sphinx, config: Config) -> None:
     Drivers and compilers write what no author can foresee; without a GPU nothing may
     go to stderr unless the cell says so.
     """
-    from tilebook import device
-
-    config.nb_output_stderr = "remove-warn" if device.interpreting() else "remove"
+    config.nb_output_stderr = "remove" if gpus() else "remove-warn"
 
 
 def modules() -> list[Any]:
@@ -60,7 +59,7 @@ def modules() -> list[Any]:
     return [package, *map(importlib.import_module, names)]
 
 
-def unwrap(app: Sphinx) -> None:
+def unwrap() -> None:
     """Replace kernels by the functions they were written as, in this process alone.
 
     Autodoc skips what is not a function, and says nothing. Names that a package
@@ -78,6 +77,12 @@ def unwrap(app: Sphinx) -> None:
             setattr(module, name, written)
 
 
+def before_reading(app: Sphinx, env: BuildEnvironment, docnames: list[str]) -> None:
+    """Import the package where the reference is read again, before the build forks."""
+    if any(name.startswith("book/api/") for name in docnames):
+        unwrap()
+
+
 def keep_kernels(
     app: Sphinx, what: str, name: str, value: object, skip: bool, options: object
 ) -> bool | None:
@@ -90,5 +95,5 @@ def setup(app: Sphinx) -> None:
     """Register the hooks."""
     app.connect("config-inited", prepare)
     app.connect("config-inited", stderr_policy)
-    app.connect("builder-inited", unwrap)
+    app.connect("env-before-read-docs", before_reading)
     app.connect("autodoc-skip-member", keep_kernels)

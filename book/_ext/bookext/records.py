@@ -15,6 +15,8 @@ from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
+from bookext.quotes import STORE, Quote
+
 log = logging.getLogger(__name__)
 
 OLDER = "measured on an earlier version of this code"
@@ -74,26 +76,22 @@ class Claims(Provenance):
         return [holder]
 
 
-def load(name: str) -> Any:
-    """Return this build's measurement of an experiment, or the one on record."""
-    from tilebook import measure
-
-    return measure.load(name)
-
-
-def anchor(record: Any) -> str:
-    """Return the id of a record's row on the verification page."""
-    return f"record-{record.name}-{record.slug}"
-
-
-def verified(builder: Any, docname: str, record: Any) -> str:
+def verified(builder: Any, docname: str, quote: Quote) -> str:
     """Return the address of a record's row on the verification page."""
-    return f"{builder.get_relative_uri(docname, 'book/verification')}#{anchor(record)}"
+    page = builder.get_relative_uri(docname, "book/verification")
+    return f"{page}#{quote.anchor}"
 
 
 def older() -> nodes.Node:
     """Return the visible mark of a record that its code has moved away from."""
     return nodes.inline("", OLDER, classes=["older"])
+
+
+def stamped(builder: Any, docname: str, quote: Quote) -> list[nodes.Node]:
+    """Return a record's stamp, with a mark when its code has moved on."""
+    uri = verified(builder, docname, quote)
+    link = nodes.reference("", quote.stamp, refuri=uri, internal=True)
+    return [older(), nodes.Text(" "), link] if quote.stale else [link]
 
 
 class FillIn(SphinxPostTransform):
@@ -113,7 +111,7 @@ class FillIn(SphinxPostTransform):
         """Fill in, or warn at the line that asks for what nobody measured."""
         try:
             return fill(want)
-        except (OSError, LookupError, ValueError, RuntimeError) as error:
+        except (OSError, LookupError, ValueError) as error:
             log.warning(
                 "nothing measured for %r: %s",
                 want,
@@ -129,45 +127,33 @@ class FillIn(SphinxPostTransform):
         name, dot, field = key.rpartition(".")
         if not dot:
             raise ValueError("write RECORD.VALUE or RECORD.VALUE:FORMAT")
-        record = load(name)
+        quote = STORE.get(name)
         link = nodes.reference(
             "",
-            format(record.value(field), spec),
-            refuri=verified(self.app.builder, self.env.docname, record),
-            reftitle=record.stamp(),
+            format(quote.value(field), spec),
+            refuri=verified(self.app.builder, self.env.docname, quote),
+            reftitle=quote.stamp,
             internal=True,
             classes=["measured"],
         )
-        return [link, nodes.Text(" "), older()] if record.stale() else [link]
+        return [link, nodes.Text(" "), older()] if quote.stale else [link]
 
     def provenance(self, want: str) -> list[nodes.Node]:
         """The record's stamp, with a mark when its code has moved on."""
-        record = load(want)
-        link = nodes.reference(
-            "",
-            record.stamp(),
-            refuri=verified(self.app.builder, self.env.docname, record),
-            internal=True,
-        )
-        return [older(), nodes.Text(" "), link] if record.stale() else [link]
+        return stamped(self.app.builder, self.env.docname, STORE.get(want))
 
     def claims(self, want: str) -> list[nodes.Node]:
         """Each claim with its verdict for the record shown in this build."""
-        from tilebook import measure
-
-        record = load(want)
-        broken = {claim.name: detail for claim, detail in record.broken_claims()}
-        made = measure.claims(want)
-        if not made:
+        quote = STORE.get(want)
+        if not quote.claims:
             raise LookupError("no claims are written beside this experiment")
         items = []
-        for claim in made:
-            failed = claim.name in broken
-            verdict = "Does not hold" if failed else "Holds"
-            detail = f" ({broken[claim.name]})" if broken.get(claim.name) else ""
-            line = nodes.paragraph("", claim.text.rstrip(".") + ". ")
-            line += nodes.strong("", f"{verdict} on {record.gpu}{detail}.")
-            kind = "broken" if failed else "holds"
+        for text, holds, detail in quote.claims:
+            verdict = "Holds" if holds else "Does not hold"
+            why = f" ({detail})" if detail else ""
+            line = nodes.paragraph("", text.rstrip(".") + ". ")
+            line += nodes.strong("", f"{verdict} on {quote.gpu}{why}.")
+            kind = "holds" if holds else "broken"
             items.append(nodes.list_item("", line, classes=[kind]))
         title = nodes.paragraph("", "What this page says of the measurement")
         title["classes"].append("claims-title")

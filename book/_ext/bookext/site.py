@@ -1,9 +1,11 @@
-"""The site as a whole: nothing is fetched from afar, no picture is mute."""
+"""The site as a whole: local MathJax, texts for pictures, previews for links."""
 
 import shutil
+from html import escape
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin
 
 from docutils import nodes
 from sphinx.application import Sphinx
@@ -50,7 +52,37 @@ class NeedAlternativeText(SphinxPostTransform):
                 )
 
 
+def describe(
+    app: Sphinx,
+    pagename: str,
+    templatename: str,
+    context: dict[str, Any],
+    doctree: nodes.document | None,
+) -> None:
+    """Tell who shares a link what the page is: its title and its first sentence."""
+    if doctree is None:
+        return
+    article = doctree.next_node(nodes.section) or doctree
+    plain = (x for x in article.findall(nodes.paragraph) if not x["classes"])
+    first = next((x for x in plain if isinstance(x.parent, nodes.section)), None)
+    text = " ".join(first.astext().split())[:200] if first else app.config.project
+    tags = {
+        "og:title": app.env.titles[pagename].astext(),
+        "og:type": "website",
+        "og:url": urljoin(app.config.html_baseurl, f"{pagename}.html"),
+        "og:site_name": app.config.project,
+        "og:description": text,
+    }
+    lines = [
+        f'<meta property="{name}" content="{escape(value)}">'
+        for name, value in tags.items()
+    ]
+    lines.append(f'<meta name="description" content="{escape(text)}">')
+    context["metatags"] = context.get("metatags", "") + "\n".join(lines)
+
+
 def setup(app: Sphinx) -> None:
     """Register the hooks."""
     app.connect("build-finished", copy_mathjax)
+    app.connect("html-page-context", describe)
     app.add_post_transform(NeedAlternativeText)

@@ -9,7 +9,8 @@ from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util.docutils import SphinxDirective
 from sphinx_design.shared import create_component
 
-from bookext.records import FillIn, older, verified
+from bookext.quotes import STORE, Quote, committed
+from bookext.records import FillIn, stamped
 
 # Column -> how a cell is written.
 FORMATS = {
@@ -114,17 +115,16 @@ class FillTables(SphinxPostTransform):
 
     def tabs(self, name: str, holder: nodes.container) -> list[nodes.Node]:
         """Return one tab per GPU, or the bare table where there is but one."""
-        from tilebook import measure
-
-        shown = measure.load(name)
-        others = [measure.load(name, gpu=slug) for slug in measure.gpus(name)]
-        records = [shown, *(x for x in others if x.live or x.slug != shown.slug)]
-        bodies = [self.body(record, holder) for record in records]
-        if len(records) == 1:
+        shown = STORE.get(name)
+        others = [STORE.get(name, gpu) for found, gpu in committed() if found == name]
+        quotes = [shown, *(x for x in others if shown.live or x.slug != shown.slug)]
+        bodies = [self.body(quote, holder) for quote in quotes]
+        if len(quotes) == 1:
             return bodies[0]
         items = []
-        for record, body in zip(records, bodies, strict=True):
-            label = nodes.rubric(record.gpu, record.gpu, classes=["sd-tab-label"])
+        for quote, body in zip(quotes, bodies, strict=True):
+            text = f"{quote.gpu}, this build" if quote.live else quote.gpu
+            label = nodes.rubric(text, text, classes=["sd-tab-label"])
             content = create_component(
                 "tab-content", children=body, classes=["sd-tab-content"]
             )
@@ -135,26 +135,18 @@ class FillTables(SphinxPostTransform):
             )
         return [create_component("tab-set", children=items, classes=["sd-tab-set"])]
 
-    def body(self, record: Any, holder: nodes.container) -> list[nodes.Node]:
+    def body(self, quote: Quote, holder: nodes.container) -> list[nodes.Node]:
         """Return one GPU's table and its provenance."""
+        wanted = holder["rows_where"]
         rows = [
             row
-            for row in record.rows
-            if all(
-                str(field(row, key)) == value for key, _, value in holder["rows_where"]
-            )
+            for row in quote.rows
+            if all(str(field(row, key)) == value for key, _, value in wanted)
         ]
         if not rows:
             raise LookupError("no row is left")
         line = nodes.paragraph(classes=["provenance"])
-        if record.stale():
-            line += [older(), nodes.Text(" ")]
-        line += nodes.reference(
-            "",
-            record.stamp(),
-            refuri=verified(self.app.builder, self.env.docname, record),
-            internal=True,
-        )
+        line += stamped(self.app.builder, self.env.docname, quote)
         return [table_of(rows, holder["columns"]), line]
 
 

@@ -10,8 +10,8 @@ from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 
 from bookext import runs
-from bookext.inputs import package_root
-from bookext.records import anchor
+from bookext.machine import package_root
+from bookext.quotes import STORE, Quote, committed
 
 log = logging.getLogger(__name__)
 Cell = str | nodes.Node
@@ -37,45 +37,38 @@ def table(heads: list[str], rows: list[tuple[str, list[Cell]]]) -> nodes.table:
     return nodes.table("", group, classes=["verification-table"])
 
 
-def records_here() -> list[Any]:
+def quotes_here() -> list[Quote]:
     """Return every record: what this build measured, then the committed ones."""
-    from tilebook import measure
-
-    committed = [
-        measure.load(path.stem, gpu=path.parent.name)
-        for path in sorted(package_root().glob("records/*/*.json"))
-        if path.name != runs.NAME
-    ]
-    shown = [measure.load(name) for name in sorted({x.name for x in committed})]
-    return [*(record for record in shown if record.live), *committed]
+    known = committed()
+    shown = [STORE.get(name) for name in sorted({name for name, _ in known})]
+    live = [quote for quote in shown if quote.live]
+    return [*live, *(STORE.get(name, gpu) for name, gpu in known)]
 
 
-def record_rows(records: list[Any]) -> list[tuple[str, list[Cell]]]:
+def record_rows(quotes: list[Quote]) -> list[tuple[str, list[Cell]]]:
     """Return one row per record; the first of an experiment and GPU carries the id."""
     rows: list[tuple[str, list[Cell]]] = []
     known = set()
-    for record in records:
-        made = record.provenance
-        moved = record.stale()
+    for quote in quotes:
+        made = quote.provenance
         state: Cell = nodes.inline("", "this code", classes=["current"])
-        if moved:
-            text = f"earlier code; moved since: {', '.join(moved)}"
+        if quote.stale:
+            text = f"earlier code; moved since: {', '.join(quote.stale)}"
             state = nodes.inline("", text, classes=["older"])
-        name = anchor(record)
-        when = f"{made['date']}, in this build" if record.live else made["date"]
+        when = f"{made['date']}, in this build" if quote.live else made["date"]
         software = f"driver {made['driver']}, torch {made['torch']}, "
         software += f"triton {made['triton']}"
         cells = [
-            nodes.literal("", record.name),
-            record.gpu,
+            nodes.literal("", quote.name),
+            quote.gpu,
             when,
             software,
-            f"{len(record.rows)}",
+            f"{len(quote.rows)}",
             nodes.literal("", str(made["commit"])[:12]),
             state,
         ]
-        rows.append(("" if name in known else name, cells))
-        known.add(name)
+        rows.append(("" if quote.anchor in known else quote.anchor, cells))
+        known.add(quote.anchor)
     return rows
 
 
@@ -153,7 +146,7 @@ class ListRecords(SphinxPostTransform):
         for holder in list(self.document.findall(nodes.container)):
             if not holder.get("record_list"):
                 continue
-            rows = record_rows(records_here())
+            rows = record_rows(quotes_here())
             none = nodes.paragraph("", "No measurement is on record.")
             holder += table(heads, rows) if rows else none
 
