@@ -54,6 +54,8 @@ def commit(root: Path = _ROOT) -> tuple[str | None, bool | None]:
     if top is None or Path(top).resolve() != root.resolve():
         return os.environ.get("TILEBOOK_COMMIT") or None, None
     name = _output("git", "-C", str(root), "rev-parse", "HEAD")
+    if name is None:
+        return os.environ.get("TILEBOOK_COMMIT") or None, None
     records = ":(exclude)code/tilebook/records"
     changed = _output("git", "-C", str(root), "status", "--porcelain", ".", records)
     return name, None if changed is None else bool(changed)
