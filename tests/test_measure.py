@@ -417,3 +417,11 @@ def test_a_child_forked_inside_does_not_keep_the_lock(tmp_path, monkeypatch):
     finally:
         child.kill()
         child.join()
+
+
+def test_only_ceilings_that_rows_are_held_against_drift():
+    cool = {"copy_gbps": 4000.0, "matmul_tflops": 750.0}
+    warm = {"copy_gbps": 4040.0, "matmul_tflops": 700.0}
+    timed, rated = {"tflops": None}, {"tflops": 3.0}
+    assert measure.roofline.drift(cool, warm, [timed]) == pytest.approx(0.01)
+    assert measure.roofline.drift(cool, warm, [timed, rated]) == pytest.approx(1 / 15)

@@ -76,6 +76,27 @@ def measured(canary: Mapping[str, Any]) -> Roof:
     )
 
 
+def drift(
+    opening: Mapping[str, float],
+    closing: Mapping[str, float],
+    rows: Iterable[Mapping[str, Any]],
+) -> float:
+    """How far the ceilings moved that an experiment's rows are held against.
+
+    Args:
+        opening: the ceilings measured before the experiment.
+        closing: those measured after it.
+        rows: the experiment's; the matrix product counts if any has an arithmetic rate.
+
+    Returns:
+        The largest relative change. A card that was idle multiplies faster for some
+        seconds than one that was not, which says nothing of rows without a rate.
+    """
+    rated = any(row["tflops"] is not None for row in rows)
+    names = ["copy_gbps"] + (["matmul_tflops"] if rated else [])
+    return max(abs(closing[name] / opening[name] - 1) for name in names)
+
+
 def datasheet(slug: str, dtype: str = "bfloat16") -> Roof | None:
     """The vendor's peaks for a GPU.
 

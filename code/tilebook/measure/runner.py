@@ -8,7 +8,7 @@ from typing import Any
 
 from tilebook import device
 
-from . import provenance, records, registry, schema
+from . import provenance, records, registry, roofline, schema
 from .bench import Bench, Progress
 from .errors import RecordError
 from .lock import gpu_alone
@@ -164,10 +164,7 @@ class _Sitting:
 
     @property
     def drift(self) -> float:
-        pairs = (
-            (self.opening[k], self.closing[k]) for k in ("copy_gbps", "matmul_tflops")
-        )
-        return max(abs(b / a - 1) for a, b in pairs)
+        return roofline.drift(self.opening, self.closing, self.rows)
 
 
 def _sit(
