@@ -11,11 +11,10 @@ import numpy as np
 import torch
 import triton
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from tilebook import check, microscope
-from tilebook.measure.palette import GREY, style
+from tilebook.measure.palette import GREY, Drawing, style
 from tilebook.parallel import masked, strided
 
 # Okabe and Ito's colours, light enough for black digits.
@@ -27,7 +26,7 @@ INK = "#000000"
 class Picture(NamedTuple):
     """A figure, and in words what it shows."""
 
-    figure: Figure
+    figure: Drawing
     alt: str
 
 
@@ -44,10 +43,10 @@ def _cell(axes: Axes, x: float, y: float, text: str, fill: str, **kind: object) 
     axes.text(x + 0.5, y + 0.5, text, ha="center", va="center", color=INK, fontsize=7)
 
 
-def _board(width: float, height: float) -> tuple[Figure, Axes]:
+def _board(width: float, height: float) -> tuple[Drawing, Axes]:
     """Make a figure whose axes have square cells and no frame."""
     cell = min(0.5, 8 / width)
-    figure = Figure(figsize=(cell * width, cell * height), layout="none")
+    figure = Drawing(figsize=(cell * width, cell * height), layout="none")
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_xlim(0, width + 0.1)
     axes.set_ylim(height + 0.1, -0.1)
