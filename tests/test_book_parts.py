@@ -134,6 +134,14 @@ def test_a_warning_names_the_line_of_the_number(tmp_path: Path):
     assert part("records").line_of(page, 2, "absent") == 2
 
 
+def test_a_shown_error_is_its_message():
+    message_of = part("chapters").message_of
+    frames = "----\nTypeError    Traceback\nCell In[3], line 1\n----> 1 f()\n\n"
+    frames += "File /home/me/f.py:9, in f()\n---> 9 raise TypeError(1)\n\n"
+    assert message_of(frames + "TypeError: no\n\nreally") == "TypeError: no\n\nreally"
+    assert message_of("KeyError: 'x'") == "KeyError: 'x'"
+
+
 def test_cells_are_written_for_reading():
     row = {"ms": 0.05, "ms_low": 0.049, "ms_high": 0.051, "ours": True, "gbps": None}
     row |= {"shape": {"n": 1048576}, "extra": {"launches": 3}}

@@ -22,8 +22,8 @@ from bookext.inputs import files_for
 from bookext.kernels import unwrap
 from bookext.machine import PACKAGE, package_root
 
-# Chapters show answers folded; a reference page would give them away.
-HIDDEN = {"solutions"}
+# A chapter's furniture: nobody calls it, and answers are to stay folded.
+HIDDEN = {"exercises", "figures", "selftest", "solutions"}
 
 LISTED = re.compile(r"^\.\. automodule:: (\S+)$", re.M)
 

@@ -3,6 +3,8 @@
 A chapter's front matter says ``needs: none``, ``gpu`` or ``sm90``; the rest is found.
 """
 
+import re
+
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util import logging
@@ -14,21 +16,29 @@ NEEDS = {
     "gpu": "Live on a GPU, recorded elsewhere",
     "sm90": "Live on Hopper (sm_90), recorded elsewhere",
 }
+FRAME = re.compile(r"^(?:Cell In\[\d+\]|File )", re.M)
 WORDS_PER_MINUTE = 180
 # Code is read more slowly than prose, and shown code is read twice.
 LINES_PER_MINUTE = 12
 
 
+def is_read(node: nodes.Node) -> bool:
+    """Say whether text is there to be read: not printed by a cell, not folded code."""
+    while node.parent is not None:
+        node = node.parent
+        if node.get("nb_element") == "cell_code_output" or "hide_mode" in node:
+            return False
+    return True
+
+
 def minutes(doctree: nodes.document) -> int:
-    """Return how long a chapter takes to read, rounded up to five minutes."""
+    """Return how long a chapter takes to read, to the next five minutes."""
     words = lines = 0
-    for node in doctree.findall(nodes.Text):
-        parent = node.parent
-        if isinstance(parent, nodes.literal_block):
-            continue
-        words += len(node.split())
-    for block in doctree.findall(nodes.literal_block):
-        lines += block.astext().count("\n") + 1
+    for text in filter(is_read, doctree.findall(nodes.Text)):
+        if isinstance(text.parent, nodes.literal_block):
+            lines += text.count("\n") + 1
+        else:
+            words += len(text.split())
     total = words / WORDS_PER_MINUTE + lines / LINES_PER_MINUTE
     return max(5, 5 * round(total / 5))
 
@@ -72,6 +82,23 @@ def add_badges(app: Sphinx, doctree: nodes.document) -> None:
     title.parent.insert(title.parent.index(title) + 1, line)
 
 
+def say_only_what_failed(app: Sphinx, doctree: nodes.document) -> None:
+    """Cut a shown error down to its message: frames name the builder's folders."""
+    for block in doctree.findall(nodes.literal_block):
+        if block.get("language") == "ipythontb":
+            text = message_of(block.astext())
+            block.rawsource = text
+            block.clear()
+            block += nodes.Text(text)
+
+
+def message_of(traceback: str) -> str:
+    """Return what stands after a traceback's last frame."""
+    frames = list(FRAME.finditer(traceback))
+    last = traceback[frames[-1].start() :] if frames else traceback
+    return (last.partition("\n\n")[2] or last).strip()
+
+
 def number_once(app: Sphinx, doctree: nodes.document, docname: str) -> None:
     """Keep ids unique: each solution's body comes with the same one.
 
@@ -89,4 +116,5 @@ def number_once(app: Sphinx, doctree: nodes.document, docname: str) -> None:
 def setup(app: Sphinx) -> None:
     """Register the hooks."""
     app.connect("doctree-read", add_badges)
+    app.connect("doctree-read", say_only_what_failed)
     app.connect("doctree-resolved", number_once)

@@ -20,7 +20,7 @@ from sphinx.pycode import ModuleAnalyzer
 from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util.build_phase import BuildPhase
 
-from bookext.api import HIDDEN, entry_name
+from bookext.api import entry_name, in_reference
 from bookext.inputs import files_for
 from bookext.machine import PACKAGE, package_root
 
@@ -47,8 +47,6 @@ class ShownCode(LiteralInclude):
         if name is None or not path.is_relative_to(root):
             return shown
         inside = path.relative_to(root).with_suffix("").parts
-        if HIDDEN.intersection(inside):
-            return shown
         module = ".".join([PACKAGE, *(part for part in inside if part != "__init__")])
         tags = ModuleAnalyzer.for_file(str(path), module).find_tags()
         if name not in tags:
@@ -61,6 +59,13 @@ class ShownCode(LiteralInclude):
 
     def bar(self, module: str, name: str, first: int, last: int) -> nodes.paragraph:
         """Return the line above the code: its name in the reference, its lines."""
+        file = module.removeprefix(f"{PACKAGE}.").replace(".", "/")
+        where = f"{file}.py, lines {first} to {last}"
+        if module not in in_reference:
+            text = nodes.inline("", where, classes=["source-line"])
+            plain = nodes.paragraph("", "", nodes.literal("", name), text)
+            plain["classes"].append("code-bar")
+            return plain
         entry = addnodes.pending_xref(
             "",
             nodes.literal("", name),
@@ -71,8 +76,7 @@ class ShownCode(LiteralInclude):
             refwarn=True,
             refdoc=self.env.docname,
         )
-        file = module.removeprefix(f"{PACKAGE}.").replace(".", "/")
-        lines = source_line("", f"{file}.py, lines {first} to {last}")
+        lines = source_line("", where)
         lines["page"] = "_modules/" + module.replace(".", "/")
         lines["anchor"] = name
         self.set_source_info(entry)

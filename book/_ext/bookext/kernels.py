@@ -19,6 +19,7 @@ from bookext.machine import PACKAGE, gpus
 PROFILE = """\
 c = get_config()
 c.Application.log_level = 40
+c.IPKernelApp.matplotlib = "inline"
 c.InlineBackend.figure_formats = {"svg"}
 c.InlineBackend.print_figure_kwargs = {
     "bbox_inches": "tight",

@@ -27,7 +27,10 @@ import sys
 
 if importlib.util.find_spec("tilebook") is None:
     source = "tilebook @ git+{repository}@{revision}"
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", source], check=True)\
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", source], check=True)
+
+%matplotlib inline
+%config InlineBackend.figure_formats = ["svg"]\
 """
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 
@@ -56,6 +59,9 @@ def shown(cells: list[nbformat.NotebookNode], index: int) -> nbformat.NotebookNo
     metadata: dict[str, object] = {"tags": tags} if tags else {}
     if {"hide-input", "hide-cell", "remove-input", "remove-cell"}.intersection(tags):
         metadata["jupyter"] = {"source_hidden": True}
+    for output in cell.outputs:
+        if output.output_type == "error":
+            output.traceback = [f"{output.ename}: {output.evalue}"]
     return new_code_cell(
         cell.source,
         outputs=cell.outputs,

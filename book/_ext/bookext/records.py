@@ -83,15 +83,18 @@ def verified(builder: Any, docname: str, quote: Quote) -> str:
 
 
 def older() -> nodes.Node:
-    """Return the visible mark of a record that its code has moved away from."""
-    return nodes.inline("", OLDER, classes=["older"])
+    """Return the mark beside a number whose code has moved on."""
+    return nodes.abbreviation("", "older code", explanation=OLDER, classes=["older"])
 
 
 def stamped(builder: Any, docname: str, quote: Quote) -> list[nodes.Node]:
-    """Return a record's stamp, with a mark when its code has moved on."""
+    """Return a record's stamp, after a mark when its code has moved on."""
     uri = verified(builder, docname, quote)
     link = nodes.reference("", quote.stamp, refuri=uri, internal=True)
-    return [older(), nodes.Text(" "), link] if quote.stale else [link]
+    if not quote.stale:
+        return [link]
+    mark = nodes.inline("", OLDER.capitalize(), classes=["older"])
+    return [mark, nodes.Text(" "), link]
 
 
 class FillIn(SphinxPostTransform):
