@@ -16,6 +16,7 @@ from bookext.records import FillIn, stamped
 FORMATS = {
     "ms": "{:,.4f}",
     "us": "{:,.2f}",
+    "us_per_link": "{:,.2f}",
     "spread": "{:.1%}",
     "gbps": "{:,.0f}",
     "tflops": "{:,.1f}",
@@ -27,6 +28,7 @@ HEADS = {
     "gbps": "GB/s",
     "tflops": "TFLOP/s",
     "us": "µs",
+    "us_per_link": "µs per link",
     "relative_error": "error",
 }
 DEFAULT = "impl shape dtype regime us spread gbps"

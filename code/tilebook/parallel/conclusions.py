@@ -127,21 +127,22 @@ def _curve(record: Record) -> list[Row]:
 
 @measure.value("parallel-add")
 def half_predicted(record: Record) -> float:
-    """Elements at which half a copy's bandwidth is due: t0 B / 12."""
-    return 1e-3 * _curve(record)[0]["ms"] * copy_gbps(record) * 1e9 / 12
+    """Mi elements at which half a copy's bandwidth is due: t0 B / 12."""
+    seconds = 1e-3 * _curve(record)[0]["ms"]
+    return seconds * copy_gbps(record) * 1e9 / 12 / 2**20
 
 
 @measure.value("parallel-add")
 def half_measured(record: Record) -> float:
-    """Elements at which `add` reaches half a copy's bandwidth, float32, cold."""
+    """Mi elements at which `add` reaches half a copy's bandwidth, float32, cold."""
     goal = copy_gbps(record) / 2
     rows = _curve(record)
     for below, above in itertools.pairwise(rows):
         if below["gbps"] < goal <= above["gbps"]:
             low, high = (math.log(row["shape"]["n"]) for row in (below, above))
             part = (goal - below["gbps"]) / (above["gbps"] - below["gbps"])
-            return math.exp(low + part * (high - low))
-    return float(rows[-1]["shape"]["n"])
+            return math.exp(low + part * (high - low)) / 2**20
+    return rows[-1]["shape"]["n"] / 2**20
 
 
 # Whose output is given, and whose is allocated: where it lies is worth half a percent.
@@ -229,7 +230,8 @@ def ragged_is_free(record: Record) -> tuple[bool, str]:
 
 @measure.claim(
     "parallel-add",
-    "The mask makes bfloat16 slower by half or more at a length that is odd.",
+    "The mask makes bfloat16 slower by half or more at a length that is no multiple of "
+    "16.",
 )
 def masks_narrow_loads(record: Record) -> tuple[bool, str]:
     share = ragged_masked_share(record)
