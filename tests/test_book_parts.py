@@ -166,7 +166,7 @@ def test_a_page_becomes_plain_markdown():
         box,
         nodes.literal_block("", "x = 1\n", language="python"),
     )
-    found = part("markdown").Converter("https://b.org/chapters/p.html").blocks(section)
+    found = part("plain").Converter("https://b.org/chapters/p.html").blocks(section)
     assert found == [
         "# Masks",
         "It moves [1,234](https://b.org/book/v.html#r) GB/s at a\\_b.",
@@ -178,7 +178,7 @@ def test_a_page_becomes_plain_markdown():
 
 def test_a_fence_is_longer_than_those_inside():
     block = nodes.literal_block("", "```\nx\n```", language="none")
-    [text] = part("markdown").Converter("").blocks(block)
+    [text] = part("plain").Converter("").blocks(block)
     assert text.startswith("````\n```")
     assert text.endswith("````")
 

@@ -12,7 +12,7 @@ crossref       chapter, function and source linked both ways
 chapters       badges under a chapter's title: hardware, minutes, notebook
 notebooks      each chapter as an executed notebook that runs elsewhere
 verification   what was tested and measured, on which GPU, for which code
-site           local MathJax, alternative texts, descriptions for link previews
+pages          local MathJax, alternative texts, descriptions for link previews
 """
 
 from sphinx.application import Sphinx
@@ -25,9 +25,9 @@ from bookext import (
     inputs,
     kernels,
     notebooks,
+    pages,
     quotes,
     records,
-    site,
     tables,
     verification,
 )
@@ -45,7 +45,7 @@ PARTS = (
     chapters,
     notebooks,
     verification,
-    site,
+    pages,
 )
 
 

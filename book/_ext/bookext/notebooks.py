@@ -13,7 +13,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from sphinx.application import Sphinx
 
 from bookext.inputs import TAG
-from bookext.markdown import Block, Converter
+from bookext.plain import Block, Converter
 
 HEAD = """\
 This is [{title}]({address}), a chapter of *Thinking in Tiles*, as it ran when the book

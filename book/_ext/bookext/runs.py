@@ -218,4 +218,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    # Python looks first in a script's folder, where modules of ours would pass for
+    # packages of the same name.
+    sys.path = [path for path in sys.path if path != str(Path(__file__).parent)]
     sys.exit(main())
