@@ -148,3 +148,15 @@ def test_compiles_without_a_graph_break(device):
     # Bad input makes Dynamo fall back to Python, where the message is built.
     with pytest.raises(ValueError, match=r"^y must have the shape of x"):
         torch.compile(guarded, backend="eager")(x, x[:2])
+
+
+def test_a_view_that_only_says_it_is_negated_is_refused():
+    lazy = torch.randn(3, dtype=torch.cfloat).conj().imag
+    assert lazy.is_neg()
+    with pytest.raises(ValueError, match="x must hold its values"):
+        check.tensor(
+            lazy.contiguous() if lazy.is_contiguous() else lazy[:1],
+            "x",
+            contiguous=True,
+        )
+    check.tensor(lazy.resolve_neg(), "x")

@@ -68,6 +68,11 @@ def tensor(
         same = x.device.type == wanted_device.type
         if not same or wanted_device.index not in (None, x.device.index):
             raise ValueError(f"{name} must be on {wanted_device}, got {x.device}")
+    if contiguous and (x.is_neg() or x.is_conj()):
+        raise ValueError(
+            f"{name} must hold its values, got a lazily negated or conjugated view: "
+            f"call {name}.resolve_neg() or .resolve_conj()"
+        )
     if contiguous and not x.is_contiguous():
         raise ValueError(
             f"{name} must be contiguous, got strides {tuple(x.stride())} "

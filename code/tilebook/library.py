@@ -1,9 +1,9 @@
 """Kernels as PyTorch operators: one registration for both modes, and its shortcut.
 
 An operator registered with `torch.library` works under `torch.compile`, autograd and
-every other transformation of PyTorch. Compiled kernels go through `triton_op`, so that
-`torch.compile` sees them; interpreted ones, which no compiler can look into, through
-`custom_op`.
+`vmap`, though not under `torch.func`'s derivatives, which no custom operator has.
+Compiled kernels go through `triton_op`, so that `torch.compile` sees them; interpreted
+ones, which no compiler can look into, through `custom_op`.
 """
 
 import contextlib

@@ -40,7 +40,9 @@ LIMITS: tuple[str, ...] = (
     "Sums are added in another order than on a GPU, so the last bits differ.",
     "A masked-off lane of a tl.load without other= reads zero; on a GPU it is "
     "undefined.",
-    "Loop counters are Python integers: they never overflow.",
+    "Loop counters are Python integers: they never overflow, and // and % of negative "
+    "ones round down.",
+    "tl.flip without dim raises before Triton 3.9.",
     "A variable born in only one branch or in a loop body survives it, as in Python; "
     "a compiled kernel refuses it or leaves it undefined.",
     "Float to integer out of range follows NVIDIA's instruction; other compilers may "

@@ -115,6 +115,14 @@ def _bar(console: Console) -> Progress:
     )
 
 
+def _positive(text: str) -> int:
+    """Read a whole number from 1 on."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {number}")
+    return number
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m tilebook.measure",
@@ -126,7 +134,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", metavar="PREFIX", help="those that begin so")
     parser.add_argument("--record", action="store_true", help="write committed records")
     parser.add_argument("--claims", action="store_true", help="judge the book's claims")
-    parser.add_argument("--rounds", type=int, metavar="N", help="rounds per case")
+    parser.add_argument("--rounds", type=_positive, metavar="N", help="rounds per case")
     parser.add_argument(
         "--budget", type=float, metavar="S", help="seconds per timing in a round"
     )

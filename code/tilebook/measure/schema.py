@@ -85,6 +85,8 @@ def check(data: Any, source: str) -> None:
         RecordError: naming the file and the first field that is wrong.
     """
     _fields(data, RECORD, source, "record")
+    if not data["rows"]:
+        _refuse(source, "rows", "at least one row", data["rows"])
     for i, row in enumerate(data["rows"]):
         where = f"rows[{i}]"
         _fields(row, ROW, source, where)

@@ -200,6 +200,8 @@ def _same_shape(out: torch.Tensor, ref: torch.Tensor) -> None:
 
 
 def _widened(tensor: torch.Tensor) -> torch.Tensor:
+    if tensor.is_complex():
+        raise TypeError("complex tensors: compare torch.view_as_real of both")
     exact = not tensor.is_floating_point()
     return tensor.to(torch.int64 if exact else torch.float64)
 
