@@ -81,8 +81,21 @@ def describe(
     context["metatags"] = context.get("metatags", "") + "\n".join(lines)
 
 
+def drop_old_roles(
+    app: Sphinx,
+    pagename: str,
+    templatename: str,
+    context: dict[str, Any],
+    doctree: nodes.document | None,
+) -> None:
+    """Leave out a role that docutils writes and WAI-ARIA has withdrawn."""
+    if "body" in context:
+        context["body"] = context["body"].replace(' role="doc-biblioentry"', "")
+
+
 def setup(app: Sphinx) -> None:
     """Register the hooks."""
     app.connect("build-finished", copy_mathjax)
     app.connect("html-page-context", describe)
+    app.connect("html-page-context", drop_old_roles)
     app.add_post_transform(NeedAlternativeText)

@@ -146,9 +146,9 @@ def measure(
             "seconds": round(time.monotonic() - began, 1),
         },
     }
-    schema.check(data, experiment.name)
     if not sitting.rows:
         raise RecordError(f"{experiment.name}: the experiment gave no rows")
+    schema.check(data, experiment.name)
     return Record.of(data, live=True)
 
 
