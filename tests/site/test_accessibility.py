@@ -5,6 +5,7 @@ from axe_playwright_python.sync_playwright import Axe
 
 from .conftest import THEMES, WIDTHS, written_pages
 
+SETTLED = "Promise.all(document.getAnimations().map(x => x.finished))"
 RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]}
 
 
@@ -16,6 +17,7 @@ def test_axe_finds_nothing(open_page, name: str, width: str):
     for theme in THEMES:
         page.emulate_media(color_scheme=theme)
         page.wait_for_function(f"document.documentElement.dataset.theme == '{theme}'")
+        page.evaluate(SETTLED)
         result = Axe().run(page, options=RULES).response
         assert result["passes"], "axe checked nothing"
         found += [

@@ -1,5 +1,6 @@
 """The site as a whole: local MathJax, texts for pictures, previews for links."""
 
+import re
 import shutil
 from html import escape
 from importlib import metadata
@@ -15,6 +16,9 @@ from sphinx.util import logging
 log = logging.getLogger(__name__)
 
 MATHJAX = "sphinx-mathjax-offline"
+OLD_ROLES = re.compile(
+    r' role="doc-biblioentry"| role="list"(?= class="citation-list")'
+)
 # One bundle typesets TeX into HTML; it asks for these fonts as formulas need them.
 MATHJAX_FILES = ("tex-chtml.js", "output/chtml/fonts/woff-v2")
 
@@ -88,9 +92,9 @@ def drop_old_roles(
     context: dict[str, Any],
     doctree: nodes.document | None,
 ) -> None:
-    """Leave out a role that docutils writes and WAI-ARIA has withdrawn."""
+    """Leave out the roles of a bibliography that WAI-ARIA has withdrawn."""
     if "body" in context:
-        context["body"] = context["body"].replace(' role="doc-biblioentry"', "")
+        context["body"] = OLD_ROLES.sub("", context["body"])
 
 
 def setup(app: Sphinx) -> None:
