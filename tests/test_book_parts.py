@@ -2,6 +2,9 @@
 
 import importlib
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -111,6 +114,26 @@ def test_records_are_those_of_the_chapter_and_those_it_names(package: Path):
     assert inputs.records_of([], "chap") == [folder / "chap-speed.json"]
     named = inputs.parsed('measure.run("other-speed")')
     assert folder / "other-speed.json" in inputs.records_of([named], "chap")
+
+
+def test_importing_the_package_changes_no_digest():
+    ask = "from bookext import machine; import sys"
+    ask += "; sys.argv[1:] and __import__('tilebook'); print(machine.surroundings())"
+    folder = str(ROOT / "book" / "_ext")
+    clean = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    clean["PYTHONPATH"] = os.pathsep.join([folder, os.environ.get("PYTHONPATH", "")])
+    said = [
+        subprocess.run(
+            [sys.executable, "-c", ask, *more],
+            env=clean,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for more in ([], ["import"])
+    ]
+    assert said[0] == said[1]
+    assert "triton " in said[0]
 
 
 def test_options_magics_and_broken_code_import_nothing():

@@ -14,7 +14,9 @@ from packaging.requirements import Requirement
 PACKAGE = "tilebook"
 RENDERING = ("ipykernel", "ipython", "matplotlib-inline")
 ASK = (("nvidia-smi", "-L"), ("rocm-smi", "--showproductname"))
-SETTINGS = ("TILEBOOK_DEVICE", "TRITON_INTERPRET", "CUDA_VISIBLE_DEVICES")
+NAMES = ("TILEBOOK_DEVICE", "TRITON_INTERPRET", "CUDA_VISIBLE_DEVICES")
+# As the build was called: importing the package sets one of them.
+SETTINGS = [f"{name}={os.environ.get(name)}" for name in NAMES]
 
 
 @cache
@@ -48,5 +50,4 @@ def surroundings() -> str:
             versions.append(f"{name} {importlib.metadata.version(name)}")
         except importlib.metadata.PackageNotFoundError:
             versions.append(f"{name} absent")
-    settings = [f"{name}={os.environ.get(name)}" for name in SETTINGS]
-    return "\n".join([gpus(), *settings, platform.python_version(), *versions])
+    return "\n".join([gpus(), *SETTINGS, platform.python_version(), *versions])
