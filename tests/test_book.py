@@ -73,7 +73,7 @@ def claims(name):
     return []
 
 def load(name, gpu=None):
-    if name != "one-speed":
+    if name != "one-speed" or gpu not in (None, "g1"):
         raise ValueError(f"{name} has not been recorded")
     return Record()
 """
@@ -145,7 +145,8 @@ def book(tmp_path_factory: pytest.TempPathFactory) -> Book:
 
 @pytest.mark.slow
 def test_edited_prose_runs_nothing_again(book: Book):
-    book.chapter("one", "Other words, and {measured}`one-speed.best:,.0f` GB/s.")
+    quotes = "{measured}`one-speed.best:,.0f` and {measured}`one-speed@g1.best`"
+    book.chapter("one", f"Other words, {quotes}.")
     status, said, ran = book.build()
     assert status == 0, said
     assert ran == []
@@ -153,6 +154,7 @@ def test_edited_prose_runs_nothing_again(book: Book):
     assert "Other words" in page
     link = re.search(r'<a class="[^"]*measured[^>]*>1,234</a>', page)
     assert link, page
+    assert re.search(r"measured[^>]*>1234.5</a>", page), page
     assert "Recorded on Tiny GPU, 2026-11-23." in link[0]
     assert "verification.html#record-one-speed-g1" in link[0]
 
@@ -169,7 +171,11 @@ def test_an_edited_module_runs_only_the_chapters_that_import_it(book: Book):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "wanted", ["no-record.best", "one-speed.none", "one-speed.lost", "one-speed"]
+    "wanted",
+    [
+        *("no-record.best", "one-speed.none", "one-speed.lost", "one-speed"),
+        "one-speed@g9.best",
+    ],
 )
 def test_an_unmeasured_number_fails_at_its_line(book: Book, wanted: str):
     prose = f"A paragraph\nof three lines with\n{{measured}}`{wanted}` in it."

@@ -68,6 +68,7 @@ def fake_gpu(monkeypatch, **changes):
         "shared_memory_per_block_optin": 232448,
         "shared_memory_per_multiprocessor": 233472,
         "regs_per_multiprocessor": 65536,
+        "max_threads_per_multi_processor": 2048,
         "L2_cache_size": 60 * 2**20,
         "total_memory": 140 * 2**30,
         "warp_size": 32,

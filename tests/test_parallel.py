@@ -21,7 +21,7 @@ from tilebook.parallel import (
 from tilebook.parallel.public import add_operator
 
 ANY_LENGTH = (masked, strided, wide, whole)
-SHORT = whole.config_for(4, 0, capped=False)
+SHORT = whole.config_for(4, 0)
 LENGTHS = testing.lengths(2100)
 
 
@@ -215,6 +215,14 @@ class TestOut:
         with torch.no_grad():
             assert_same(add(x, y, out=torch.empty_like(y)), x + y)
 
+    def test_autograd_notices_what_was_written(self, device):
+        x, y = pair(5, torch.float32, device)
+        product = y.clone().requires_grad_() * x
+        with torch.no_grad():
+            add(x, y, out=x)
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            product.sum().backward()
+
     @pytest.mark.parametrize(
         ("out", "error", "message"),
         [
@@ -402,6 +410,8 @@ MISTAKES = {
     (wide, "mask = offs < n", "mask = offs < n + 1"),
     (whole, "start + BLOCK <= n", "start + BLOCK <= n + 1"),
     (whole, "start + BLOCK <= n", "start <= n"),
+    (whole, "tl.num_programs(0), pid) - 1", "tl.num_programs(0), pid)"),
+    (whole, "tl.where(pid == 0", "tl.where(pid == 1"),
     (whole, "range(start, n, TAIL)", "range(start, n, 2 * TAIL)"),
     (whole, "first + tl.arange(0, TAIL)", "start + tl.arange(0, TAIL)"),
 }
@@ -467,16 +477,29 @@ def test_planted_mistakes_in_the_wrapper_are_found(old, new, device):
 
 
 @pytest.mark.sanitize
+@pytest.mark.parametrize("gpu", whole.CAPS)
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.bfloat16, torch.int64], ids=str)
-def test_large_vectors_are_launched_otherwise_and_right(dtype, device, monkeypatch):
-    monkeypatch.setattr(whole, "LARGE", 1)
-    monkeypatch.setattr(whole, "_here", lambda: (True, 32))
-    large = whole.config_for(dtype.itemsize, 1, capped=True)
-    assert large != whole.config_for(dtype.itemsize, 0, capped=True)
+def test_large_vectors_are_launched_otherwise_and_right(
+    dtype, gpu, device, monkeypatch
+):
+    (_, cap), *_ = whole.CAPS[gpu]
+    monkeypatch.setitem(whole.CAPS, gpu, ((1, cap),))
+    monkeypatch.setattr(whole, "_here", lambda: (gpu, 32))
+    large = whole.config_for(dtype.itemsize, 1, gpu=gpu)
+    assert large.maxnreg == cap and large.tail == whole.TAIL
     block = large.block
     for n in (1, block - 1, block, 2 * block + block // 2 + 3):
         x, y = pair(n, dtype, device)
         assert_same(add(x, y), x + y)
+
+
+def test_the_larger_the_vectors_the_fewer_the_threads():
+    for gpu, caps in whole.CAPS.items():
+        assert sorted(caps, reverse=True) == list(caps)
+        for least, cap in caps:
+            assert whole.config_for(4, least, gpu=gpu).maxnreg == cap
+            assert whole.config_for(4, least - 1, gpu=gpu).maxnreg != cap
+    assert whole.config_for(4, 2**40, gpu="another").maxnreg is None
 
 
 @pytest.mark.gpu

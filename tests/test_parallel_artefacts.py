@@ -25,7 +25,7 @@ def meta(*shape, dtype=torch.float32):
     return torch.empty(shape, dtype=dtype, device="meta")
 
 
-def compiled(rung, n=N, dtype=torch.float32, target="sm_90", capped=False):
+def compiled(rung, n=N, dtype=torch.float32, target="sm_90", cap=None):
     vectors = [meta(n, dtype=dtype) for _ in range(3)]
     if rung is single:
         return compile_only.compile(
@@ -36,21 +36,17 @@ def compiled(rung, n=N, dtype=torch.float32, target="sm_90", capped=False):
             rung.add_kernel, *vectors, BLOCK=grid.BLOCK, target=target
         )
     if rung is whole:
-        nbytes = whole.LARGE if capped else n * dtype.itemsize
         warp_size = 64 if target == "gfx942" else 32
-        config = whole.config_for(
-            dtype.itemsize, nbytes, capped=capped, warp_size=warp_size
-        )
-        cap = {"maxnreg": config.maxnreg} if capped else {}
+        config = whole.config_for(dtype.itemsize, 0, warp_size=warp_size)
         return compile_only.compile(
             rung.add_kernel,
             *vectors,
             n,
             BLOCK=config.block,
-            TAIL=config.tail,
+            TAIL=whole.TAIL if cap else config.tail,
             num_warps=config.num_warps,
             target=target,
-            **cap,
+            **({"maxnreg": cap} if cap else {}),
         )
     return compile_only.compile(
         rung.add_kernel, *vectors, n, BLOCK=rung.BLOCK, target=target
@@ -93,11 +89,10 @@ def test_registers_say_how_many_programs_fit(dtype):
     for n in (N, ODD):
         # All 2048 threads of an SM.
         assert compiled(whole, n, dtype).evidence.registers <= 32
-        # Three programs of 512 threads and no fourth, or ten of 128 and no eleventh.
-        capped = compiled(whole, n, dtype, capped=True).evidence
-        most = whole.CAPPED[dtype.itemsize].maxnreg
-        assert most - 8 < capped.registers <= most
-        assert 128 in capped.global_loads
+        for cap in sorted({cap for caps in whole.CAPS.values() for _, cap in caps}):
+            capped = compiled(whole, n, dtype, cap=cap).evidence
+            assert cap - 8 < capped.registers <= cap
+            assert 128 in capped.global_loads
 
 
 def test_one_program_too_large_spills():

@@ -116,8 +116,10 @@ def test_programs(records):
     grid = [(k, s) for k in occupancy.PER_SM for s in occupancy.STAGES]
     rows = record.select(impl="strided")
     assert [(r["shape"]["per_sm"], r["shape"]["stages"]) for r in rows] == grid
-    others = {row["impl"] for row in record.rows} - {"strided"}
-    assert others == {"all threads", "three quarters", "descriptors"}
+    whole = [row["shape"]["threads"] for row in record.select(impl="whole")]
+    assert whole == [2048, 1536, 1280, 1152, 1024, 896, 768, 640, 512]
+    assert len(record.select(impl="descriptors")) == 1
+    assert len(rows) + len(whole) + 1 == len(record.rows)
 
 
 def test_launches(records):
@@ -176,7 +178,7 @@ SWAYED = [
     ),
     ("parallel-programs", "one_is_too_few", {"per_sm": 1}, 1e6, 1e-6),
     ("parallel-programs", "pipelining_helps", {"per_sm": 2, "stages": 4}, 0.1, 10),
-    ("parallel-programs", "fewer_are_faster", {"impl": "three quarters"}, 0.5, 2),
+    ("parallel-programs", "fewer_are_faster", {"threads": 1024}, 0.5, 2),
     ("parallel-launch", "launch_costs", {"impl": "4 arguments"}, 2, 0.5),
     ("parallel-launch", "graph_is_cheaper", {"regime": "steady"}, 0.1, 0.5),
     ("parallel-pitfalls", "do_bench_misleads", {"impl": "do_bench"}, 3, 1),

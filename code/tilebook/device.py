@@ -61,6 +61,7 @@ class Device:
     shared_memory_per_block: int | None = None
     shared_memory_per_sm: int | None = None
     registers_per_sm: int | None = None
+    threads_per_sm: int | None = None
     l2_bytes: int | None = None
     memory_bytes: int | None = None
     warp_size: int | None = None
@@ -124,6 +125,7 @@ def current() -> Device:
         shared_memory_per_block=getattr(found, "shared_memory_per_block_optin", block),
         shared_memory_per_sm=found.shared_memory_per_multiprocessor,
         registers_per_sm=found.regs_per_multiprocessor,
+        threads_per_sm=found.max_threads_per_multi_processor,
         l2_bytes=found.L2_cache_size,
         memory_bytes=found.total_memory,
         warp_size=found.warp_size,

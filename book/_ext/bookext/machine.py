@@ -6,12 +6,14 @@ import os
 import platform
 import shutil
 import subprocess
+import tomllib
 from functools import cache
 from pathlib import Path
 
 from packaging.requirements import Requirement
 
 PACKAGE = "tilebook"
+PYPROJECT = Path(__file__).resolve().parents[3] / "pyproject.toml"
 RENDERING = ("ipykernel", "ipython", "matplotlib-inline")
 ASK = (("nvidia-smi", "-L"), ("rocm-smi", "--showproductname"))
 NAMES = ("TILEBOOK_DEVICE", "TRITON_INTERPRET", "CUDA_VISIBLE_DEVICES")
@@ -42,8 +44,10 @@ def gpus() -> str:
 @cache
 def surroundings() -> str:
     """Return what every output depends on: GPUs, settings, versions."""
-    needs = importlib.metadata.requires(PACKAGE) or []
-    names = {Requirement(need).name for need in needs if "extra ==" not in need}
+    # Not from the installed metadata: where wheels were carried to a machine without
+    # a network, the package is on the path and was never installed.
+    project = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]
+    names = {Requirement(need).name for need in project["dependencies"]}
     versions = []
     for name in sorted(names.union(RENDERING)):
         try:

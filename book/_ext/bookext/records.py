@@ -40,7 +40,11 @@ def line_of(path: Path, start: int, raw: str) -> int:
 
 
 class Measured(SphinxRole):
-    """Quote a measured number: ``{measured}`parallel-add.best_gbps:,.0f```."""
+    """Quote a measured number: ``{measured}`parallel-add.best_gbps:,.0f```.
+
+    ``parallel-add@h200-sxm.best_gbps`` is the one on record for that GPU, whatever GPU
+    the page's other numbers are from.
+    """
 
     def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
         raw = f"{{{self.name}}}`{self.text}`"
@@ -129,8 +133,9 @@ class FillIn(SphinxPostTransform):
         key, _, spec = want.partition(":")
         name, dot, field = key.rpartition(".")
         if not dot:
-            raise ValueError("write RECORD.VALUE or RECORD.VALUE:FORMAT")
-        quote = STORE.get(name)
+            raise ValueError("write RECORD.VALUE or RECORD@GPU.VALUE, then :FORMAT")
+        name, _, gpu = name.partition("@")
+        quote = STORE.get(name, gpu or None)
         link = nodes.reference(
             "",
             format(quote.value(field), spec),

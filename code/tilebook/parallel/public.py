@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from torch.autograd.graph import increment_version
 
 from tilebook import check, device, library
 from tilebook.parallel import whole
@@ -74,6 +75,8 @@ def add(
     if not _dense(out):
         return out.copy_(add(x, y))
     _add_into(whole.add_kernel, x, y, out)
+    # Autograd counts what is written in place, and didn't see the kernel do it.
+    increment_version(out)
     return out
 
 

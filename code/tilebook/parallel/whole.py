@@ -24,44 +24,48 @@ class Config(NamedTuple):
     """Registers of a thread at most; None leaves the number to the compiler."""
 
 
-LARGE = 2**27
-"""From this many bytes in an operand on, fewer threads at a time are faster."""
+NUM_WARPS = 4
 
-# By the bytes of one element, each as it was fastest on an H200: the tail's steps are
-# so long that they take all the registers they are allowed, and with those three
-# quarters of the threads fit, or five eighths.
-CAPPED = {
-    1: Config(2048, 4, 4096, 48),
-    2: Config(1024, 4, 2048, 48),
-    4: Config(2048, 16, 4096, 40),
-    8: Config(1024, 16, 2048, 40),
+TAIL = 2048
+"""Elements in a step of the ragged tile where registers are capped."""
+
+# A GPU's caps, each with the bytes of an operand from which on it is the fastest. With
+# 128 threads in a program, 56 registers let 1152 threads live on an SM, 64 let 1024.
+CAPS = {
+    "h100-sxm": ((2**28, 64), (2**26, 56)),
+    "h200-sxm": ((2**27, 40),),
 }
 
 
 def config_for(
-    element_size: int, nbytes: int, *, capped: bool, warp_size: int = 32
+    element_size: int, nbytes: int, *, gpu: str | None = None, warp_size: int = 32
 ) -> Config:
     """Choose how to launch the kernel.
 
     Args:
         element_size: bytes of one element: 1, 2, 4 or 8.
         nbytes: bytes of one operand.
-        capped: whether the number of registers may be set, and is known to help.
+        gpu: the GPU's short name if its registers may be capped.
         warp_size: threads in a warp.
 
     Returns:
-        Tiles that give each thread one 16-byte load of each operand; from `LARGE` on
-        as in `CAPPED`.
+        Tiles that give each thread one 16-byte load of each operand; large operands
+        on a GPU of `CAPS` with fewer threads at a time.
     """
-    if capped and nbytes >= LARGE:
-        return CAPPED[element_size]
-    return Config(4 * warp_size * 16 // element_size, 4, 256, None)
+    block = NUM_WARPS * warp_size * 16 // element_size
+    for least, maxnreg in CAPS.get(gpu, ()):
+        if nbytes >= least:
+            return Config(block, NUM_WARPS, TAIL, maxnreg)
+    return Config(block, NUM_WARPS, 256, None)
 
 
 # One version for every n: the loads that matter don't depend on it.
 @triton.jit(do_not_specialize=["n"])
 def add_kernel(x_ptr, y_ptr, out_ptr, n, BLOCK: tl.constexpr, TAIL: tl.constexpr):
-    start = tl.program_id(0).to(tl.int64) * BLOCK
+    # The ragged tile is the slow one: it goes first, while all others are to come.
+    pid = tl.program_id(0)
+    tile = tl.where(pid == 0, tl.num_programs(0), pid) - 1
+    start = tile.to(tl.int64) * BLOCK
     if start + BLOCK <= n:
         # Without a mask nothing hides from the compiler that 16 bytes at a
         # time are in bounds, whatever n is.
@@ -89,18 +93,36 @@ def launch(kernel, x: torch.Tensor, y: torch.Tensor, out: torch.Tensor) -> None:
         y: the same shape, strides, dtype and device as `x`.
         out: the same again; receives `x + y`.
     """
-    n = x.numel()
-    fewer_are_faster, warp_size = _here()
+    gpu, warp_size = _here()
     config = config_for(
         x.element_size(),
-        n * x.element_size(),
-        # What wraps the kernel for torch.compile takes no such option.
-        capped=fewer_are_faster and kernel is add_kernel,
+        x.numel() * x.element_size(),
+        # What wraps the kernel for torch.compile takes no cap.
+        gpu=gpu if kernel is add_kernel else None,
         warp_size=warp_size,
     )
+    launch_as(config, kernel, x, y, out)
+
+
+def launch_as(
+    config: Config, kernel, x: torch.Tensor, y: torch.Tensor, out: torch.Tensor
+):
+    """Launch the kernel in a way of your own; see `launch`.
+
+    Args:
+        config: the way.
+        kernel: see `launch`.
+        x: see `launch`.
+        y: see `launch`.
+        out: see `launch`.
+
+    Returns:
+        What Triton returns of a launch: the compiled kernel, if it was compiled.
+    """
+    n = x.numel()
     cap = {"maxnreg": config.maxnreg} if config.maxnreg else {}
     # triton.cdiv says the same, microseconds later.
-    kernel[(-(-n // config.block),)](
+    return kernel[(-(-n // config.block),)](
         x,
         y,
         out,
@@ -113,10 +135,10 @@ def launch(kernel, x: torch.Tensor, y: torch.Tensor, out: torch.Tensor) -> None:
 
 
 @functools.cache
-def _here() -> tuple[bool, int]:
-    """Whether the cap was measured on this GPU, a Hopper; and its warps' size."""
+def _here() -> tuple[str | None, int]:
+    """This GPU's short name, and its warps' size."""
     here = device.current()
-    return here.capability == (9, 0), here.warp_size or 32
+    return here.slug, here.warp_size or 32
 
 
 def add(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
