@@ -486,7 +486,7 @@ def test_large_vectors_are_launched_otherwise_and_right(
     monkeypatch.setitem(whole.CAPS, gpu, ((1, cap),))
     monkeypatch.setattr(whole, "_here", lambda: (gpu, 32))
     large = whole.config_for(dtype.itemsize, 1, gpu=gpu)
-    assert large.maxnreg == cap and large.tail == whole.TAIL
+    assert (large.maxnreg, large.tail) == (cap, whole.TAIL)
     block = large.block
     for n in (1, block - 1, block, 2 * block + block // 2 + 3):
         x, y = pair(n, dtype, device)

@@ -53,8 +53,8 @@ class TestDescriptors:
             launch.add_described(x, x)
 
 
-@pytest.mark.sanitize
 class TestChain:
+    @pytest.mark.sanitize
     @pytest.mark.parametrize("dtype", DTYPES, ids=str)
     @pytest.mark.parametrize("n", [0, 1, 1023, 1024, 2500])
     def test_is_a_sum_rounded_after_every_term(self, n, dtype, device):

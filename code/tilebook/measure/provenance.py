@@ -46,16 +46,18 @@ def commit(root: Path = _ROOT) -> tuple[str | None, bool | None]:
         root: a folder of the working tree.
 
     Returns:
-        Its hash, and whether the tree differs from it (committed records aside);
-        ``$TILEBOOK_COMMIT`` and None where the tree came without its repository;
-        None twice where neither is known.
+        Its hash, and whether the tree differs from it (committed records aside).
+        ``$TILEBOOK_COMMIT``, if it is set, and None: whoever carried the tree to this
+        machine says what it is. None twice where neither is known.
     """
+    if named := os.environ.get("TILEBOOK_COMMIT"):
+        return named, None
     top = _output("git", "-C", str(root), "rev-parse", "--show-toplevel")
     if top is None or Path(top).resolve() != root.resolve():
-        return os.environ.get("TILEBOOK_COMMIT") or None, None
+        return None, None
     name = _output("git", "-C", str(root), "rev-parse", "HEAD")
     if name is None:
-        return os.environ.get("TILEBOOK_COMMIT") or None, None
+        return None, None
     records = ":(exclude)code/tilebook/records"
     changed = _output("git", "-C", str(root), "status", "--porcelain", ".", records)
     return name, None if changed is None else bool(changed)

@@ -4,6 +4,7 @@ import itertools
 import math
 import statistics
 
+import numpy as np
 import torch
 
 from tilebook import device, measure
@@ -353,6 +354,17 @@ def threads_due(record: Record) -> float:
     """Threads per SM, 32 bytes each, that keep the datasheet's bandwidth busy."""
     sms = _fastest(record)["extra"]["sms"]
     return _in_flight(record) / sms / 32
+
+
+@measure.value("parallel-programs")
+def due_share(record: Record) -> float:
+    """Bandwidth with so many threads, interpolated, over that of the best number."""
+    due, rows = threads_due(record), _by_threads(record)
+    at = [row["shape"]["threads"] for row in rows]
+    return (
+        float(np.interp(due, at, [row["gbps"] for row in rows]))
+        / _fastest(record)["gbps"]
+    )
 
 
 @measure.value("parallel-programs")
