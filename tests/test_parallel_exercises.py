@@ -177,6 +177,14 @@ def in_torch(x, y, z):
     return (x.float() + y.float()).mul(z.float()).to(x.dtype)
 
 
+def element_by_element(x, y, z):
+    out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    lists = [t.flatten().tolist() for t in (x, y, z)]
+    for at, (a, b, c) in enumerate(zip(*lists, strict=True)):
+        out.view(-1)[at] = (a + b) * c
+    return out
+
+
 class Remembered:
     """Computes once for each shape."""
 
@@ -195,6 +203,7 @@ WRONG_FUNCTIONS = (
     written_into_an_input,
     flattened,
     in_torch,
+    element_by_element,
     Remembered(),
 )
 

@@ -48,5 +48,13 @@ class Backend(Protocol):
     def trespass(self, tensor: Any, name: str) -> str | None:
         """What was written outside a tensor made here, as a sentence."""
 
-    def call(self, fn: Callable[[], Any], only_triton: bool) -> tuple[Any, str | None]:
-        """Result of a call whose own allocations are guarded, and a complaint."""
+    def call(
+        self, fn: Callable[[], Any], only_triton: bool, empty: bool
+    ) -> tuple[Any, str | None]:
+        """Result of a call whose own allocations are guarded, and a complaint.
+
+        Args:
+            fn: what is called.
+            only_triton: complain if anything but a Triton kernel computes.
+            empty: whether there is nothing that a kernel could do.
+        """

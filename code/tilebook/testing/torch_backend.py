@@ -12,7 +12,7 @@ from tilebook.testing.backend import Read
 from tilebook.testing.cases import layouts
 from tilebook.testing.guards import Guard, GuardError, allocate, guard, guarded
 from tilebook.testing.precision import dtype_name
-from tilebook.testing.spy import ComputeSpy
+from tilebook.testing.spy import ComputeSpy, launches
 
 
 class TorchBackend:
@@ -80,14 +80,16 @@ class TorchBackend:
             return str(error).replace(made.name, name, 1)
         return None
 
-    def call(self, fn: Callable[[], Any], only_triton: bool) -> tuple[Any, str | None]:
+    def call(
+        self, fn: Callable[[], Any], only_triton: bool, empty: bool
+    ) -> tuple[Any, str | None]:
         """Result of a call whose own allocations are guarded, and a complaint."""
         result = complaint = None
-        spy = ComputeSpy() if only_triton else None
+        spy = ComputeSpy()
         made: list[Guard] = []
         try:
-            with guarded() as made, ExitStack() as stack:
-                if spy is not None:
+            with guarded() as made, launches() as seen, ExitStack() as stack:
+                if only_triton:
                     stack.enter_context(spy)
                 result = fn()
                 if self._device.type == "cuda":
@@ -96,8 +98,10 @@ class TorchBackend:
             complaint = str(error)
         for item in made:
             self._guards[_address(item.memory)] = item
-        if complaint is None and spy is not None and spy.seen is not None:
+        if complaint is None and spy.seen is not None:
             complaint = f"torch computed ({spy.seen}): here the kernel should."
+        if complaint is None and only_triton and not (empty or seen.count):
+            complaint = "No Triton kernel was launched: here one should compute."
         return result, complaint
 
     def _tensor(self, values: np.ndarray, dtype: str) -> torch.Tensor:
