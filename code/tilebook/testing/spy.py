@@ -21,6 +21,8 @@ _HARMLESS = frozenset(
         *("full", "full_like", "new_full", "fill_", "zero_", "scalar_tensor"),
         *("copy_", "clone", "_to_copy", "contiguous", "set_", "resize_", "arange"),
         *("_local_scalar_dense", "is_pinned", "lift_fresh", "empty_permuted"),
+        # What reshape ends with where it has to copy.
+        "_unsafe_view",
     )
 )
 
