@@ -382,6 +382,12 @@ def test_forbidden_and_required_names():
     within = dataclasses.replace(ROWS, required=("tl.dot",))
     assert "does not use tl.dot" in refusal(within, row_sum_kernel)
     check(dataclasses.replace(ROWS, required=("tl.sum",)), row_sum_kernel, quiet=True)
+    blocks = dataclasses.replace(SCALE, required=("BLOCK",))
+    check(blocks, scale_kernel, quiet=True)
+    fixed = mutant(
+        scale_kernel, "* BLOCK + tl.arange(0, BLOCK)", "* 8 + tl.arange(0, 8)"
+    )
+    assert "does not use BLOCK: is a number in its place" in refusal(blocks, fixed)
     anyhow = dataclasses.replace(ROWS, forbidden=("sum",))
     assert "uses sum" in refusal(anyhow, row_sum_kernel)
 
