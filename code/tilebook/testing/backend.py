@@ -12,7 +12,7 @@ class Read:
     """A tensor's contents.
 
     Args:
-        values: as float64, or int64 for integers and bool.
+        values: as float64, or int64 for integers and bool (uint64 as it is).
         dtype: name of its dtype.
         never: which elements still hold poison, bool.
         bits: its elements' bytes, to tell whether anything changed.

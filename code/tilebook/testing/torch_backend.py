@@ -10,6 +10,7 @@ import torch
 from tilebook.testing import poison
 from tilebook.testing.backend import Read
 from tilebook.testing.cases import layouts
+from tilebook.testing.closeness import widened
 from tilebook.testing.guards import Guard, GuardError, allocate, guard, guarded
 from tilebook.testing.precision import dtype_name
 from tilebook.testing.spy import ComputeSpy, launches
@@ -56,10 +57,10 @@ class TorchBackend:
         tensor = tensor.detach()
         made = self._guards.get(_address(tensor))
         never = poison.untouched(tensor, made.unwritten if made else None)
-        wide = torch.float64 if tensor.is_floating_point() else torch.int64
+        wide = widened(tensor)
         raw = poison.flat_bytes(tensor)
         return Read(
-            tensor.to(wide).cpu().numpy(),
+            wide.cpu().numpy(),
             dtype_name(tensor.dtype),
             never.cpu().numpy(),
             raw.cpu().numpy().tobytes(),

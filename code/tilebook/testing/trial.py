@@ -7,12 +7,19 @@ from typing import Any
 import numpy as np
 
 from tilebook.testing.backend import Backend, Read
-from tilebook.testing.compare import allowed, judged, root_mean_square, widen
+from tilebook.testing.compare import (
+    alike,
+    allowed,
+    apart,
+    judged,
+    root_mean_square,
+    widen,
+)
 from tilebook.testing.declare import Case, Exercise
 from tilebook.testing.describe import findings
 from tilebook.testing.expect import as_arrays, copies, sensitivity
 from tilebook.testing.hints import Difference
-from tilebook.testing.precision import format_of, round_to
+from tilebook.testing.precision import round_to
 from tilebook.testing.source import python_function
 from tilebook.testing.values import same_value
 
@@ -248,9 +255,7 @@ class Trial:
         values: dict[str, Any],
         when: str,
     ) -> float:
-        got, expected = read.values, widen(expected)
-        if format_of(read.dtype) is not None:
-            expected = expected.astype(np.float64)
+        got, expected = alike(read.values, widen(expected))
         limit = self.exercise.limit(self.case.shape)
         size = np.maximum(root_mean_square(expected), scale)
         limits = allowed(expected, read.dtype, limit, size)
@@ -265,7 +270,7 @@ class Trial:
         compared = np.isfinite(got) & np.isfinite(expected) & (limits > 0)
         if not compared.any():
             return 0.0
-        return float((np.abs(got - expected)[compared] / limits[compared]).max())
+        return float((apart(got, expected)[compared] / limits[compared]).max())
 
     def _check_invariants(
         self, outputs: list[Any], values: dict[str, Any], when: str
