@@ -9,7 +9,7 @@ import triton.language as tl
 
 from tilebook import compile_only, device
 from tilebook.parallel import selftest, solutions
-from tilebook.parallel.exercises import EXERCISES, LENGTHS
+from tilebook.parallel.exercises import EXERCISES, GRID_STRIDE, LENGTHS, block
 from tilebook.testing import CheckFailed, check, exercise, mutants
 
 CHECK = partial(check, quiet=True)
@@ -115,6 +115,28 @@ WRONG_KERNELS = {
     },
 }
 
+OFFSETS = "pid * BLOCK + tl.arange(0, BLOCK)"
+TURNS = """start = tl.program_id(0).to(tl.int64) * BLOCK
+    step = tl.num_programs(0).to(tl.int64) * BLOCK
+    for first in range(start, n, step):
+        offs = first + tl.arange(0, BLOCK)"""
+
+
+def hard_wired():
+    """Each kernel with a number in the place of BLOCK: everywhere, or by halves."""
+    for name, kernel in MAP_KERNELS.items():
+        line = TURNS if name == "parallel-grid-stride" else OFFSETS
+        edits = {}
+        for size in (64, 128, 256, 512, 1024, 2048):
+            lanes = line.replace("arange(0, BLOCK)", f"arange(0, {size})")
+            edits[f"{size}"] = line, line.replace("BLOCK", str(size))
+            edits[f"{size} apart"] = line, line.replace("* BLOCK", f"* {size}")
+            # More lanes than any block has: the next program does the same once more.
+            if size < 512 or line is TURNS:
+                edits[f"{size} lanes"] = line, lanes
+        for mistake, mutant in mutants(kernel, edits):
+            yield pytest.param(name, mutant, id=f"{name}: {mistake}")
+
 
 # On a GPU guard bands see stray stores; a stray read that is thrown away goes unseen.
 SEEN_BY_BOUNDS_CHECK = {("parallel-reverse", "load unmasked")}
@@ -177,6 +199,14 @@ def in_torch(x, y, z):
     return (x.float() + y.float()).mul(z.float()).to(x.dtype)
 
 
+def element_by_element(x, y, z):
+    out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    lists = [t.flatten().tolist() for t in (x, y, z)]
+    for at, (a, b, c) in enumerate(zip(*lists, strict=True)):
+        out.view(-1)[at] = (a + b) * c
+    return out
+
+
 class Remembered:
     """Computes once for each shape."""
 
@@ -195,6 +225,7 @@ WRONG_FUNCTIONS = (
     written_into_an_input,
     flattened,
     in_torch,
+    element_by_element,
     Remembered(),
 )
 
@@ -215,8 +246,14 @@ def test_kernels_of_ours_are_taken(name):
     assert report.shapes >= len(LENGTHS)
 
 
-def test_the_function_of_ours_is_taken():
-    assert CHECK("parallel-fused", solutions.fused).shapes >= 6
+def reshaped(x, y, z):
+    flat = solutions.fused(x.reshape(-1), y.reshape(-1), z.reshape(-1))
+    return flat.reshape(x.shape)
+
+
+@pytest.mark.parametrize("function", [solutions.fused, reshaped])
+def test_right_functions_are_taken(function):
+    assert CHECK("parallel-fused", function).shapes >= 6
 
 
 @pytest.mark.parametrize("name", ANSWERS)
@@ -228,6 +265,37 @@ def test_right_answers_are_taken(name):
 def test_wrong_kernels_are_refused(name, kernel):
     with pytest.raises(CheckFailed, match=name):
         CHECK(name, kernel)
+
+
+@pytest.mark.parametrize(("name", "kernel"), list(hard_wired()))
+def test_kernels_with_a_hard_wired_block_are_refused(name, kernel):
+    for seed in (1, 2):
+        with pytest.raises(CheckFailed, match=name):
+            CHECK(name, kernel, seed=seed)
+
+
+def test_lengths_lie_about_their_blocks_as_they_should():
+    assert {block(n) for n in range(5)} == {64, 128, 256, 512, 1024}
+    ends = {n: n % block(n) for (n,) in LENGTHS}
+    assert (ends[256], ends[257], ends[255]) == (0, 1, block(255) - 1)
+    assert 1 < ends[1000] < block(1000) - 1
+    assert 1 < ends[2053] < block(2053) - 1
+    assert len({block(n) for (n,) in LENGTHS}) >= 4
+
+
+def test_programs_of_the_grid_stride_loop_are_one_and_fewer_and_more():
+    found = set()
+    for (n,) in GRID_STRIDE.shapes:
+
+        class Kernel:
+            def __getitem__(self, grid, n=n):
+                blocks = triton.cdiv(n, block(n))
+                few = 1 < grid[0] < blocks
+                found.add("fewer" if few else "more" if grid[0] > blocks else grid[0])
+                return lambda *args, **options: None
+
+        GRID_STRIDE.launch(Kernel(), torch.empty(n))
+    assert {"fewer", "more", 1} <= found
 
 
 @pytest.mark.parametrize(

@@ -244,6 +244,61 @@ def test_integers_are_exact():
         testing.assert_close(big, -big)
 
 
+def test_large_integers_are_compared_by_value_and_exactly():
+    top = 2**64 - 1
+    huge = torch.tensor([2**63, top, 5], dtype=torch.uint64)
+    testing.assert_close(huge, huge.clone(), dtype=torch.uint64)
+    assert testing.error(huge, huge) == 0.0
+    near = torch.tensor([2**63, top - 1, 5], dtype=torch.uint64)
+    with pytest.raises(AssertionError, match=rf"= {top}, expected {top - 1}"):
+        testing.assert_close(huge, near)
+    testing.assert_close(huge, near, atol=1)
+    assert 0 < testing.error(huge, near) < 1e-19
+    signed = torch.tensor([-1, 2**62], dtype=torch.int64)
+    bits = torch.tensor([top, 2**62], dtype=torch.uint64)
+    for out, ref in ((signed, bits), (bits, signed)):
+        with pytest.raises(AssertionError, match="1 of 2 elements: 0"):
+            testing.assert_close(out, ref)
+        assert testing.error(out, ref) >= 0.5
+    testing.assert_close(signed[1:], bits[1:])
+    below = torch.tensor([2**63 - 1])
+    with pytest.raises(AssertionError, match="must be exact"):
+        testing.assert_close(below, huge[:1])
+    testing.assert_close(below, huge[:1], atol=1)
+    large = torch.tensor([2**60])
+    testing.assert_close(large, large + 7, atol=7)
+    with pytest.raises(AssertionError, match="off by at most 7"):
+        testing.assert_close(large, large + 8, atol=7)
+    assert testing.error(large + 8, large) == 8 / 2**60
+
+
+def test_integers_and_floating_point_are_compared_where_that_is_exact():
+    exact = torch.tensor([2.0**53 - 1, -3.0], dtype=torch.float64)
+    testing.assert_close(exact.long(), exact)
+    testing.assert_close(exact, exact.long())
+    with pytest.raises(AssertionError, match=f"= {2**53 - 2}, expected {2**53 - 1}"):
+        testing.assert_close(exact.long() - torch.tensor([1, 0]), exact)
+    # A large number beside a small one, or an infinity, is plainly wrong.
+    with pytest.raises(AssertionError, match=f"= {2**62}, expected -3"):
+        testing.assert_close(torch.tensor([2**53 - 1, 2**62]), exact)
+    with pytest.raises(AssertionError, match="expected inf"):
+        testing.assert_close(torch.tensor([2**62]), torch.tensor([math.inf]))
+    with pytest.raises(AssertionError, match=r"= 0, expected 0\.5"):
+        testing.assert_close(torch.tensor([0]), torch.tensor([0.5]))
+    # Every element off by a factor: no guess that only suits floating point.
+    with pytest.raises(AssertionError, match="2 of 2"):
+        testing.assert_close(torch.tensor([2, 4]), torch.tensor([1.0, 2.0]))
+
+
+@pytest.mark.parametrize("integers", [torch.int64, torch.uint64], ids=str)
+def test_large_integers_beside_floating_point_are_refused(integers):
+    large = torch.tensor([1, 2**53 + 1], dtype=integers)
+    for out, ref in ((large, large.double()), (large.double(), large)):
+        for compare in (testing.assert_close, testing.error):
+            with pytest.raises(ValueError, match=r"reach 2\*\*53.*give a"):
+                compare(out, ref)
+
+
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
 def test_unwritten_elements_are_refused_even_where_nan_is_right(dtype):
     out = torch.full((100,), math.nan, dtype=dtype)

@@ -1,5 +1,6 @@
 """The exercise checker's core on NumPy alone, and the reasons it finds."""
 
+import dataclasses
 import re
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 
 from tilebook import testing
 from tilebook.testing.arrays import NumpyBackend
+from tilebook.testing.compare import apart
 from tilebook.testing.core import run
 from tilebook.testing.declare import CheckFailed, Exercise
 from tilebook.testing.describe import findings, layout
@@ -96,6 +98,26 @@ def test_numpy_attempts():
         return out
 
     assert "never written" in refusal(SUM, forgets_one)
+
+
+def test_numpy_integers_are_compared_exactly():
+    task = Exercise(
+        name="practice-successor",
+        statement="The next number.",
+        inputs=lambda rng, shape: {
+            "x": rng.integers(2**63, 2**64 - 2, shape, dtype=np.uint64)
+        },
+        reference=lambda x: x + np.uint64(1),
+        shapes=((300,), (1,)),
+    )
+    run(task, lambda x: x + np.uint64(1), NumpyBackend())
+    assert "equals the input x" in refusal(task, lambda x: x.copy())
+    assert "Every element is +1 off" in refusal(task, lambda x: x + np.uint64(2))
+    slack = dataclasses.replace(task, atol=1.0)
+    report = run(slack, lambda x: x.copy(), NumpyBackend())
+    assert report.worst == 1.0
+    refusal(slack, lambda x: x + np.uint64(3))
+    assert (apart(np.array([-1]), np.array([2**64 - 1], np.uint64)) == 2.0**64).all()
 
 
 def test_numpy_kernels_and_their_trespasses():

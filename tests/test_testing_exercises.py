@@ -303,7 +303,8 @@ def test_a_single_number_out_of_an_array_is_a_tensor():
     )
     for seed in range(20):
         check(task, lambda x, alpha: x.sum() * alpha, seed=seed, quiet=True)
-    halves = refusal(task, lambda x, alpha: (x.half().sum() * alpha).float())
+    # One seed in 150 gives a sum that cancels, whose error is no half's roundoff.
+    halves = refusal(task, lambda x, alpha: (x.half().sum() * alpha).float(), seed=1)
     assert "float16" in halves
     assert "Returned float" in refusal(task, lambda x, alpha: float(x.sum() * alpha))
 
@@ -382,6 +383,12 @@ def test_forbidden_and_required_names():
     within = dataclasses.replace(ROWS, required=("tl.dot",))
     assert "does not use tl.dot" in refusal(within, row_sum_kernel)
     check(dataclasses.replace(ROWS, required=("tl.sum",)), row_sum_kernel, quiet=True)
+    blocks = dataclasses.replace(SCALE, required=("BLOCK",))
+    check(blocks, scale_kernel, quiet=True)
+    fixed = mutant(
+        scale_kernel, "* BLOCK + tl.arange(0, BLOCK)", "* 8 + tl.arange(0, 8)"
+    )
+    assert "does not use BLOCK: is a number in its place" in refusal(blocks, fixed)
     anyhow = dataclasses.replace(ROWS, forbidden=("sum",))
     assert "uses sum" in refusal(anyhow, row_sum_kernel)
 
@@ -414,6 +421,47 @@ def test_wrapping_and_truncation_of_integers_are_named():
     assert "2**8" in refusal(wrapped, lambda x, y: (x + y).int())
     rounded = refusal(task, lambda x, y: ((x.float() + y.float()) / 2).ceil().byte())
     assert "off by one" in rounded
+
+
+def test_large_unsigned_integers_are_read_as_what_they_are():
+    task = Exercise(
+        name="practice-complement",
+        statement="Every bit of x the other way round.",
+        inputs=lambda rng, shape: {
+            "x": rng.integers(0, 2**64, shape, dtype=np.uint64, endpoint=False)
+        },
+        reference=lambda x: ~x,
+        shapes=((300,), (1,)),
+    )
+
+    def complement(x):
+        return (~x.view(torch.int64)).view(torch.uint64)
+
+    check(task, complement, quiet=True)
+    signed = dataclasses.replace(task, out_dtype="int64")
+    # The same bits, but half of them stand for a negative number.
+    said = refusal(signed, lambda x: complement(x).view(torch.int64))
+    assert re.search(r"= -\d+, expected \d+ wrong", said)
+    off = refusal(task, lambda x: (~x.view(torch.int64) ^ 1).view(torch.uint64))
+    assert "must be exact" in off
+    assert "off by one" in off
+
+
+def test_integers_with_a_reference_in_floating_point():
+    task = Exercise(
+        name="practice-power",
+        statement="2 to the power of x.",
+        inputs=lambda rng, shape: {"x": rng.integers(0, 9, shape)},
+        reference=lambda x: 2.0**x,
+        shapes=((300,), (1,)),
+        out_dtype="int64",
+    )
+    check(task, lambda x: 2**x, quiet=True)
+    assert "every element is" in refusal(task, lambda x: 0 * x).lower()
+    assert "must be exact" in refusal(task, lambda x: 2 ** (x + 1))
+    large = dataclasses.replace(task, reference=lambda x: 2.0 ** (x + 54))
+    with pytest.raises(ValueError, match="give a reference that is integer"):
+        check(large, lambda x: 2 ** (x + 54), quiet=True)
 
 
 def test_in_place_exercises_and_invariants():

@@ -189,6 +189,65 @@ def test_a_kernel_that_writes_its_neighbour(device):
         fill_kernel[(4,)](torch.empty(1000, device=device), 1024, BLOCK=256)
 
 
+@pytest.mark.parametrize("n", [1, 6, 3000, 100_000])
+def test_a_tensor_that_torch_resized_is_its_own(n, device):
+    x = torch.arange(float(2 * n), device=device).view(2, n)
+    with testing.guarded() as guards:
+        out = torch.empty(0, device=device)
+        assert torch.add(x, 1, out=out) is out
+        turned = torch.empty((0, 0), device=device)
+        torch.add(x.t(), 1, out=turned)
+        grown = torch.empty(3, device=device).fill_(1.0).resize_(n)
+        grown[3:] = 2.0
+        gone = torch.empty(3, device=device).fill_(1.0).resize_(0)
+        wide = torch.empty_strided((2, 3), (7, 2), device=device).fill_(1.0)
+        wide.resize_(3, 5).fill_(1.0)
+        other = torch.empty(0, device=device).set_(torch.ones(9, device=device))
+        other.unsqueeze_(0)
+    assert len(guards) == 6
+    assert torch.equal(out, x + 1)
+    assert torch.equal(turned, x.t() + 1)
+    assert gone.numel() == 0
+    assert other.tolist() == [[1.0] * 9]
+
+
+@pytest.mark.parametrize("resize", [False, True])
+@pytest.mark.parametrize("offset", [0, -1, 5])
+def test_beside_an_empty_and_beside_a_resized_tensor_nothing_may_be_written(
+    resize, offset
+):
+    def spoil():
+        out = torch.empty(0)
+        if resize:
+            torch.add(torch.ones(4), 1, out=out)
+        at(out, offset + (out.numel() if offset >= 0 else 0))
+
+    side = "before its start" if offset < 0 else "past its end"
+    with pytest.raises(testing.GuardError, match=side), testing.guarded():
+        spoil()
+
+
+def test_between_the_elements_of_a_resized_tensor_nothing_may_be_written():
+    def spoil(offset):
+        out = torch.empty_strided((2, 2), (8, 1)).fill_(1.0)
+        out.resize_(2, 1).fill_(1.0)
+        at(out, offset)
+
+    with testing.guarded():
+        spoil(9)
+    with pytest.raises(testing.GuardError, match="between"), testing.guarded():
+        spoil(5)
+
+
+def test_a_kernel_that_writes_past_an_empty_tensor(device):
+    def launch():
+        fill_kernel[(1,)](torch.empty(0, device=device), 8, BLOCK=8)
+
+    found = pytest.raises(Exception, match=r"past its end|which has 0 elements")
+    with found, testing.guarded():
+        launch()
+
+
 @pytest.mark.parametrize(
     "dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str
 )

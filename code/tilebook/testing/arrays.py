@@ -84,7 +84,9 @@ class NumpyBackend:
         plural = "s" if count != 1 else ""
         return f"{count} element{plural} written outside {name}. Is the store masked?"
 
-    def call(self, fn: Callable[[], Any], only_triton: bool) -> tuple[Any, str | None]:
+    def call(
+        self, fn: Callable[[], Any], only_triton: bool, empty: bool
+    ) -> tuple[Any, str | None]:
         """Result of a call in which ``np.empty`` gives poison; no complaint."""
         with ExitStack() as stack:
             for name, original in _ORIGINALS.items():

@@ -12,7 +12,7 @@ class Read:
     """A tensor's contents.
 
     Args:
-        values: as float64, or int64 for integers and bool.
+        values: as float64, or int64 for integers and bool (uint64 as it is).
         dtype: name of its dtype.
         never: which elements still hold poison, bool.
         bits: its elements' bytes, to tell whether anything changed.
@@ -48,5 +48,13 @@ class Backend(Protocol):
     def trespass(self, tensor: Any, name: str) -> str | None:
         """What was written outside a tensor made here, as a sentence."""
 
-    def call(self, fn: Callable[[], Any], only_triton: bool) -> tuple[Any, str | None]:
-        """Result of a call whose own allocations are guarded, and a complaint."""
+    def call(
+        self, fn: Callable[[], Any], only_triton: bool, empty: bool
+    ) -> tuple[Any, str | None]:
+        """Result of a call whose own allocations are guarded, and a complaint.
+
+        Args:
+            fn: what is called.
+            only_triton: complain if anything but a Triton kernel computes.
+            empty: whether there is nothing that a kernel could do.
+        """

@@ -7,7 +7,7 @@ import torch
 from torch.utils._pytree import tree_map_only
 
 from tilebook.testing import poison
-from tilebook.testing.compare import Limit, allowed, judged
+from tilebook.testing.compare import Limit, alike, allowed, apart, judged
 from tilebook.testing.describe import findings, layout
 from tilebook.testing.hints import Difference
 from tilebook.testing.precision import (
@@ -74,10 +74,14 @@ def error(out: torch.Tensor, ref: torch.Tensor) -> float:
         or the reference is zero and the output isn't.
 
     Raises:
-        ValueError: shapes differ.
+        TypeError: a tensor is complex.
+        ValueError: shapes differ, or one tensor is integer, the other is not, and both
+            have elements of 2**53 and more, where float64 doesn't hold all integers.
     """
     _same_shape(out, ref)
     for _, got, expected in _pieces(out, ref):
+        if not got.is_floating_point():
+            break
         same = (got == expected) | (torch.isnan(got) & torch.isnan(expected))
         finite = torch.isfinite(got) & torch.isfinite(expected)
         if not bool((same | finite).all()):
@@ -104,7 +108,8 @@ def assert_close(
 
     Args:
         out: output, on any device.
-        ref: reference of the same shape, in float64 (or exact integers).
+        ref: reference of the same shape, in float64 (or exact integers: any for an
+            integer output, however large).
         dtype: what the output's dtype must be; None for any.
         length: roundings an output passes through: the terms of a sum, or the
             operations of a chain; 1 demands a correctly rounded result.
@@ -122,7 +127,9 @@ def assert_close(
         AssertionError: an element out of bounds, a NaN or infinity at the wrong
             place, an element never written (see `tilebook.testing.poison`), a wrong
             dtype, or too large an error in the norm. The message says where.
-        ValueError: shapes differ.
+        TypeError: a tensor is complex.
+        ValueError: shapes differ, or one tensor is integer, the other is not, and both
+            have elements of 2**53 and more, where float64 doesn't hold all integers.
     """
     _same_shape(out, ref)
     out, ref = out.detach(), ref.detach().to(out.device)
@@ -199,9 +206,12 @@ def _same_shape(out: torch.Tensor, ref: torch.Tensor) -> None:
         )
 
 
-def _widened(tensor: torch.Tensor) -> torch.Tensor:
+def widened(tensor: torch.Tensor) -> torch.Tensor:
+    """Same values as float64, or as int64 for integers and bool (uint64 as it is)."""
     if tensor.is_complex():
         raise TypeError("complex tensors: compare torch.view_as_real of both")
+    if tensor.dtype == torch.uint64:
+        return tensor
     exact = not tensor.is_floating_point()
     return tensor.to(torch.int64 if exact else torch.float64)
 
@@ -218,9 +228,7 @@ def _pieces(
         parts = [
             t if whole or t.ndim == 0 else t[start : start + _PIECE] for t in tensors
         ]
-        got, expected = _widened(parts[0]), _widened(parts[1])
-        if got.dtype != expected.dtype:
-            got, expected = got.double(), expected.double()
+        got, expected = alike(widened(parts[0]), widened(parts[1]), torch)
         yield start, got, expected, *parts[2:]
 
 
@@ -228,8 +236,8 @@ def _norms(out: torch.Tensor, ref: torch.Tensor) -> tuple[float, float]:
     """Frobenius norms of ``out - ref`` and of ``ref``, where both are finite."""
     difference = size = 0.0
     for _, got, expected in _pieces(out, ref):
-        finite = torch.isfinite(got) & torch.isfinite(expected)
-        got, expected = got[finite].double(), expected[finite].double()
-        difference += float((got - expected).square().sum())
-        size += float(expected.square().sum())
+        finite = torch.isfinite(got.double()) & torch.isfinite(expected.double())
+        got, expected = got[finite], expected[finite]
+        difference += float(apart(got, expected, torch).square().sum())
+        size += float(expected.double().square().sum())
     return difference**0.5, size**0.5

@@ -13,9 +13,13 @@ from tilebook.testing.precision import (
     ELEMENT_FACTOR,
     Format,
     accumulated,
+    dtype_name,
     format_of,
     ulp,
 )
+
+# From here on not every integer is a float64.
+_INEXACT = 2.0**53
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,7 @@ def allowed(
     """
     target = format_of(dtype)
     if target is None:
-        return xp.zeros_like(expected) + limit.atol
+        return xp.zeros_like(expected, dtype=xp.float64) + limit.atol
     finite = xp.where(xp.isfinite(expected), expected, xp.ones_like(expected))
     relative = limit.relative(target)
     slack = 0.5 * ulp(finite, target, xp) + limit.atol
@@ -75,12 +79,71 @@ def allowed(
     return slack + relative * xp.maximum(xp.abs(finite), scale) + flushed
 
 
+def alike(got: Any, expected: Any, xp: ModuleType = np) -> tuple[Any, Any]:
+    """Output and reference as two of a kind, so that they can be compared exactly.
+
+    Args:
+        got: output, as float64 or as an integer of 64 bits.
+        expected: reference, likewise.
+        xp: ``numpy`` or ``torch``.
+
+    Returns:
+        Both as they are if both are integers or neither is, else both as float64.
+
+    Raises:
+        ValueError: one is integer, the other is not, and at some place both are too
+            large for float64 to tell neighbouring integers apart.
+    """
+    floating = [format_of(x.dtype) is not None for x in (got, expected)]
+    if floating[0] == floating[1]:
+        return got, expected
+    wide = tuple(xp.asarray(x, dtype=xp.float64) for x in (got, expected))
+    large = [xp.isfinite(x) & (xp.abs(x) >= _INEXACT) for x in wide]
+    if bool((large[0] & large[1]).any()):
+        kinds = ["floating-point" if f else "integer" for f in floating]
+        raise ValueError(
+            f"the output is {kinds[0]} and its reference {kinds[1]}, and both reach "
+            "2**53, from where on float64 does not hold every integer: give a "
+            f"reference that is {kinds[0]}, too"
+        )
+    return wide
+
+
+def apart(got: Any, expected: Any, xp: ModuleType = np) -> Any:
+    """How far each element is from its reference.
+
+    Args:
+        got: output, as float64 or as an integer of 64 bits.
+        expected: reference, integer if the output is; perhaps of the other sign.
+        xp: ``numpy`` or ``torch``.
+
+    Returns:
+        float64: the exact distance, rounded once; 0.0 only where they are equal.
+    """
+    if format_of(got.dtype) is not None:
+        return xp.abs(got - expected)
+    # By halves, as the difference of two integers of 64 bits may not fit in 64.
+    (high, low), (other_high, other_low) = _halves(got, xp), _halves(expected, xp)
+    high = xp.asarray(high - other_high, dtype=xp.float64)
+    return xp.abs(high * 2.0**32 + xp.asarray(low - other_low, dtype=xp.float64))
+
+
+def _halves(values: Any, xp: ModuleType) -> tuple[Any, Any]:
+    """Upper and lower 32 bits as int64; the upper ones have the sign, if there is."""
+    mask = 0xFFFF_FFFF
+    if dtype_name(values.dtype) == "uint64":
+        # Torch can do no arithmetic with uint64.
+        values = values.view(xp.int64)
+        return (values >> 32) & mask, values & mask
+    return values >> 32, values & mask
+
+
 def wrong(got: Any, expected: Any, limits: Any, dtype: Any, xp: ModuleType = np) -> Any:
     """Which elements are off by more than they may be.
 
     Args:
-        got: output, as float64 (as int64 for integers and bool).
-        expected: reference, same dtype and shape.
+        got: output, as float64 or as an integer of 64 bits.
+        expected: reference, same shape; see `alike`.
         limits: result of `allowed`.
         dtype: the output's own.
         xp: ``numpy`` or ``torch``.
@@ -91,10 +154,7 @@ def wrong(got: Any, expected: Any, limits: Any, dtype: Any, xp: ModuleType = np)
     """
     target = format_of(dtype)
     if target is None:
-        # In float64, since the difference of two int64 may not fit one.
-        wide = [xp.asarray(x, dtype=xp.float64) for x in (got, expected)]
-        near = (limits > 0) & (xp.abs(wide[0] - wide[1]) <= limits)
-        return (got != expected) & ~near
+        return ~(apart(got, expected, xp) <= limits)
     same = (got == expected) | (xp.isnan(got) & xp.isnan(expected))
     finite = xp.isfinite(got) & xp.isfinite(expected)
     with np.errstate(invalid="ignore", over="ignore"):
@@ -141,7 +201,8 @@ def judged(
 
 def root_mean_square(values: np.ndarray) -> float:
     """Root mean square of the finite elements; 0.0 if there are none."""
-    finite = values[np.isfinite(values)]
+    # In float64, where the square of an integer doesn't wrap.
+    finite = values[np.isfinite(values)].astype(np.float64)
     return float(np.sqrt(np.mean(np.square(finite)))) if finite.size else 0.0
 
 

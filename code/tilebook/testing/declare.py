@@ -53,7 +53,8 @@ class Exercise:
         invariants: sentence to ``predicate(*outputs, **inputs)`` over float64 arrays.
         required: dotted names that the attempt's source must use, such as ``tl.dot``.
         forbidden: dotted names that it must not use.
-        only_triton: whether torch may only allocate, copy and view, not compute.
+        only_triton: whether torch may only allocate, copy and view, not compute, and
+            a Triton kernel must be launched wherever inputs and outputs have elements.
         may_alias: whether a returned tensor may share memory with an input.
         hint: a push in the right direction.
     """

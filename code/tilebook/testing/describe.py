@@ -45,6 +45,8 @@ def findings(
 def number(value: np.generic, dtype: str) -> str:
     """A value with as many digits as its format can tell apart."""
     target = format_of(dtype)
+    if target is None and not float(value).is_integer():
+        return f"{float(value):g}"  # a reference in floating point
     if target is None:
         return str(bool(value)) if dtype == "bool" else str(int(value))
     return f"{float(value):.{int(target.digits * 0.302) + 2}g}"

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import wraps
 from typing import Any
 from unittest import mock
@@ -45,6 +45,7 @@ class Guard:
             own; nobody may write those either.
         outside: bits that the bands and gaps must keep.
         unwritten: bits that mark elements of the tensor never written.
+        place: the tensor's offset, shape and strides when it was made.
         name: how error messages call the tensor.
     """
 
@@ -54,14 +55,43 @@ class Guard:
     gaps: torch.Tensor | None
     outside: int
     unwritten: int | None
+    place: tuple[Any, ...] = field(repr=False)
     name: str = "a tensor"
 
     def check(self) -> None:
         """Look whether anything outside the tensor was written.
 
+        Torch resizes a tensor that is too small for a result it is to take (``out=``).
+        What it covers then is its own, as well as what it covered before.
+
         Raises:
             GuardError: it was; the message has shape, side and distance.
         """
+        if _place(self.tensor) != self.place and self._in_memory():
+            self._resized()._look()
+        else:
+            self._look()
+
+    def _in_memory(self) -> bool:
+        # Resizing keeps the storage, even if it moves it; `set_` takes another one.
+        storage = self.tensor.untyped_storage()
+        return storage.data_ptr() == self.memory.untyped_storage().data_ptr()
+
+    def _resized(self) -> "Guard":
+        """A guard of what the tensor covered at first and what it covers now."""
+        offset, shape, stride = place = _place(self.tensor)
+        end = offset + _extent(shape, stride)
+        size = max(end, self.memory.numel())
+        others = torch.ones(size, dtype=torch.bool, device=self.memory.device)
+        others[self.inside] = False if self.gaps is None else self.gaps
+        if self.tensor.numel():
+            once(others.as_strided(shape, stride, offset)).fill_(False)
+        inside = slice(min(self.inside.start, offset), max(self.inside.stop, end))
+        # Beyond the memory there is nothing to look at: it had to grow.
+        gaps = others[: self.memory.numel()][inside]
+        return replace(self, inside=inside, gaps=gaps, place=place)
+
+    def _look(self) -> None:
         spoiled = self.memory != self.outside
         before = spoiled[: self.inside.start].flip(0)
         after = spoiled[self.inside.stop :]
@@ -173,7 +203,7 @@ def allocate(
         The guard; its ``tensor`` owns its storage as far as autograd can tell.
     """
     steps = [(n, step) for n, step in zip(shape, stride, strict=True) if step]
-    extent = 0 if 0 in shape else 1 + sum((n - 1) * step for n, step in steps)
+    extent = _extent(shape, stride)
     # Nothing is written to an empty tensor in earnest; launches make many of them.
     band = (_BAND if extent else _BAND // 16) // dtype.itemsize
     start, size = band + shift, 2 * band + shift + extent
@@ -189,4 +219,16 @@ def allocate(
         gaps = torch.ones(extent, dtype=torch.bool, device=device)
         once(gaps.as_strided(shape, stride)).fill_(False)
     inside = slice(start, start + extent)
-    return Guard(tensor, memory, inside, gaps, outside, unwritten, name)
+    place = _place(tensor)
+    return Guard(tensor, memory, inside, gaps, outside, unwritten, place, name)
+
+
+def _place(tensor: torch.Tensor) -> tuple[int, torch.Size, tuple[int, ...]]:
+    return tensor.storage_offset(), tensor.shape, tensor.stride()
+
+
+def _extent(shape: torch.Size, stride: tuple[int, ...]) -> int:
+    """Elements from a tensor's first one to its last in memory."""
+    if 0 in shape:
+        return 0
+    return 1 + sum((n - 1) * step for n, step in zip(shape, stride, strict=True))

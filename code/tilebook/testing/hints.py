@@ -19,7 +19,7 @@ class Difference:
     """An output that failed, beside what it should be.
 
     Args:
-        got: output, as float64 or int64.
+        got: output, as float64, int64 or uint64.
         expected: reference, likewise.
         bad: which elements are wrong, bool.
         never: which of them still hold poison, bool.
@@ -154,8 +154,17 @@ def _same(d: Difference, other: np.ndarray) -> bool:
     if other.shape != d.got.shape or other.size == 0:
         return False
     target = format_of(d.dtype)
-    slack = 4 * target.roundoff if target else 0.0
+    if target is None:
+        return bool(np.array_equal(d.got, other))
+    slack = 4 * target.roundoff
     return bool(np.allclose(d.got, other, rtol=slack, atol=0.0, equal_nan=True))
+
+
+def _gaps(d: Difference) -> np.ndarray:
+    """Output minus reference; of integers as int64, which may have wrapped."""
+    if d.got.dtype.kind == "f":
+        return d.got - d.expected
+    return d.got.astype(np.int64) - d.expected.astype(np.int64)
 
 
 def _an_input(d: Difference) -> str | None:
@@ -208,28 +217,28 @@ def _shifted(d: Difference) -> str | None:
 
 
 def _constant_factor(d: Difference) -> str | None:
-    if not d.bad.all() or d.got.dtype.kind != "f" or d.got.size < 2:
+    target = format_of(d.dtype)
+    if not d.bad.all() or target is None or d.got.size < 2:
         return None
     if _same(d, -d.expected):
         return "Every element has the wrong sign."
     ratios = d.got / d.expected
-    target = format_of(d.dtype)
     if np.ptp(ratios) <= 8 * target.roundoff * abs(ratios.flat[0]):
         return f"Every element is {ratios.flat[0]:.4g} times what it should be."
     return None
 
 
 def _constant_offset(d: Difference) -> str | None:
-    gaps = (d.got - d.expected).reshape(-1)
+    gaps = _gaps(d).reshape(-1)
     if d.bad.all() and gaps.size > 1 and (gaps == gaps[0]).all():
         return f"Every element is {gaps[0]:+g} off."
     return None
 
 
 def _wrapped(d: Difference) -> str | None:
-    if d.got.dtype.kind != "i":
+    if format_of(d.dtype) is not None:
         return None
-    gaps = (d.got - d.expected)[d.bad]
+    gaps = _gaps(d)[d.bad]
     for bits in (32, 16, 8):
         if (gaps % (1 << bits) == 0).all():
             return (

@@ -88,8 +88,11 @@ def name_problem(
         if _matches(name, used):
             return f"It uses {name}, which this exercise does without."
     for name in required:
-        if not _matches(name, used):
-            return f"It does not use {name}, which this exercise is about."
+        if _matches(name, used):
+            continue
+        if name in inspect.signature(python_function(attempt)).parameters:
+            return f"It does not use {name}: is a number in its place?"
+        return f"It does not use {name}, which this exercise is about."
     return None
 
 

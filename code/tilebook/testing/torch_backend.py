@@ -10,9 +10,10 @@ import torch
 from tilebook.testing import poison
 from tilebook.testing.backend import Read
 from tilebook.testing.cases import layouts
+from tilebook.testing.closeness import widened
 from tilebook.testing.guards import Guard, GuardError, allocate, guard, guarded
 from tilebook.testing.precision import dtype_name
-from tilebook.testing.spy import ComputeSpy
+from tilebook.testing.spy import ComputeSpy, launches
 
 
 class TorchBackend:
@@ -56,10 +57,10 @@ class TorchBackend:
         tensor = tensor.detach()
         made = self._guards.get(_address(tensor))
         never = poison.untouched(tensor, made.unwritten if made else None)
-        wide = torch.float64 if tensor.is_floating_point() else torch.int64
+        wide = widened(tensor)
         raw = poison.flat_bytes(tensor)
         return Read(
-            tensor.to(wide).cpu().numpy(),
+            wide.cpu().numpy(),
             dtype_name(tensor.dtype),
             never.cpu().numpy(),
             raw.cpu().numpy().tobytes(),
@@ -80,14 +81,16 @@ class TorchBackend:
             return str(error).replace(made.name, name, 1)
         return None
 
-    def call(self, fn: Callable[[], Any], only_triton: bool) -> tuple[Any, str | None]:
+    def call(
+        self, fn: Callable[[], Any], only_triton: bool, empty: bool
+    ) -> tuple[Any, str | None]:
         """Result of a call whose own allocations are guarded, and a complaint."""
         result = complaint = None
-        spy = ComputeSpy() if only_triton else None
+        spy = ComputeSpy()
         made: list[Guard] = []
         try:
-            with guarded() as made, ExitStack() as stack:
-                if spy is not None:
+            with guarded() as made, launches() as seen, ExitStack() as stack:
+                if only_triton:
                     stack.enter_context(spy)
                 result = fn()
                 if self._device.type == "cuda":
@@ -96,8 +99,10 @@ class TorchBackend:
             complaint = str(error)
         for item in made:
             self._guards[_address(item.memory)] = item
-        if complaint is None and spy is not None and spy.seen is not None:
+        if complaint is None and spy.seen is not None:
             complaint = f"torch computed ({spy.seen}): here the kernel should."
+        if complaint is None and only_triton and not (empty or seen.count):
+            complaint = "No Triton kernel was launched: here one should compute."
         return result, complaint
 
     def _tensor(self, values: np.ndarray, dtype: str) -> torch.Tensor:

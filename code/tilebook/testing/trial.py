@@ -7,12 +7,19 @@ from typing import Any
 import numpy as np
 
 from tilebook.testing.backend import Backend, Read
-from tilebook.testing.compare import allowed, judged, root_mean_square, widen
+from tilebook.testing.compare import (
+    alike,
+    allowed,
+    apart,
+    judged,
+    root_mean_square,
+    widen,
+)
 from tilebook.testing.declare import Case, Exercise
 from tilebook.testing.describe import findings
 from tilebook.testing.expect import as_arrays, copies, sensitivity
 from tilebook.testing.hints import Difference
-from tilebook.testing.precision import format_of, round_to
+from tilebook.testing.precision import round_to
 from tilebook.testing.source import python_function
 from tilebook.testing.values import same_value
 
@@ -144,7 +151,8 @@ class Trial:
             return self.attempt(*given.values())
 
         try:
-            result, complaint = backend.call(launch, exercise.only_triton)
+            empty = self._empty(values, arrays)
+            result, complaint = backend.call(launch, exercise.only_triton, empty)
         except Exception as raised:
             raise Wrong(_raised(raised, self.attempt), when) from raised
         self._look_at_memory(placed, before, outputs, complaint, when)
@@ -156,6 +164,11 @@ class Trial:
         worst = self._check_arrays(outputs, arrays, values, when)
         self._check_invariants(outputs, values, when)
         return worst, outputs
+
+    def _empty(self, values: dict[str, Any], arrays: list[np.ndarray]) -> bool:
+        """Whether there is nothing to read, or nothing to write."""
+        given = [v for v in values.values() if isinstance(v, np.ndarray)]
+        return not (all(v.size for v in given) and any(a.size for a in arrays))
 
     def _look_at_memory(
         self,
@@ -242,9 +255,7 @@ class Trial:
         values: dict[str, Any],
         when: str,
     ) -> float:
-        got, expected = read.values, widen(expected)
-        if format_of(read.dtype) is not None:
-            expected = expected.astype(np.float64)
+        got, expected = alike(read.values, widen(expected))
         limit = self.exercise.limit(self.case.shape)
         size = np.maximum(root_mean_square(expected), scale)
         limits = allowed(expected, read.dtype, limit, size)
@@ -259,7 +270,7 @@ class Trial:
         compared = np.isfinite(got) & np.isfinite(expected) & (limits > 0)
         if not compared.any():
             return 0.0
-        return float((np.abs(got - expected)[compared] / limits[compared]).max())
+        return float((apart(got, expected)[compared] / limits[compared]).max())
 
     def _check_invariants(
         self, outputs: list[Any], values: dict[str, Any], when: str
