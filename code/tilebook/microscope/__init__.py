@@ -22,7 +22,7 @@ from triton.runtime.interpreter import InterpretedFunction
 
 from tilebook import _ship
 from tilebook.interpreter import Access
-from tilebook.microscope import races, uninitialised
+from tilebook.microscope import options, races, uninitialised
 from tilebook.microscope.arguments import Argument, is_poisoned, poison
 from tilebook.microscope.races import Race
 from tilebook.microscope.run import record, record_elsewhere, tensors_by_name
@@ -178,18 +178,21 @@ def look(
             arguments.
         args: as for a launch; tensors are changed as the kernel changes them.
         raise_error: raise the kernel's exception instead of returning it in the look.
-        meta: as for a launch.
+        meta: as for a launch: parameters, and options such as num_warps (those of any
+            GPU), which change nothing here.
 
     Returns:
         The look.
 
     Raises:
-        TypeError: `kernel` is no Triton kernel, or the arguments don't fit it.
+        TypeError: `kernel` is no Triton kernel, or the arguments don't fit it; that
+            includes an unknown keyword, for which a compiled launch raises KeyError.
         Exception: the kernel's own, with `raise_error`.
     """
     kernel, meta = _ship.unwrap(kernel, args, meta)
     if not isinstance(kernel, InterpretedFunction) and kernel.is_gluon():
         raise TypeError(f"{kernel.__name__} is a Gluon kernel: it can't be interpreted")
+    options.check(kernel, meta)
     names = set(kernel.arg_names)
     given = {name: value for name, value in meta.items() if name in names}
     bound = inspect.signature(kernel.fn).bind(*args, **given)
