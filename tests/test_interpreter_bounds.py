@@ -313,6 +313,24 @@ def test_observer_gets_unknown_pointers_by_argument():
     assert seen[1].elements.tolist() == list(range(8))
 
 
+def test_an_unknown_pointer_to_a_tensor_of_two_names_is_seen_once():
+    out = torch.arange(8.0)
+    table = torch.tensor([out.data_ptr()])
+    with interpreter.allow(out, "again"):
+        seen = observe(lambda: indirect_kernel[(1,)](table, out, N=8))
+    assert [a.argument for a in seen] == ["table", "out", "out"]
+
+
+def test_an_access_is_seen_where_it_ends_up():
+    x, hidden = torch.zeros(8), torch.zeros(8)
+    distance = (hidden.data_ptr() - x.data_ptr()) // 4
+    with interpreter.allow(hidden, "hidden"):
+        (off,) = observe(lambda: copy_kernel[(1,)](x, x, 0, 0, 1, BLOCK=8))[1:]
+        (far,) = observe(lambda: far_kernel[(1,)](x, distance))
+    assert (off.argument, off.mask.any()) == ("out", False)
+    assert (far.argument, far.elements.item()) == ("hidden", 0)
+
+
 def test_observers_nest_and_end():
     outer, inner = [], []
     x = torch.zeros(4)

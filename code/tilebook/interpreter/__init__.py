@@ -11,7 +11,8 @@ import importlib.util
 import os
 from typing import TYPE_CHECKING
 
-from tilebook.interpreter.bounds import Access, OutOfBounds, allow, observing
+from tilebook.interpreter.access import Access
+from tilebook.interpreter.bounds import OutOfBounds, allow, observing
 
 if TYPE_CHECKING:
     from tilebook.interpreter.repairs import Repair

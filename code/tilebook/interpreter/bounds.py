@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from tilebook.interpreter.access import Access
+
 _HERE = os.path.dirname(__file__) + os.sep
 # The key under which a Triton handle's attributes name the argument it points into.
 ORIGIN = "tilebook.argument"
@@ -51,30 +53,6 @@ class OutOfBounds(IndexError):
             problem = f"{op} of {argument}[{element}], which has {count}"
         hint = f" (that memory is {inside})" if inside else ""
         super().__init__(f"{where}: {problem}{hint}")
-
-
-@dataclasses.dataclass(frozen=True)
-class Access:
-    """One load, store or atomic of one program, as `observing` reports it.
-
-    Attributes:
-        op: "load", "store" or "atomic".
-        argument: the name of the kernel's argument, or of an allowed tensor.
-        program: the program's three indices.
-        elements: int64, the block's shape; element indices counted from the
-            argument's first element, in its strides' units.
-        mask: bool, same shape; False where the lane touches nothing.
-        line: the line in the kernel's source file.
-        values: what was loaded, stored, or handed to the atomic; bfloat16 as float32.
-    """
-
-    op: str
-    argument: str
-    program: tuple[int, int, int]
-    elements: np.ndarray
-    mask: np.ndarray
-    line: int
-    values: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -228,17 +206,29 @@ def report(
     line = _kernel_line()
     values = np.broadcast_to(values, pointers.shape).copy()
     left = mask.copy()
-    targets = [origin] if origin else launches[-1].arguments + _allowed
+    targets = ([origin] if origin else launches[-1].arguments) + _allowed
     for target in targets:
         offsets = (pointers - np.uint64(target.start)).view(np.int64)
         reach = target.stop - target.start - width
-        here = left & (origin is not None or (offsets >= 0) & (offsets <= reach))
+        here = left & (offsets >= 0) & (offsets <= reach)
         left &= ~here
-        if not here.any() and origin is None:
+        # An access whose lanes are all off is still one through its argument.
+        if not here.any() and (target is not origin or mask.any()):
             continue
-        elements = offsets // target.itemsize
+        access = Access(
+            op,
+            target.name,
+            program,
+            target.start,
+            target.itemsize,
+            offsets,
+            width,
+            here,
+            line,
+            values,
+        )
         for callback in _observers:
-            callback(Access(op, target.name, program, elements, here, line, values))
+            callback(access)
 
 
 def _kernel_line() -> int:

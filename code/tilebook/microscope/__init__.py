@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from triton.runtime.interpreter import InterpretedFunction
 
 from tilebook import _ship
 from tilebook.interpreter import Access
-from tilebook.microscope import races
+from tilebook.microscope import options, races, uninitialised
 from tilebook.microscope.arguments import Argument, is_poisoned, poison
 from tilebook.microscope.races import Race
 from tilebook.microscope.run import record, record_elsewhere, tensors_by_name
@@ -57,11 +57,13 @@ class Look:
         """Say which program wrote each element of a tensor last.
 
         Args:
-            argument: the kernel's parameter.
+            argument: the kernel's parameter; writes through another one to the same
+                memory don't count.
 
         Returns:
             int64 array of the tensor's shape: the program's number, axis 0 running
-            fastest, or -1 where none wrote.
+            fastest, or -1 where none wrote. Who writes a part of an element, through
+            a narrower pointer, owns it.
         """
         return self._accumulate(argument, ("store", "atomic"), -1, _assign)
 
@@ -69,11 +71,13 @@ class Look:
         """Count how often each element of a tensor was touched.
 
         Args:
-            argument: the kernel's parameter.
+            argument: the kernel's parameter; what goes through another one to the same
+                memory doesn't count.
             op: "load", "store" or "atomic".
 
         Returns:
-            int64 array of the tensor's shape.
+            int64 array of the tensor's shape: how many lanes touched the element, in
+            whole or in part.
         """
         return self._accumulate(argument, (op,), 0, _add_one)
 
@@ -81,43 +85,34 @@ class Look:
         """List the elements of a tensor that no program wrote.
 
         Args:
-            argument: the kernel's parameter.
+            argument: the kernel's parameter; as for `ownership`.
 
         Returns:
-            int64 array of flat indices, row by row, ascending.
+            int64 array of flat indices, row by row, ascending. An element of which
+            only some bytes were written is among them.
         """
-        return np.flatnonzero(self.ownership(argument) < 0)
+        tensor = self._tensor(argument)
+        written = np.zeros(tensor.extent() * tensor.itemsize, dtype=bool)
+        for access in self.accesses:
+            if access.argument == argument and access.op != "load":
+                written[access.cells(1)] = True
+        whole = written.reshape(-1, tensor.itemsize).all(axis=1)
+        return np.flatnonzero(~whole[tensor.positions()])
 
     def uninitialised(self) -> tuple[Access, ...]:
         """List the reads of elements that nobody had written.
 
         Returns:
             Loads and atomics of tensors marked by `poison`, their masks narrowed to
-            the elements that no earlier access had written.
+            the lanes that read a byte which no earlier access had written, through
+            this parameter or another one to the same memory.
         """
-        written = {
-            name: ~argument.undefined
-            for name, argument in self.arguments.items()
-            if argument.undefined is not None
-        }
-        found = []
-        for access in self.accesses:
-            state = written.get(access.argument)
-            if state is None:
-                continue
-            if access.op != "store":
-                mask = access.mask.copy()
-                mask[mask] = ~state[access.elements[mask]]
-                if mask.any():
-                    found.append(replace(access, mask=mask))
-            if access.op != "load":
-                state[access.elements[access.mask]] = True
-        return tuple(found)
+        return uninitialised.find(self.accesses, self.arguments)
 
     def races(self) -> tuple[Race, ...]:
         """Find the elements whose value depends on which program comes first.
 
-        Two programs touch the same element, at least one of them writes, and not both
+        Two programs touch the same byte, at least one of them writes, and not both
         atomically. Programs that take turns by other means (a lock, a counter) are
         reported too: the order that these impose is not understood.
 
@@ -125,7 +120,7 @@ class Look:
             One race per pair of operations and arguments, with its elements.
         """
         numbers = {a.program: self.program(a.program) for a in self.accesses}
-        return races.find(self.accesses, self.arguments, numbers)
+        return races.find(self.accesses, numbers)
 
     def shape_table(self) -> pd.DataFrame:
         """Tabulate the shape trace: one row per value the kernel assigns.
@@ -153,16 +148,18 @@ class Look:
         start: int,
         change: Callable[[np.ndarray, np.ndarray, int], None],
     ) -> np.ndarray:
-        if name not in self.arguments:
-            have = ", ".join(self.arguments)
-            raise ValueError(f"{self.kernel} has no tensor {name!r}, only {have}")
-        argument = self.arguments[name]
+        argument = self._tensor(name)
         memory = np.full(argument.extent(), start, dtype=np.int64)
         for access in self.accesses:
             if access.argument == name and access.op in ops:
-                elements = access.elements[access.mask]
-                change(memory, elements, self.program(access.program))
+                change(memory, access.touched(), self.program(access.program))
         return np.asarray(memory[argument.positions()])
+
+    def _tensor(self, name: str) -> Argument:
+        if name not in self.arguments:
+            have = ", ".join(self.arguments)
+            raise ValueError(f"{self.kernel} has no tensor {name!r}, only {have}")
+        return self.arguments[name]
 
 
 def look(
@@ -181,18 +178,21 @@ def look(
             arguments.
         args: as for a launch; tensors are changed as the kernel changes them.
         raise_error: raise the kernel's exception instead of returning it in the look.
-        meta: as for a launch.
+        meta: as for a launch: parameters, and options such as num_warps (those of any
+            GPU), which change nothing here.
 
     Returns:
         The look.
 
     Raises:
-        TypeError: `kernel` is no Triton kernel, or the arguments don't fit it.
+        TypeError: `kernel` is no Triton kernel, or the arguments don't fit it; that
+            includes an unknown keyword, for which a compiled launch raises KeyError.
         Exception: the kernel's own, with `raise_error`.
     """
     kernel, meta = _ship.unwrap(kernel, args, meta)
     if not isinstance(kernel, InterpretedFunction) and kernel.is_gluon():
         raise TypeError(f"{kernel.__name__} is a Gluon kernel: it can't be interpreted")
+    options.check(kernel, meta)
     names = set(kernel.arg_names)
     given = {name: value for name, value in meta.items() if name in names}
     bound = inspect.signature(kernel.fn).bind(*args, **given)

@@ -1,4 +1,8 @@
-"""Find elements that two programs touch when one of them writes."""
+"""Find elements that two programs touch when one of them writes.
+
+Bytes are compared, as a kernel may cast pointers: two programs that write different
+bytes of one element don't race, and a wide store races with all that it covers.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from tilebook.interpreter import Access
-from tilebook.microscope.arguments import Argument
 
 # Loads don't disturb each other, and atomics take turns.
 _CONFLICTS = (
@@ -28,7 +31,8 @@ class Race:
     Args:
         kind: the two operations, such as "load/store".
         arguments: the parameter through which each side touches them.
-        elements: element indices within the first argument, ascending.
+        elements: the first argument's elements that hold a byte which both touch,
+            ascending.
         programs: for the first element, one program of each side.
         lines: for the first element, the source line of each side.
     """
@@ -52,45 +56,42 @@ class Race:
 
 @dataclass(frozen=True, eq=False)
 class _Touches:
-    """One row per lane: the address it touches, and which access it belongs to."""
+    """One row per lane and cell: which cell of memory, and which access touches it."""
 
-    address: np.ndarray
+    cell: np.ndarray
     access: np.ndarray
     program: np.ndarray
 
     def where(self, rows: np.ndarray) -> _Touches:
-        return _Touches(self.address[rows], self.access[rows], self.program[rows])
+        return _Touches(self.cell[rows], self.access[rows], self.program[rows])
 
 
 def find(
-    accesses: Sequence[Access],
-    arguments: Mapping[str, Argument],
-    number: Mapping[tuple[int, int, int], int],
+    accesses: Sequence[Access], number: Mapping[tuple[int, int, int], int]
 ) -> tuple[Race, ...]:
     """Find the races among a launch's accesses.
 
     Args:
         accesses: all of them.
-        arguments: the tensors, for views of the same memory under two names.
         number: of each program; any order.
 
     Returns:
         One race per pair of operations and arguments.
     """
-    bases = _bases(accesses, arguments)
-    touches = _touches(accesses, bases, number)
+    start, size = _cells(accesses)
+    touches = _touches(accesses, start, size, number)
     ops = np.array([access.op for access in accesses])
     races = []
     for first, second in _CONFLICTS:
         sides = [touches.where(ops[touches.access] == op) for op in (first, second)]
         for a, b in _by_arguments(*_conflicts(*sides), accesses):
             x, y = accesses[a.access[0]], accesses[b.access[0]]
-            start, itemsize = bases[x.argument]
+            offsets = start + a.cell * size - x.address
             races.append(
                 Race(
                     kind=f"{first}/{second}",
                     arguments=(x.argument, y.argument),
-                    elements=np.unique((a.address - start) // itemsize),
+                    elements=np.unique(offsets // x.itemsize),
                     programs=(x.program, y.program),
                     lines=(x.line, y.line),
                 )
@@ -98,54 +99,51 @@ def find(
     return tuple(races)
 
 
-def _bases(
-    accesses: Sequence[Access], arguments: Mapping[str, Argument]
-) -> dict[str, tuple[int, int]]:
-    """Map each tensor's name to its address and its element's size."""
-    bases = {name: (a.address, a.itemsize) for name, a in arguments.items()}
+def _cells(accesses: Sequence[Access]) -> tuple[int, int]:
+    """Choose cells as large as may be, so that lanes in one cell share a byte.
+
+    Every lane and every element begins where a cell does. Lanes that touch a cell then
+    have its first byte in common, and what a cell belongs to is one element.
+
+    Returns:
+        The address where cell 0 begins, and the size of a cell in bytes.
+    """
+    start = min((access.address for access in accesses), default=0)
+    size = 0
     for access in accesses:
-        # A tensor reached through memory has no known address: keep it apart.
-        bases.setdefault(access.argument, (-(1 << 48) * (len(bases) + 1), 1))
-    return bases
+        inside = int(np.gcd.reduce(access.offsets[access.mask], initial=0))
+        size = math.gcd(size, access.address - start, access.itemsize, inside)
+    return start, size
 
 
 def _touches(
     accesses: Sequence[Access],
-    bases: Mapping[str, tuple[int, int]],
+    start: int,
+    size: int,
     number: Mapping[tuple[int, int, int], int],
 ) -> _Touches:
-    used = {bases[access.argument] for access in accesses}
-    # Elements of one size are told apart by where they start; those of several sizes
-    # may overlap, and are compared byte by byte, or as coarsely as fits all.
-    unit = math.gcd(*(itemsize for _, itemsize in used))
-    mixed = len({itemsize for _, itemsize in used}) > 1
-    addresses, owners, programs = [], [], []
+    cells, owners, programs = [], [], []
     for i, access in enumerate(accesses):
-        start, itemsize = bases[access.argument]
-        # Each element once: lanes of one program don't race with themselves.
-        touched = start + np.unique(access.elements[access.mask]) * itemsize
-        if mixed:
-            touched = (touched[:, None] + np.arange(0, itemsize, unit)).ravel()
-        addresses.append(touched)
+        # Each cell once: lanes of one program don't race with themselves.
+        touched = np.unique(access.cells(size, start))
+        cells.append(touched)
         owners.append(np.full(touched.size, i))
         programs.append(np.full(touched.size, number[access.program]))
     empty = np.zeros(0, dtype=np.int64)
-    return _Touches(
-        *(np.concatenate([empty, *c]) for c in (addresses, owners, programs))
-    )
+    return _Touches(*(np.concatenate([empty, *c]) for c in (cells, owners, programs)))
 
 
 def _conflicts(a: _Touches, b: _Touches) -> tuple[_Touches, _Touches]:
-    """Pair each address's first touch in `a` with one of another program in `b`."""
-    b = b.where(np.lexsort((b.program, b.address)))
-    low = np.searchsorted(b.address, a.address, side="left")
-    high = np.searchsorted(b.address, a.address, side="right")
+    """Pair each cell's first touch in `a` with one of another program in `b`."""
+    b = b.where(np.lexsort((b.program, b.cell)))
+    low = np.searchsorted(b.cell, a.cell, side="left")
+    high = np.searchsorted(b.cell, a.cell, side="right")
     a, low, high = a.where(low < high), low[low < high], high[low < high]
-    # Programs ascend within an address: the first or the last is another, if any is.
+    # Programs ascend within a cell: the first or the last is another, if any is.
     partner = np.where(b.program[low] != a.program, low, high - 1)
     other = b.program[partner] != a.program
     a, b = a.where(other), b.where(partner[other])
-    _, first = np.unique(a.address, return_index=True)
+    _, first = np.unique(a.cell, return_index=True)
     return a.where(first), b.where(first)
 
 
