@@ -118,3 +118,9 @@ def test_datasheets_are_by_card_and_dtype():
     assert fp8 == 2 * roofline.datasheet("h100-sxm").tflops
     assert roofline.datasheet("a100-sxm-80gb", "float8_e4m3fn") is None
     assert roofline.datasheet("unknown") is None
+
+
+def test_what_the_vendor_promises_or_else_a_copy():
+    canary = {"open": CEILINGS, "close": CEILINGS}
+    assert roofline.promised_gbps("h200-sxm", canary) == 4800
+    assert roofline.promised_gbps("unknown", canary) == CEILINGS["copy_gbps"]

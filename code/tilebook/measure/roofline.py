@@ -112,6 +112,20 @@ def datasheet(slug: str, dtype: str = "bfloat16") -> Roof | None:
     return Roof(sheet.hbm_gbps, rate) if sheet and rate else None
 
 
+def promised_gbps(slug: str, canary: Mapping[str, Any]) -> float:
+    """The bandwidth that the vendor promises.
+
+    Args:
+        slug: the GPU's short name.
+        canary: a record's, for a GPU whose datasheet isn't known.
+
+    Returns:
+        The datasheet's GB/s, or else what a copy was measured at.
+    """
+    sheet = device.DATASHEET.get(slug)
+    return sheet.hbm_gbps if sheet else measured(canary).gbps
+
+
 def impossible(
     rows: Iterable[Mapping[str, Any]],
     canary: Mapping[str, Any],

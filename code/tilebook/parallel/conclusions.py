@@ -1,15 +1,14 @@
-"""What the chapter quotes and concludes of adding, and of how many programs do it."""
+"""What the chapter quotes and concludes of adding."""
 
 import itertools
 import math
 import statistics
 
-import numpy as np
 import torch
 
 from tilebook import device, measure
 from tilebook.measure import Record, Row
-from tilebook.parallel import occupancy, single, strided
+from tilebook.parallel import single
 
 LARGE = 2**26
 
@@ -45,34 +44,37 @@ def share_of_copy(record: Record) -> float:
 @measure.value("parallel-add")
 def datasheet_tbps(record: Record) -> float:
     """TB/s that the datasheet promises of this GPU's memory."""
-    return _datasheet_gbps(record) / 1e3
-
-
-def _datasheet_gbps(record: Record) -> float:
-    sheet = device.DATASHEET.get(record.slug)
-    return sheet.hbm_gbps if sheet else copy_gbps(record)
+    return measure.roofline.promised_gbps(record.slug, record.canary) / 1e3
 
 
 LATENCY_NS = 700
 """What a load from memory takes, about; the chapter on memory measures it."""
 
 
-def _in_flight(record: Record) -> float:
-    """Bytes on their way that keep the datasheet's bandwidth busy: Little's law."""
-    return _datasheet_gbps(record) * LATENCY_NS
+def in_flight(record: Record) -> float:
+    """Bytes on their way that keep the datasheet's bandwidth busy: Little's law.
+
+    Args:
+        record: of any experiment.
+
+    Returns:
+        Bytes on the whole GPU.
+    """
+    gbps = measure.roofline.promised_gbps(record.slug, record.canary)
+    return gbps * LATENCY_NS
 
 
 @measure.value("parallel-add")
 def in_flight_mb(record: Record) -> float:
     """MB on their way that keep the datasheet's bandwidth busy."""
-    return _in_flight(record) / 1e6
+    return in_flight(record) / 1e6
 
 
 @measure.value("parallel-add")
 def in_flight_kb_per_sm(record: Record) -> float:
     """The same in KB for each of 132 SMs, or as many as the datasheet says."""
     sheet = device.DATASHEET.get(record.slug)
-    return _in_flight(record) / 1e3 / ((sheet and sheet.sms) or 132)
+    return in_flight(record) / 1e3 / ((sheet and sheet.sms) or 132)
 
 
 @measure.value("parallel-add")
@@ -293,140 +295,3 @@ def ragged_is_free(record: Record) -> tuple[bool, str]:
 def masks_narrow_loads(record: Record) -> tuple[bool, str]:
     share = ragged_masked_share(record)
     return share <= 0.5, f"{share:.2f}"
-
-
-def _strides(record: Record, per_sm: int, stages: int) -> Row:
-    return record.one(impl="strided", per_sm=per_sm, stages=stages)
-
-
-def _share(record: Record, row: Row) -> float:
-    return row["gbps"] / measure.roofline.measured(record.canary).gbps
-
-
-@measure.value("parallel-programs")
-def one_per_sm(record: Record) -> float:
-    """Share of a copy's bandwidth with one striding program on each SM."""
-    return _share(record, _strides(record, 1, 1))
-
-
-@measure.value("parallel-programs")
-def eight_per_sm(record: Record) -> float:
-    """The same with eight."""
-    return _share(record, _strides(record, 8, 1))
-
-
-@measure.value("parallel-programs")
-def most_per_sm(record: Record) -> float:
-    """The same with the most that were tried."""
-    return _share(record, _strides(record, max(occupancy.PER_SM), 1))
-
-
-@measure.value("parallel-programs")
-def two_pipelined(record: Record) -> float:
-    """The same with two, each of which has four tiles on their way."""
-    return _share(record, _strides(record, 2, max(occupancy.STAGES)))
-
-
-@measure.value("parallel-programs")
-def two_per_sm(record: Record) -> float:
-    """The same with two, each of which has one tile on its way."""
-    return _share(record, _strides(record, 2, 1))
-
-
-@measure.value("parallel-programs")
-def turn_ns(record: Record) -> float:
-    """Nanoseconds of one turn of the loop, one program on each SM."""
-    row = _strides(record, 1, 1)
-    turns = row["shape"]["n"] / (strided.BLOCK * row["extra"]["sms"])
-    return 1e6 * row["ms"] / turns
-
-
-def _by_threads(record: Record) -> list[Row]:
-    return sorted(record.select(impl="whole"), key=lambda row: row["shape"]["threads"])
-
-
-def _fastest(record: Record) -> Row:
-    return max(_by_threads(record), key=lambda row: row["gbps"])
-
-
-@measure.value("parallel-programs")
-def threads_due(record: Record) -> float:
-    """Threads per SM, 32 bytes each, that keep the datasheet's bandwidth busy."""
-    sms = _fastest(record)["extra"]["sms"]
-    return _in_flight(record) / sms / 32
-
-
-@measure.value("parallel-programs")
-def due_share(record: Record) -> float:
-    """Bandwidth with so many threads, interpolated, over that of the best number."""
-    due, rows = threads_due(record), _by_threads(record)
-    at = [row["shape"]["threads"] for row in rows]
-    return (
-        float(np.interp(due, at, [row["gbps"] for row in rows]))
-        / _fastest(record)["gbps"]
-    )
-
-
-@measure.value("parallel-programs")
-def threads_all(record: Record) -> int:
-    """Threads of whole tiles on an SM where nothing but their slots limits them."""
-    return _by_threads(record)[-1]["shape"]["threads"]
-
-
-@measure.value("parallel-programs")
-def threads_best(record: Record) -> int:
-    """The number of threads on an SM that moves most."""
-    return _fastest(record)["shape"]["threads"]
-
-
-@measure.value("parallel-programs")
-def threads_least(record: Record) -> int:
-    """The smallest number of threads that was tried."""
-    return _by_threads(record)[0]["shape"]["threads"]
-
-
-@measure.value("parallel-programs")
-def least_share(record: Record) -> float:
-    """Bandwidth of the smallest number of threads over that of the best."""
-    return _by_threads(record)[0]["gbps"] / _fastest(record)["gbps"]
-
-
-@measure.value("parallel-programs")
-def fewer_gain(record: Record) -> float:
-    """Bandwidth of the best number of threads over that of all of them."""
-    return _fastest(record)["gbps"] / _by_threads(record)[-1]["gbps"]
-
-
-@measure.value("parallel-programs")
-def descriptors_share(record: Record) -> float:
-    """Bandwidth through tensor descriptors over that of the pointers at their best."""
-    return record.one(impl="descriptors")["gbps"] / _fastest(record)["gbps"]
-
-
-@measure.claim(
-    "parallel-programs",
-    "A grid-stride loop with one program on each SM moves less than two thirds of "
-    "what a copy does.",
-)
-def one_is_too_few(record: Record) -> tuple[bool, str]:
-    share = one_per_sm(record)
-    return share < 2 / 3, f"{share:.2f}"
-
-
-@measure.claim(
-    "parallel-programs",
-    "With two on each SM, loading four tiles ahead is worth a tenth and more.",
-)
-def pipelining_helps(record: Record) -> tuple[bool, str]:
-    gain = two_pipelined(record) / two_per_sm(record)
-    return gain >= 1.1, f"{gain:.2f} times"
-
-
-@measure.claim(
-    "parallel-programs",
-    "Whole tiles move most with a quarter or more of an SM's thread slots empty.",
-)
-def fewer_are_faster(record: Record) -> tuple[bool, str]:
-    share = threads_best(record) / threads_all(record)
-    gain = fewer_gain(record)
-    return share <= 0.75 and gain > 1, f"{share:.2f} of the slots, {gain:.4f} times"

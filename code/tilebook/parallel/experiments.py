@@ -10,6 +10,7 @@ from tilebook.parallel import (
     grid,
     masked,
     occupancy,
+    occupancy_conclusions,
     overhead,
     pitfalls,
     single,
@@ -21,6 +22,7 @@ from tilebook.parallel import (
 
 __all__ = [
     "conclusions",
+    "occupancy_conclusions",
     "parallel_add",
     "parallel_launch",
     "parallel_pitfalls",

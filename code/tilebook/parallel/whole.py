@@ -29,9 +29,9 @@ NUM_WARPS = 4
 TAIL = 2048
 """Elements in a step of the ragged tile where registers are capped."""
 
-# A GPU's caps, each with the bytes of an operand from which on it is the fastest. With
-# 128 threads in a program, 40 registers let 1536 threads live on an SM, 48 let 1280,
-# 56 let 1152 and 64 let 1024.
+# A GPU's caps, each with the bytes of an operand from which on it is the
+# fastest. With 128 threads in a program, 40 registers let 1536 threads live
+# on an SM, 48 let 1280, 56 let 1152 and 64 let 1024.
 CAPS = {
     "h100-sxm": ((2**28, 64), (2**26, 56)),
     "h200-sxm": ((2**28, 48), (2**26, 40),),
@@ -63,7 +63,8 @@ def config_for(
 # One version for every n: the loads that matter don't depend on it.
 @triton.jit(do_not_specialize=["n"])
 def add_kernel(x_ptr, y_ptr, out_ptr, n, BLOCK: tl.constexpr, TAIL: tl.constexpr):
-    # The ragged tile is the slow one: it goes first, while all others are to come.
+    # The ragged tile is the slow one: it goes first, while the others
+    # are still to come.
     pid = tl.program_id(0)
     tile = tl.where(pid == 0, tl.num_programs(0), pid) - 1
     start = tile.to(tl.int64) * BLOCK
