@@ -91,6 +91,9 @@ class Cuda:
     def capture(
         self, group: Mapping[str, Sequence[Call]], ms: Mapping[str, float]
     ) -> dict[str, "Graph"]:
+        # What the allocator keeps for later it can't give to a graph, nor give back
+        # while one is recorded.
+        self._cuda.empty_cache()
         # A pool can't be used again once its graphs are gone: a new one for each group.
         pool = self._cuda.graph_pool_handle()
         found = {}
