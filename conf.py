@@ -1,6 +1,7 @@
 """How the book is built; what a page says is decided elsewhere."""
 
 import os
+import re
 import sys
 import tomllib
 from pathlib import Path
@@ -33,7 +34,14 @@ extensions = [
 ]
 root_doc = "book/index"
 include_patterns = ["book/**", "chapters/**"]
-exclude_patterns = ["book/_*", "**.ipynb_checkpoints"]
+# A draft waits for its measurements; with TILEBOOK_DRAFTS=1 its author sees it.
+drafts = [
+    f"chapters/{page.name}"
+    for page in sorted(HERE.glob("chapters/*.md"))
+    if re.match(r"---\n(?:.*\n)*?draft: true\n", page.read_text(encoding="utf-8"))
+]
+hidden = [] if os.environ.get("TILEBOOK_DRAFTS") else drafts
+exclude_patterns = ["book/_*", "**.ipynb_checkpoints", *hidden]
 source_suffix = {".md": "myst-nb"}
 default_role = "code"
 language = "en"
