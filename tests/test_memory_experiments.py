@@ -1,0 +1,172 @@
+"""The experiments run, on a simulated clock, and their conclusions can fail."""
+
+import copy as copying
+
+import pytest
+
+from tilebook import device, measure
+from tilebook.measure import verify
+from tilebook.measure.runner import measure as run
+from tilebook.measure.simulated import Simulated
+from tilebook.measure.timing import here
+from tilebook.memory import conclusions, experiments, machine_conclusions, sweep
+
+NAMES = (
+    *("memory-copy", "memory-l2", "memory-latency", "memory-occupancy"),
+    *("memory-roofline", "memory-stride"),
+)
+BUDGET = measure.Budget(2, 0.001)
+MOST = 2**10
+
+
+def shrink(patch):
+    """Make every size small, so that the interpreter is done in seconds."""
+    patch.setattr(conclusions, "LARGE", MOST)
+    patch.setattr(conclusions, "FULL", MOST)
+    patch.setattr(experiments, "SIZES", (301, MOST))
+    patch.setattr(experiments, "N", MOST)
+    patch.setattr(experiments, "WORKING_SETS", (4000, 8000, 16_000))
+    patch.setattr(experiments, "CHAINS", (2**9, 2**10, 2**11))
+    patch.setattr(experiments, "HOPS", 8)
+    patch.setattr(experiments, "ADDERS", 2)
+    patch.setattr(experiments, "REPEATS", 2)
+    patch.setattr(experiments, "PLACES", (1, 7))
+    patch.setattr(sweep, "BLOCK", 256)
+    for name, nbytes in (("NEAR", 2**9), ("MIDDLE", 2**10), ("FAR", 2**11)):
+        patch.setattr(machine_conclusions, name, nbytes)
+
+
+@pytest.fixture(scope="module")
+def measured():
+    """Every experiment, small: real kernels and results, made-up times."""
+    if not device.interpreting():
+        pytest.skip("simulated where there is no GPU")
+    with pytest.MonkeyPatch.context() as patch:
+        shrink(patch)
+        patch.setattr(verify.repeat, "__defaults__", (2,))
+        return {
+            name: run(measure.find(name), Simulated(), BUDGET, attempts=1)
+            for name in NAMES
+        }
+
+
+@pytest.fixture
+def records(measured, monkeypatch):
+    shrink(monkeypatch)
+    return measured
+
+
+def changed(record, factor, **wanted):
+    """The record with some rows' times multiplied, and what follows from them."""
+    record = copying.deepcopy(record)
+    rows = record.select(**wanted)
+    assert rows
+    for row in rows:
+        for field in ("ms", "ms_low", "ms_high"):
+            row[field] *= factor
+        row["rounds"] = [ms * factor for ms in row["rounds"]]
+        for rate in ("gbps", "tflops"):
+            row[rate] = row[rate] and row[rate] / factor
+        for name in ("swept_gbps", "adds_per_ns"):
+            if name in row["extra"]:
+                row["extra"][name] /= factor
+        if "ns_per_hop" in row["extra"]:
+            row["extra"]["ns_per_hop"] *= factor
+    return record
+
+
+def test_all_are_declared():
+    declared = [e.name for e in measure.experiments() if e.name.startswith("memory")]
+    assert declared == sorted(NAMES)
+
+
+def test_sizes_are_those_the_chapter_promises():
+    assert len(experiments.SIZES) >= 8
+    assert max(experiments.WORKING_SETS) == 2**30
+    assert max(experiments.CHAINS) == 2**30
+    assert any(n % 2 for n in experiments.SIZES)
+
+
+def test_every_rung_is_measured(records):
+    record = records["memory-copy"]
+    rows = record.select(n=301, dtype="bfloat16", regime="cold")
+    ours = [
+        "narrow",
+        "wide",
+        "deep",
+        "persistent",
+        "hinted",
+        "copy",
+        "copy, new output",
+    ]
+    assert [row["impl"] for row in rows] == [*ours, "copy_", "torch.clone"]
+    assert all(row["bytes"] == 2 * 2 * 301 for row in rows)
+
+
+def test_values_can_be_told(records):
+    for name, record in records.items():
+        for value in measure.values(name):
+            if value != "engine_over_wide":
+                assert isinstance(record.value(value), float)
+
+
+def test_claims_are_decided_by_the_record_alone(records):
+    for name, record in records.items():
+        for claim in measure.claims(name):
+            detail = claim.broken(record)
+            assert detail is None or "cannot be told" not in detail
+
+
+SWAYED = [
+    ("memory-copy", "parity", {"impl": "copy"}, 0.9, 1.2),
+    ("memory-copy", "narrow_is_slower", {"impl": "narrow"}, 2, 0.5),
+    ("memory-stride", "strides_cost", {"stride": 8}, 5, 1),
+    ("memory-l2", "cached_is_faster", {"nbytes": 4000}, 0.1, 10),
+    ("memory-roofline", "work_is_free", {"steps": 8}, 0.5, 2),
+]
+
+
+@pytest.mark.parametrize(("name", "claim", "rows", "good", "bad"), SWAYED)
+def test_claims_hold_and_fail(records, name, claim, rows, good, bad):
+    (held,) = [c for c in measure.claims(name) if c.name == claim]
+    plain = changed(records[name], 1)
+    for row in plain.rows:
+        # One time for all, so that the change alone decides.
+        row["ms"] = row["ms_low"] = row["ms_high"] = 1.0
+        row["rounds"] = [1.0] * len(row["rounds"])
+        for rate, amount in (("gbps", "bytes"), ("tflops", "flops")):
+            row[rate] = row[amount] and row[amount] / 1e6
+        if "swept_gbps" in row["extra"]:
+            row["extra"]["swept_gbps"] = 1.0
+    assert held.broken(changed(plain, good, **rows)) is None
+    assert held.broken(changed(plain, bad, **rows)) is not None
+
+
+def test_remaining_claims_hold_and_fail(records):
+    record = copying.deepcopy(records["memory-latency"])
+    (claim,) = measure.claims("memory-latency")
+    chases = record.select(op="chase")
+    for order, holds in (((1, 2, 3), True), ((1, 3, 2), False)):
+        for row, ns in zip(chases, order, strict=True):
+            row["extra"]["ns_per_hop"] = ns
+        assert (claim.broken(record) is None) == holds
+    record = copying.deepcopy(records["memory-occupancy"])
+    (claim,) = measure.claims("memory-occupancy")
+    for row in record.rows:
+        row["ms"], row["gbps"] = 1.0, 100.0
+    assert claim.broken(record) is not None
+    record.rows[0]["ms"], record.rows[0]["gbps"] = 1.25, 80.0
+    assert claim.broken(record) is None
+
+
+@pytest.mark.gpu
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_measures_here(name, monkeypatch):
+    monkeypatch.setattr(experiments, "SIZES", (2**14, 98_432, 2**20))
+    monkeypatch.setattr(experiments, "N", 2**22)
+    monkeypatch.setattr(experiments, "WORKING_SETS", (2**21, 2**24, 2**27))
+    monkeypatch.setattr(experiments, "CHAINS", (2**15, 2**23))
+    record = run(measure.find(name), here(), measure.Budget(2, 0.005), attempts=1)
+    assert record.rows
+    assert not record.problems()
