@@ -68,7 +68,8 @@ myst_enable_extensions = [
     "dollarmath",
 ]
 myst_heading_anchors = 3
-suppress_warnings = ["myst.mathjax"]
+# The table of contents names drafts in their places, whether or not they are shown.
+suppress_warnings = ["myst.mathjax", "toc.excluded"]
 
 # Names of other projects have no inventory here: the build makes no request.
 nitpick_ignore_regex = [(r"py:.*", r"(?!tilebook\b).*")]

@@ -53,18 +53,6 @@ def stems() -> list[str]:
     return re.findall(r"^(?:.*<)?/chapters/(\w+)>?$", "\n".join(toctrees), re.M)
 
 
-def drafts() -> list[str]:
-    """The chapters that wait for their measurements, by their front matter."""
-    pages = sorted((ROOT / "chapters").glob("*.md"))
-    heads = {p.stem: p.read_text(encoding="utf-8").split("\n---\n")[0] for p in pages}
-    return [stem for stem, head in heads.items() if "\ndraft: true" in head]
-
-
-def chapters() -> list[str]:
-    """All chapters in their order, drafts last: these may use those, not conversely."""
-    return stems() + drafts()
-
-
 def modules() -> list[Path]:
     return sorted(p for p in PACKAGE.rglob("*.py") if "__pycache__" not in p.parts)
 
@@ -100,12 +88,10 @@ def test_chapters_packages_and_tests_have_one_stem():
     listed = stems()
     assert listed
     assert len(set(listed)) == len(listed)
-    assert not set(listed) & set(drafts()), "a draft is in the toctree"
     on_disk = {p.stem for p in (ROOT / "chapters").glob("*.md")}
-    everything = set(chapters())
-    assert on_disk == everything, "chapters/ and the toctree of book/index.md differ"
+    assert on_disk == set(listed), "chapters/ and the toctree of book/index.md differ"
     public = {top(p) for p in modules() if not top(p).startswith("_")}
-    assert public == everything | FOUNDATION | {ROOF}
+    assert public == set(listed) | FOUNDATION | {ROOF}
     for stem in public:
         assert (ROOT / "tests" / f"test_{stem}.py").is_file(), f"no test_{stem}.py"
 
@@ -137,7 +123,7 @@ def allowed(stem: str, order: list[str]) -> set[str]:
 
 @pytest.mark.parametrize("path", modules(), ids=relative)
 def test_imports_point_down(path):
-    permitted = allowed(top(path), chapters())
+    permitted = allowed(top(path), stems())
     wrong = []
     for line, name in imported(path):
         root, _, rest = name.partition(".")
@@ -145,7 +131,7 @@ def test_imports_point_down(path):
         if root in ("sphinx", "docutils", "myst_nb", "myst_parser"):
             wrong.append(f"line {line}: {name}: the package knows no Sphinx")
         is_public = root == "tilebook" and first and not first.startswith("_")
-        known = first in FOUNDATION | set(chapters()) | {ROOF}
+        known = first in FOUNDATION | set(stems()) | {ROOF}
         if is_public and known and first not in permitted:
             wrong.append(f"line {line}: {name}: {top(path)} may not use {first}")
     assert not wrong, "\n".join(wrong)

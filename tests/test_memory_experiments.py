@@ -5,11 +5,17 @@ import copy as copying
 import pytest
 
 from tilebook import device, measure
-from tilebook.measure import verify
+from tilebook.measure import plots, verify
 from tilebook.measure.runner import measure as run
 from tilebook.measure.simulated import Simulated
 from tilebook.measure.timing import here
-from tilebook.memory import conclusions, experiments, machine_conclusions, sweep
+from tilebook.memory import (
+    conclusions,
+    experiments,
+    figures,
+    machine_conclusions,
+    sweep,
+)
 
 NAMES = (
     *("memory-copy", "memory-l2", "memory-latency", "memory-occupancy"),
@@ -101,6 +107,25 @@ def test_every_rung_is_measured(records):
     ]
     assert [row["impl"] for row in rows] == [*ours, "copy_", "torch.clone"]
     assert all(row["bytes"] == 2 * 2 * 301 for row in rows)
+
+
+def test_curves_show_every_row(records):
+    curves = {"memory-latency": figures.latency, "memory-l2": figures.swept}
+    for name, draw in curves.items():
+        (axes,) = draw(records[name]).axes
+        (line, mark) = axes.lines
+        assert len(line.get_xdata()) == 3
+        assert mark.get_xdata()[0] == records[name].provenance["l2_bytes"]
+
+
+def test_the_cores_roof_is_what_was_measured(records):
+    record = records["memory-roofline"]
+    limits = figures.cores(record)
+    assert limits["measured"].tflops == max(
+        row["tflops"] for row in record.select(op="work")
+    )
+    (axes,) = plots.roofline(record, dtype="float32", op="work", limits=limits).axes
+    assert max(axes.lines[0].get_ydata()) == limits["measured"].tflops
 
 
 def test_values_can_be_told(records):

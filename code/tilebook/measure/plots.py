@@ -5,7 +5,7 @@ thin dashed lines; lines are named where they end. Every function returns a matp
 figure that a notebook shows as it stands at the end of a cell.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib import rc_context
@@ -17,6 +17,7 @@ from .palette import ACCENTS, GREY, Drawing, limit, limits_across, looks, style
 from .panels import draw_lines, limits_of, log_axis, name_ends, spread_of
 from .record import Record, Row, ratio
 from .report import duration
+from .roofline import Roof
 
 UNITS = {"gbps": "GB/s", "tflops": "TFLOP/s", "ms": "µs"}
 DTYPES = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
@@ -186,12 +187,20 @@ def ratios(
     return figure
 
 
-def roofline(record: Record, *, dtype: str = "bfloat16", **wanted: Any) -> Drawing:
+def roofline(
+    record: Record,
+    *,
+    dtype: str = "bfloat16",
+    limits: Mapping[str, Roof] | None = None,
+    **wanted: Any,
+) -> Drawing:
     """Draw rows under the roofs: what the card was measured at, and its datasheet.
 
     Args:
         record: what was measured; rows without bytes or FLOP are left out.
         dtype: of the rows, and of the datasheet's rate.
+        limits: roofs by name, "measured" the solid one; by default a copy's bandwidth
+            with cuBLAS's rate, and the datasheet's for the matrix cores.
         **wanted: which rows besides (see `Record.select`).
 
     Returns:
@@ -206,10 +215,11 @@ def roofline(record: Record, *, dtype: str = "bfloat16", **wanted: Any) -> Drawi
         raise RecordError(f"{record.name}: no row has both bytes and FLOP")
     seen = looks(_impls(rows))
     at = [row["flops"] / row["bytes"] for row in rows]
-    limits = {"measured": roofs.measured(record.canary)}
-    sheet = roofs.datasheet(record.slug, str(dtype).removeprefix("torch."))
-    if sheet:
-        limits["datasheet"] = sheet
+    if limits is None:
+        limits = {"measured": roofs.measured(record.canary)}
+        sheet = roofs.datasheet(record.slug, str(dtype).removeprefix("torch."))
+        if sheet:
+            limits["datasheet"] = sheet
     reach = [min(at) / 4, max(*at, *(4 * roof.ridge for roof in limits.values()))]
     with style(), rc_context({"axes.grid": True, "axes.grid.axis": "both"}):
         figure = Drawing()
