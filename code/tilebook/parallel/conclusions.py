@@ -6,7 +6,7 @@ import statistics
 
 import torch
 
-from tilebook import device, measure
+from tilebook import measure
 from tilebook.measure import Record, Row
 from tilebook.parallel import single
 
@@ -39,42 +39,6 @@ def copy_gbps(record: Record) -> float:
 def share_of_copy(record: Record) -> float:
     """Bandwidth of `add` on 64 Mi float32 over that of a copy."""
     return best_gbps(record) / copy_gbps(record)
-
-
-@measure.value("parallel-add")
-def datasheet_tbps(record: Record) -> float:
-    """TB/s that the datasheet promises of this GPU's memory."""
-    return measure.roofline.promised_gbps(record.slug, record.canary) / 1e3
-
-
-LATENCY_NS = 700
-"""What a load from memory takes, about; the chapter on memory measures it."""
-
-
-def in_flight(record: Record) -> float:
-    """Bytes on their way that keep the datasheet's bandwidth busy: Little's law.
-
-    Args:
-        record: of any experiment.
-
-    Returns:
-        Bytes on the whole GPU.
-    """
-    gbps = measure.roofline.promised_gbps(record.slug, record.canary)
-    return gbps * LATENCY_NS
-
-
-@measure.value("parallel-add")
-def in_flight_mb(record: Record) -> float:
-    """MB on their way that keep the datasheet's bandwidth busy."""
-    return in_flight(record) / 1e6
-
-
-@measure.value("parallel-add")
-def in_flight_kb_per_sm(record: Record) -> float:
-    """The same in KB for each of 132 SMs, or as many as the datasheet says."""
-    sheet = device.DATASHEET.get(record.slug)
-    return in_flight(record) / 1e3 / ((sheet and sheet.sms) or 132)
 
 
 @measure.value("parallel-add")
@@ -148,6 +112,21 @@ def masked_over_grid(record: Record) -> float:
 def wide_over_masked(record: Record) -> float:
     """What 64-bit offsets leave of the bandwidth, 64 Mi float32."""
     return _over(record, "wide", "masked")
+
+
+@measure.value("parallel-add")
+def wide_over_masked_ragged(record: Record) -> float:
+    """The same on seven elements more, bfloat16."""
+    pair = [
+        _gbps(record, name, torch.bfloat16, LARGE + 7) for name in ("wide", "masked")
+    ]
+    return pair[0] / pair[1]
+
+
+@measure.value("parallel-add")
+def start_us(record: Record) -> float:
+    """Microseconds of the shortest vector, float32, cold."""
+    return 1e3 * _curve(record)[0]["ms"]
 
 
 @measure.value("parallel-add")
@@ -280,7 +259,7 @@ def one_program_is_slow(record: Record) -> tuple[bool, str]:
 
 @measure.claim(
     "parallel-add",
-    "Seven elements more than 64 Mi cost whole tiles nothing: at most 2 % bandwidth.",
+    "Seven elements more than 64 Mi cost whole tiles at most 2 % of their bandwidth.",
 )
 def ragged_is_free(record: Record) -> tuple[bool, str]:
     share = ragged_whole_share(record)

@@ -241,7 +241,7 @@ FUSED = Exercise(
     statement=(
         "Write a Python function of x, y and z that returns (x + y) * z as a new "
         "tensor and computes it in one Triton kernel: any shape, any strides, float32 "
-        "and bfloat16, rounded once at the end."
+        "and bfloat16, computed in float32 and rounded to the inputs' type at the end."
     ),
     inputs=_normal("x", "y", "z"),
     reference=lambda x, y, z: (x + y) * z,

@@ -7,6 +7,7 @@ from tilebook.measure import Bench, Provider, Row
 from tilebook.parallel import (
     add,
     conclusions,
+    expectations,
     grid,
     masked,
     occupancy,
@@ -22,6 +23,7 @@ from tilebook.parallel import (
 
 __all__ = [
     "conclusions",
+    "expectations",
     "occupancy_conclusions",
     "parallel_add",
     "parallel_launch",

@@ -1,10 +1,8 @@
 """What the chapter quotes and concludes of how many programs and threads add."""
 
-import numpy as np
-
 from tilebook import measure
 from tilebook.measure import Record, Row
-from tilebook.parallel import conclusions, occupancy, strided
+from tilebook.parallel import conclusions, expectations, occupancy, strided
 
 
 def _strides(record: Record, per_sm: int, stages: int) -> Row:
@@ -61,22 +59,23 @@ def _fastest(record: Record) -> Row:
     return max(_by_threads(record), key=lambda row: row["gbps"])
 
 
+READ = 2 / 3
+"""Of the bytes that an addition moves, those that are loaded."""
+
+
 @measure.value("parallel-programs")
 def threads_due(record: Record) -> float:
-    """Threads per SM, 32 bytes each, that keep the datasheet's bandwidth busy."""
+    """Threads per SM, 32 bytes of loads each, that Little's law asks for."""
     sms = _fastest(record)["extra"]["sms"]
-    return conclusions.in_flight(record) / sms / 32
+    return READ * expectations.in_flight(record) / sms / 32
 
 
 @measure.value("parallel-programs")
-def due_share(record: Record) -> float:
-    """Bandwidth with so many threads, interpolated, over that of the best number."""
-    due, rows = threads_due(record), _by_threads(record)
-    at = [row["shape"]["threads"] for row in rows]
-    return (
-        float(np.interp(due, at, [row["gbps"] for row in rows]))
-        / _fastest(record)["gbps"]
-    )
+def implied_ns(record: Record) -> float:
+    """ns of a load, if the fewest threads tried always had theirs on the way."""
+    row = _by_threads(record)[0]
+    flying = 32 * row["shape"]["threads"] * row["extra"]["sms"]
+    return flying / (READ * row["gbps"])
 
 
 @measure.value("parallel-programs")

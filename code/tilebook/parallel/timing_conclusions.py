@@ -93,6 +93,13 @@ def _chains(record: Record) -> list[measure.Ratio]:
 
 
 @measure.value("parallel-launch")
+def hidden_share(record: Record) -> float:
+    """What an early launch saves, over what an empty kernel takes in a graph."""
+    saved = plain_link_us(record) - dependent_link_us(record)
+    return saved / graph_us(record)
+
+
+@measure.value("parallel-launch")
 def dependent_gain(record: Record) -> float:
     """Largest gain of dependent launch in a chain, in times; 1 where there is none."""
     return max((r.median for r in _chains(record)), default=1.0)
@@ -191,7 +198,8 @@ def cache_flatters(record: Record) -> tuple[bool, str]:
 
 @measure.claim(
     "parallel-pitfalls",
-    "Without synchronisation, add seems to move ten times what the memory can.",
+    "Without synchronisation, torch.add seems to move ten times and more what the "
+    "memory can.",
 )
 def unsynchronised_is_absurd(record: Record) -> tuple[bool, str]:
     seems = 1e3 * unsynchronised_tbps(record)
