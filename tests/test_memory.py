@@ -129,6 +129,40 @@ def test_words_are_as_long_as_both_ends_allow(device):
         assert [w.element_size() for w in found] == [size, size]
 
 
+class TestViews:
+    def test_conjugated_and_negated(self, device):
+        z = torch.randn(6, dtype=torch.complex64, device=device)
+        assert torch.equal(copy(z.conj()), z.conj())
+        assert torch.equal(copy(z.conj().imag), z.conj().imag)
+        for dtype in (torch.complex64, torch.complex128):
+            out = torch.zeros(6, dtype=dtype, device=device).conj()
+            assert copy(z.to(dtype), out=out) is out
+            assert torch.equal(out, z.to(dtype))
+
+    @pytest.mark.parametrize("rung", RUNGS, ids=rung_name)
+    def test_one_element_with_a_stride(self, rung, device):
+        x = torch.arange(10.0, device=device)[::5][:1]
+        assert torch.equal(rung.copy(x, out=torch.zeros(1, device=device)), x)
+
+    def test_a_subclass_returns_its_out(self, device):
+        class Own(torch.Tensor):
+            pass
+
+        out = torch.empty(2, device=device)
+        assert copy(torch.ones(2, device=device).as_subclass(Own), out=out) is out
+
+    @pytest.mark.parametrize("make", ["to_sparse", "to_sparse_csr"])
+    def test_what_has_no_strides_is_refused(self, make, device):
+        for fn in (copy, wide.copy):
+            with pytest.raises(ValueError, match="x must be dense and strided"):
+                fn(getattr(torch.eye(3, device=device), make)())
+
+    def test_quantised_is_refused(self):
+        x = torch.quantize_per_tensor(torch.ones(4), 0.1, 0, torch.qint8)
+        with pytest.raises(TypeError, match="x must not be quantised"):
+            copy(x)
+
+
 class TestLayout:
     def test_dense_in_one_order_is_one_dimension(self):
         x = torch.empty(3, 4, 5)
@@ -247,7 +281,7 @@ class TestOut:
 
     def test_shared_places_are_refused(self, device):
         x = torch.zeros(3, 4, device=device)
-        with pytest.raises(ValueError, match="out must have a place of its own"):
+        with pytest.raises(ValueError, match="no elements share a place"):
             copy(x, out=torch.zeros(4, device=device).expand(3, 4))
 
     def test_autograd_notices(self, device):
@@ -298,18 +332,50 @@ def test_rungs_take_vectors_only(rung, device):
         rung.copy(torch.zeros(4, dtype=torch.complex128, device=device))
 
 
+@pytest.mark.parametrize("rung", RUNGS, ids=rung_name)
+def test_rungs_write_where_nobody_reads(rung, device):
+    x = torch.ones(2000, device=device)
+    with pytest.raises(ValueError, match="out must not overlap what is read"):
+        rung.copy(x[:-4], out=x[4:])
+    with pytest.raises(ValueError, match="out can't take part in a gradient"):
+        rung.copy(x, out=torch.zeros(2000, device=device, requires_grad=True))
+    product = torch.ones(2000, device=device, requires_grad=True) * x
+    rung.copy(torch.zeros(2000, device=device), out=x)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        product.sum().backward()
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"loads": -1}, ValueError, "loads must be at least 1"),
+        ({"loads": 3}, ValueError, "loads must be a power of two up to 64, got 3"),
+        ({"num_warps": 64}, ValueError, "num_warps must be a power of two up to 32"),
+        ({"num_warps": 2.0}, TypeError, "num_warps must be an int"),
+        ({"maxnreg": 0}, ValueError, "maxnreg must be at least 1"),
+    ],
+)
+def test_unfit_numbers(options, error, message, device):
+    with pytest.raises(error, match=message):
+        deep.copy(torch.ones(4, device=device), **options)
+
+
 def test_unknown_hints_and_no_programs_are_refused(device):
     x = torch.zeros(4, device=device)
     with pytest.raises(ValueError, match="load must be"):
         hinted.copy(x, load=".xx")
     with pytest.raises(ValueError, match="programs must be at least 1"):
         persistent.copy(x, programs=0)
+    with pytest.raises(ValueError, match="stages must be at least 1"):
+        persistent.copy(x, stages=0)
 
 
 def test_the_engine_needs_its_hardware(device):
     if here.has("tma"):
         with pytest.raises(ValueError, match="x must start at a multiple of 16 bytes"):
             engine.copy(torch.zeros(101, device=device)[1:])
+        with pytest.raises(ValueError, match="stages must be from 2 to 12, got 1"):
+            engine.copy(torch.zeros(100, device=device), stages=1)
     else:
         with pytest.raises(here.HardwareError, match="tensor memory accelerator"):
             engine.copy(torch.zeros(100, device=device))
@@ -340,11 +406,18 @@ class TestGradient:
         ):
             torch.library.opcheck(copy_operator, (x.requires_grad_(),))
 
-    @pytest.mark.gpu
     def test_compiles(self, device):
+        backend = here.sizes("inductor", "aot_eager")
         x = torch.randn(300, 40, device=device)
-        twice = torch.compile(lambda x: copy(x.t()) * 2, fullgraph=True)
+        twice = torch.compile(
+            lambda x: copy(x.t()) * 2, fullgraph=True, backend=backend
+        )
         assert torch.equal(twice(x), x.t() * 2)
+        z = torch.randn(30, dtype=torch.complex64, device=device)
+        plain = torch.compile(
+            lambda z: copy(z.conj()), fullgraph=True, backend="aot_eager"
+        )
+        assert torch.equal(plain(z), z.conj())
 
 
 @pytest.mark.gpu

@@ -62,12 +62,12 @@ WRONG_KERNELS = {
             "tl.cat(x, y, can_reorder=True)",
         ),
         "swapped": ("tl.interleave(x, y)", "tl.interleave(y, x)"),
-        "masked at half": ("both < 2 * n", "both < n"),
-        "unmasked": (", mask=both < 2 * n", ""),
+        "masked at half": ("both // 2 < n", "both < n"),
+        "unmasked": (", mask=both // 2 < n", ""),
         "start not doubled": ("2 * start + tl.arange", "start + tl.arange"),
     },
     "memory-planes": {
-        "planes of a block": ("c * n + offs", "c * BLOCK + offs"),
+        "planes of a block": ("out_ptr += n", "out_ptr += BLOCK"),
         "read as planes": ("3 * offs + c", "c * n + offs"),
         "order turned": ("3 * offs + c", "3 * offs + 2 - c"),
         "two of three": ("static_range(3)", "static_range(2)"),
@@ -158,8 +158,24 @@ class TestTraffic:
             seen = coalescing.traffic(look, "x_ptr")
             at = 4 * stride * np.arange(128).reshape(4, 32)
             assert seen.sectors == sum(len(set(row // 32)) for row in at)
+            shifted = microscope.look(
+                strides.pick_kernel, (1,), x[1:], out, 128, stride, 0, BLOCK=128
+            )
+            apart = (x.data_ptr() + 4) % 32
+            expected = sum(len(set((row + apart) // 32)) for row in at)
+            assert coalescing.traffic(shifted, "x_ptr").sectors == expected
             assert seen.least == 16
             assert coalescing.traffic(look, "out_ptr").share == 1
+
+    def test_one_for_all_is_no_more_than_useful(self):
+        x, out = torch.zeros(64), torch.zeros(32)
+        look = microscope.look(
+            strides.pick_kernel, (1,), x, out, 32, 0, 8, BLOCK=32, raise_error=True
+        )
+        seen = coalescing.traffic(look, "x_ptr")
+        assert seen == (1, 1)
+        with pytest.raises(ValueError, match="lanes must be at least 1"):
+            coalescing.traffic(look, "x_ptr", lanes=0)
 
     def test_masked_lanes_touch_nothing(self):
         x, out = torch.zeros(5), torch.zeros(5)
@@ -175,6 +191,8 @@ class TestBanks:
         assert banks.conflicts([7] * 32) == 1
         assert banks.conflicts(range(32)) == 1
         assert banks.conflicts([0, 32, 64, 1]) == 3
+        with pytest.raises(TypeError):
+            banks.conflicts([0.5])
         for stride in range(1, 66):
             words = [stride * lane for lane in range(32)]
             assert banks.conflicts(words) == solutions.cycles(stride)

@@ -27,15 +27,27 @@ def test_streams(n, device):
     testing.assert_close(out, exact, length=2, scale=x.abs() + 1.5 * y.abs())
 
 
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.bfloat16, torch.float64], ids=str)
-@pytest.mark.parametrize("stride", [1, 2, 3, 8, 33])
+@pytest.mark.parametrize(
+    "dtype",
+    [torch.uint8, torch.bfloat16, torch.float8_e5m2, torch.float64, torch.complex64],
+    ids=str,
+)
+@pytest.mark.parametrize("stride", [1, 3, 33])
 @pytest.mark.parametrize("n", [1, 511, 700])
 @pytest.mark.parametrize("shift", [0, 1, 5])
 def test_pick(dtype, stride, n, shift, device):
     x = (100 * torch.rand(n * stride + shift, device=device)).to(dtype)
     with testing.guarded():
-        out = strides.pick(testing.guard(x).tensor, stride, n, shift=shift)
-    assert torch.equal(out, x[shift::stride][:n])
+        out = strides.pick(x, stride, n, shift=shift)
+    assert torch.equal(*map(testing.poison.flat_bytes, (out, x[shift::stride][:n])))
+
+
+def test_autograd_notices_what_is_filled(device):
+    x = torch.ones(4, device=device)
+    product = torch.ones(4, device=device, requires_grad=True) * x
+    streams.fill(x, 0)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        product.sum().backward()
 
 
 def test_pick_takes_none_and_refuses_what_is_not_there(device):
@@ -125,7 +137,18 @@ def test_work(n, steps, device):
         (lambda x: streams.triad(x, x[1:], 1), "y"),
         (lambda x: sweep.sweep(x, 1), "x must be int32"),
         (lambda x: sweep.sweep(x.int(), 0), "passes must be at least 1"),
-        (lambda x: intensity.work(x, -1), "steps"),
+        (lambda x: sweep.sweep(x.int(), 1, programs=2**20), "programs must be at most"),
+        (lambda x: intensity.work(x, -1), "steps must be at least 0, got -1"),
+        (lambda x: intensity.work(x, True), "steps must be an int, got bool"),
+        (lambda x: intensity.work(None, 1), "x must be a torch.Tensor"),
+        (lambda x: intensity.work(x[:-1], 1, out=x[1:]), "out must not overlap"),
+        (lambda x: streams.triad([1.0], x, 1), "x must be a torch.Tensor, got list"),
+        (lambda x: streams.triad(x[1:], x[1:], 1, out=x[:-1]), "out must not overlap"),
+        (lambda x: streams.triad(x, x, "2"), "a must be a number, got str"),
+        (lambda x: streams.fill(x, 10**400), "value must fit into a float"),
+        (lambda x: strides.pick(x, 1, 2, shift=-1), "shift must be at least 0"),
+        (lambda x: contention.count(2**31, 1, 1, device=x.device), "places must be"),
+        (lambda x: chase.chain(300.5, device=x.device), "nbytes must be an int"),
         (lambda x: intensity.work(x.double(), 1), "must be float32"),
     ],
 )

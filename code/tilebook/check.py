@@ -68,7 +68,10 @@ def tensor(
         same = x.device.type == wanted_device.type
         if not same or wanted_device.index not in (None, x.device.index):
             raise ValueError(f"{name} must be on {wanted_device}, got {x.device}")
-    if contiguous and (x.is_neg() or x.is_conj()):
+    if x.layout is not torch.strided or x.is_nested:
+        raise ValueError(f"{name} must be dense and strided, got {_layout(x)}")
+    # Whoever traces for torch.compile can't ask, and resolves such views itself.
+    if contiguous and not torch.compiler.is_compiling() and (x.is_neg() or x.is_conj()):
         raise ValueError(
             f"{name} must hold its values, got a lazily negated or conjugated view: "
             f"call {name}.resolve_neg() or .resolve_conj()"
@@ -121,6 +124,47 @@ def positive_int(x: object, name: str) -> int:
     if x < 1:
         raise ValueError(f"{name} must be at least 1, got {x}")
     return x
+
+
+def natural_number(x: object, name: str) -> int:
+    """Check that an argument is an integer of at least zero, and return it.
+
+    Raises:
+        TypeError: not an integer (a bool is none).
+        ValueError: negative.
+    """
+    if isinstance(x, bool) or not isinstance(x, (int, torch.SymInt)):
+        raise TypeError(f"{name} must be an int, got {_describe(x)}")
+    if x < 0:
+        raise ValueError(f"{name} must be at least 0, got {x}")
+    return x
+
+
+def power_of_two(x: object, name: str, most: int) -> int:
+    """Check that an argument is a power of two up to a limit, and return it.
+
+    Raises:
+        TypeError: not an integer (a bool is none).
+        ValueError: no power of two, or above the limit.
+    """
+    if positive_int(x, name) & (x - 1) or x > most:
+        raise ValueError(f"{name} must be a power of two up to {most}, got {x}")
+    return x
+
+
+def number(x: object, name: str) -> float:
+    """Check that an argument is a number, and return it as a float.
+
+    Raises:
+        TypeError: neither an int nor a float (a bool is none).
+        ValueError: an int that no float holds.
+    """
+    if isinstance(x, bool) or not isinstance(x, (int, float)):
+        raise TypeError(f"{name} must be a number, got {_describe(x)}")
+    try:
+        return float(x)
+    except OverflowError:
+        raise ValueError(f"{name} must fit into a float, got {x}") from None
 
 
 def one_of(x: object, name: str, allowed: Iterable[object]) -> object:
@@ -208,6 +252,10 @@ def _dtype(dtype: torch.dtype) -> str:
 
 def _shape(x: torch.Tensor) -> str:
     return str(tuple(x.shape))
+
+
+def _layout(x: torch.Tensor) -> str:
+    return "a nested tensor" if x.is_nested else f"layout {x.layout}"
 
 
 def _describe(x: object) -> str:

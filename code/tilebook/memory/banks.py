@@ -1,6 +1,7 @@
 """Shared memory's 32 banks: who has to wait for whom."""
 
 from collections.abc import Callable, Iterable
+from operator import index
 
 import numpy as np
 
@@ -17,8 +18,11 @@ def conflicts(words: Iterable[int]) -> int:
 
     Returns:
         The most different words that lie in one bank: 1 where nobody waits.
+
+    Raises:
+        TypeError: a word isn't a whole number.
     """
-    wanted = np.unique(np.fromiter(words, dtype=np.int64))
+    wanted = np.unique(np.fromiter(map(index, words), dtype=np.int64))
     return int(np.bincount(wanted % BANKS, minlength=1).max(initial=0))
 
 

@@ -5,6 +5,7 @@ import triton
 import triton.language as tl
 
 from tilebook import check
+from tilebook.memory.layout import check_here, written
 
 LINE = 128
 """Bytes of a cache line; no two links of a chain share one."""
@@ -32,10 +33,11 @@ def chain(nbytes: int, *, device: torch.device, seed: int = 0) -> torch.Tensor:
         from 0 comes back to 0 after as many hops as there are lines.
 
     Raises:
+        TypeError: `nbytes` isn't an integer.
         ValueError: fewer than two lines.
     """
     step = LINE // 8
-    lines = nbytes // LINE
+    lines = check.positive_int(nbytes, "nbytes") // LINE
     if lines < 2:
         raise ValueError(f"nbytes must be at least {2 * LINE}, got {nbytes}")
     generator = torch.Generator(device).manual_seed(seed)
@@ -67,7 +69,8 @@ def chase(links: torch.Tensor, hops: int, at: torch.Tensor) -> torch.Tensor:
     """
     check.tensor(links, "links", dtype=torch.int64, ndim=1, contiguous=True)
     check.tensor(at, "at", dtype=torch.int64, shape=(1,), device=links.device)
-    check.runs_here(links, "links")
+    check_here(links, "links")
+    written(at, links)
     check.positive_int(hops, "hops")
     chase_kernel[(1,)](links, at, hops, num_warps=1)
     return at

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tilebook import check
 from tilebook.memory.strides import SECTOR
 from tilebook.microscope import Look
 
@@ -17,7 +18,7 @@ class Traffic(NamedTuple):
     sectors: int
     """Of 32 bytes, handed out to groups of neighbouring lanes."""
     least: int
-    """Sectors that the same bytes would fill without a gap."""
+    """Sectors that each group's bytes would fill without a gap."""
 
     @property
     def share(self) -> float:
@@ -31,14 +32,15 @@ def traffic(look: Look, argument: str, *, lanes: int = WARP) -> Traffic:
     Args:
         look: what the microscope saw.
         argument: the kernel's parameter.
-        lanes: neighbours along the tile's last dimension whose accesses count as one;
-            masked-off ones touch nothing.
+        lanes: neighbours whose accesses count as one, in the order of the tile's
+            elements, row after row; masked-off ones touch nothing.
 
     Returns:
         The sectors, a sector counted once for each group that needs it.
 
     Raises:
-        ValueError: the kernel has no such tensor.
+        TypeError: `lanes` isn't an integer.
+        ValueError: the kernel has no such tensor, or `lanes` isn't positive.
 
     Notes:
         Which thread holds which lane is the compiler's choice. Groups of neighbours
@@ -48,14 +50,17 @@ def traffic(look: Look, argument: str, *, lanes: int = WARP) -> Traffic:
     if argument not in look.arguments:
         have = ", ".join(look.arguments)
         raise ValueError(f"{look.kernel} has no tensor {argument!r}, only {have}")
-    sectors = nbytes = 0
+    check.positive_int(lanes, "lanes")
+    sectors = least = 0
     for access in look.accesses:
         if access.argument != argument:
             continue
-        offsets, mask = np.ravel(access.offsets), np.ravel(access.mask)
+        # From the sector in which the tensor begins, wherever it does in there.
+        offsets = np.ravel(access.offsets) + access.address % SECTOR
+        mask = np.ravel(access.mask)
         for start in range(0, offsets.size, lanes):
             on = offsets[start : start + lanes][mask[start : start + lanes]]
-            first, last = on // SECTOR, (on + access.width - 1) // SECTOR
-            sectors += np.unique(np.concatenate([first, last])).size
-            nbytes += on.size * access.width
-    return Traffic(sectors, -(-nbytes // SECTOR))
+            nbytes = np.unique(on[:, None] + np.arange(access.width))
+            sectors += np.unique(nbytes // SECTOR).size
+            least += -(-nbytes.size // SECTOR)
+    return Traffic(sectors, least)

@@ -5,6 +5,7 @@ import triton
 import triton.language as tl
 
 from tilebook import check
+from tilebook.memory.layout import check_here
 
 BLOCK = 256
 NUM_WARPS = 4
@@ -43,9 +44,14 @@ def count(
         ("repeats", repeats),
     ):
         check.positive_int(value, name)
-    if programs * BLOCK * repeats >= 2**31 or places >= 2**31:
-        raise ValueError("programs * BLOCK * repeats must be below 2^31")
+    if places >= 2**31:
+        raise ValueError(f"places must be below 2^31, got {places}")
+    if programs * BLOCK * repeats >= 2**31:
+        raise ValueError(
+            f"programs * {BLOCK} * repeats must be below 2^31, got {programs} programs "
+            f"and {repeats} repeats"
+        )
+    check_here(torch.empty(0, device=device), "device")
     out = torch.zeros(places, dtype=torch.int32, device=device)
-    check.runs_here(out, "device")
     count_kernel[(programs,)](out, places, repeats, BLOCK=BLOCK, num_warps=NUM_WARPS)
     return out

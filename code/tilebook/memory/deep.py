@@ -2,6 +2,7 @@
 
 import torch
 
+from tilebook import check
 from tilebook.memory import vectors, wide
 
 LOADS = 4
@@ -21,8 +22,8 @@ def copy(
     Args:
         x: contiguous tensor, any dtype of up to 8 bytes.
         out: contiguous, the same shape, dtype and device; receives the copy.
-        loads: of 16 bytes for each thread, a power of two.
-        num_warps: warps in a program, a power of two.
+        loads: of 16 bytes for each thread, a power of two up to 64.
+        num_warps: warps in a program, a power of two up to 32.
         maxnreg: registers of a thread at most.
 
     Returns:
@@ -30,8 +31,13 @@ def copy(
 
     Raises:
         TypeError: a tensor isn't one, or has another dtype.
-        ValueError: shapes or devices differ, or a tensor isn't contiguous.
+        ValueError: shapes or devices differ, a tensor isn't contiguous, `out` overlaps
+            `x`, or a number isn't what it must be.
     """
+    check.power_of_two(loads, "loads", 64)
+    check.power_of_two(num_warps, "num_warps", 32)
+    if maxnreg is not None:
+        check.positive_int(maxnreg, "maxnreg")
     out = vectors.check(x, out)
     if x.numel():
         wide.launch(

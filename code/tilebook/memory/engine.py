@@ -12,7 +12,7 @@ from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import mbarrier, tma
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
-from tilebook import device
+from tilebook import check, device
 from tilebook._gluon import async_load, async_store
 from tilebook.memory import vectors, wide
 
@@ -86,7 +86,8 @@ def copy(
         x: contiguous tensor that starts at a multiple of 16 bytes, any dtype of up to
             8 bytes.
         out: the same, and of the same shape, dtype and device; receives the copy.
-        stages: tiles that a program holds in shared memory at a time.
+        stages: tiles that a program holds in shared memory at a time, 2 to 12: with
+            one it would wait for a tile that it never asked for.
 
     Returns:
         `out`, or a new tensor.
@@ -94,14 +95,16 @@ def copy(
     Raises:
         HardwareError: there is no such engine here.
         TypeError: a tensor isn't one, or has another dtype.
-        ValueError: shapes or devices differ, a tensor isn't contiguous, or starts off
-            a multiple of 16 bytes.
+        ValueError: shapes or devices differ, a tensor isn't contiguous, starts off a
+            multiple of 16 bytes, or `stages` is out of range.
 
     Notes:
         What is left after the last whole row of `COLUMNS` words goes the way of
         `wide`. The engine counts rows in 32 bits: 2 TiB.
     """
     device.require("tma")
+    if check.positive_int(stages, "stages") not in range(2, 13):
+        raise ValueError(f"stages must be from 2 to 12, got {stages}")
     out = vectors.check(x, out)
     for name, tensor in (("x", x), ("out", out)):
         if tensor.data_ptr() % 16:
@@ -110,7 +113,8 @@ def copy(
                 f"got {tensor.data_ptr() % 16} bytes past one"
             )
     whole = x.nbytes // (4 * COLUMNS) * (4 * COLUMNS)
-    bytes_in, bytes_out = (t.reshape(-1).view(torch.uint8) for t in (x, out))
+    flat = (t.as_strided((t.numel(),), (1,)) for t in (x, out))
+    bytes_in, bytes_out = (t.view(torch.uint8) for t in flat)
     if whole:
         source, target = (
             t[:whole].view(torch.int32).view(-1, COLUMNS) for t in (bytes_in, bytes_out)

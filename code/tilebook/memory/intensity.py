@@ -5,6 +5,7 @@ import triton
 import triton.language as tl
 
 from tilebook import check
+from tilebook.memory.layout import check_here, written
 
 BLOCK = 1024
 NUM_WARPS = 4
@@ -40,13 +41,17 @@ def work(
         ValueError: ranks, lengths or devices differ, a tensor isn't contiguous, or
             `steps` is negative.
     """
-    out = torch.empty_like(x) if out is None else out
-    for name, tensor in (("x", x), ("out", out)):
+    operands = {"x": x} | ({} if out is None else {"out": out})
+    for name, tensor in operands.items():
         check.tensor(tensor, name, dtype=torch.float32, ndim=1, contiguous=True)
-    check.same_shape(x=x, out=out)
-    check.same_device(x=x, out=out)
-    check.runs_here(x, "x")
-    check.positive_int(steps + 1, "steps + 1")
+    check.same_shape(**operands)
+    check.same_device(**operands)
+    check_here(x, "x")
+    check.natural_number(steps, "steps")
+    if out is None:
+        out = torch.empty_like(x)
+    else:
+        written(out, x)
     if n := x.numel():
         grid = (triton.cdiv(n, BLOCK),)
         work_kernel[grid](

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+from torch.autograd.graph import increment_version
 
 from tilebook import check
 
@@ -70,18 +71,53 @@ def disturbs(x: torch.Tensor, out: torch.Tensor) -> bool:
     return low < last and first < high
 
 
+def check_here(x: torch.Tensor, name: str) -> None:
+    """Check that a kernel launched now reaches a tensor.
+
+    Raises:
+        ValueError: it is where no kernel of this process can reach it, or on another
+            GPU than the current one.
+    """
+    check.runs_here(x, name)
+    if x.is_cuda and x.device.index != torch.cuda.current_device():
+        raise ValueError(
+            f"{name} is on {x.device}, but kernels are launched on the current device, "
+            f"cuda:{torch.cuda.current_device()}; enter torch.cuda.device(...)"
+        )
+
+
+def written(out: torch.Tensor, *read: torch.Tensor) -> None:
+    """Check that a kernel may write a tensor, and count it as written in place.
+
+    Args:
+        out: what the kernel is about to write.
+        read: what it reads meanwhile.
+
+    Raises:
+        ValueError: `out` takes part in a gradient, or overlaps what is read other than
+            element by element.
+    """
+    if torch.is_grad_enabled() and out.requires_grad:
+        raise ValueError("out can't take part in a gradient: call under no_grad()")
+    if out.numel() and any(disturbs(x, out) for x in read):
+        raise ValueError("out must not overlap what is read; tilebook.memory.copy may")
+    # Autograd doesn't see a kernel write.
+    increment_version(out)
+
+
 def check_output(x: torch.Tensor, out: torch.Tensor) -> None:
     """Check a tensor that a copy is written to.
 
     Raises:
         TypeError: not a tensor, or another dtype than that of `x`.
-        ValueError: another shape or device, or elements that share a place.
+        ValueError: another shape or device, or elements that may share a place.
     """
     check.tensor(out, "out", dtype=x.dtype, shape=x.shape, device=x.device)
     if not spreads(out):
         raise ValueError(
-            "out must have a place of its own for each element, got strides "
-            f"{out.stride()} for shape {tuple(out.shape)}"
+            "out must have strides each of which exceeds all that lies within, so that "
+            f"no elements share a place; got {out.stride()} for shape "
+            f"{tuple(out.shape)}"
         )
 
 

@@ -48,12 +48,13 @@ def copy(
 
     Raises:
         TypeError: a tensor isn't one, or has another dtype.
-        ValueError: shapes or devices differ, a tensor isn't contiguous, or `programs`
+        ValueError: shapes or devices differ, a tensor isn't contiguous, or a number
             isn't positive.
     """
     if programs is None:
         programs = PER_SM * (device.current().sms or 1)
     check.positive_int(programs, "programs")
+    check.positive_int(stages, "stages")
     out = vectors.check(x, out)
     if x.numel():
         source, target = vectors.words(x, out)

@@ -33,15 +33,16 @@ def copy(x: torch.Tensor, *, out: torch.Tensor | None = None) -> torch.Tensor:
 
     Args:
         x: any shape, strides, dtype and number of elements.
-        out: receives the copy: the same shape, dtype and device, any strides in which
-            each element has a place of its own. It can't take part in a gradient.
+        out: receives the copy: the same shape, dtype and device, any strides each of
+            which exceeds all that lies within, so that no elements share a place. It
+            can't take part in a gradient.
 
     Returns:
         `out` if it was given, else a new tensor with the strides of
         `torch.empty_like(x)`. Differentiable.
 
     Raises:
-        TypeError: not a tensor, or `out` of another dtype.
+        TypeError: not a tensor, a quantised one, or `out` of another dtype.
         ValueError: another shape or device, a tensor where this process's kernels
             can't reach it, places shared in `out`, or `out` together with a gradient.
 
@@ -53,7 +54,10 @@ def copy(x: torch.Tensor, *, out: torch.Tensor | None = None) -> torch.Tensor:
     """
     check.tensor(x, "x")
     check.runs_here(x, "x")
-    if x.is_neg() or x.is_conj():
+    if x.is_quantized:
+        raise TypeError(f"x must not be quantised, got {x.dtype}")
+    # Whoever traces for torch.compile can't ask, and the operator resolves them.
+    if not torch.compiler.is_compiling() and (x.is_neg() or x.is_conj()):
         x = x.resolve_neg().resolve_conj()
     if out is None:
         if not library.eager(x):
@@ -67,8 +71,9 @@ def copy(x: torch.Tensor, *, out: torch.Tensor | None = None) -> torch.Tensor:
             "out can't take part in a gradient: leave it out, or call under "
             "torch.no_grad()"
         )
-    if not library.eager(x, out):
-        return out.copy_(copy(x))
+    if not library.eager(x, out) or out.is_conj():
+        out.copy_(copy(x))
+        return out
     if x.numel() and layout.disturbs(x, out):
         x = copy(x)
     _copy_into(x, out, _as_it_is)

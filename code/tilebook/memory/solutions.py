@@ -95,7 +95,7 @@ def interleave_kernel(x_ptr, y_ptr, out_ptr, n, BLOCK: tl.constexpr):
     y = tl.load(y_ptr + offs, mask=mask, other=0.0)  # (BLOCK,)
     # Neighbours in the joined tile are neighbours in memory: one wide store.
     both = 2 * start + tl.arange(0, 2 * BLOCK)
-    tl.store(out_ptr + both, tl.interleave(x, y), mask=both < 2 * n)
+    tl.store(out_ptr + both, tl.interleave(x, y), mask=both // 2 < n)
 
 
 @triton.jit
@@ -104,7 +104,9 @@ def planes_kernel(rgb_ptr, out_ptr, n, BLOCK: tl.constexpr):
     mask = offs < n
     for c in tl.static_range(3):
         plane = tl.load(rgb_ptr + 3 * offs + c, mask=mask, other=0)  # (BLOCK,)
-        tl.store(out_ptr + c * n + offs, plane, mask=mask)
+        tl.store(out_ptr + offs, plane, mask=mask)
+        # From plane to plane by the pointer: c * n might not fit into 32 bits.
+        out_ptr += n
 
 
 @triton.jit

@@ -5,6 +5,7 @@ import triton
 import triton.language as tl
 
 from tilebook import check
+from tilebook.memory.layout import check_here, written
 
 BLOCK = 2048
 NUM_WARPS = 4
@@ -48,7 +49,7 @@ def block_sums(x: torch.Tensor) -> torch.Tensor:
         ValueError: another rank, not contiguous, or where no kernel can reach it.
     """
     check.tensor(x, "x", dtype=torch.float32, ndim=1, contiguous=True)
-    check.runs_here(x, "x")
+    check_here(x, "x")
     tiles = triton.cdiv(x.numel(), BLOCK)
     out = x.new_empty(tiles)
     if tiles:
@@ -71,10 +72,12 @@ def fill(out: torch.Tensor, value: float) -> torch.Tensor:
         ValueError: another rank, not contiguous, or where no kernel can reach it.
     """
     check.tensor(out, "out", dtype=torch.float32, ndim=1, contiguous=True)
-    check.runs_here(out, "out")
+    check_here(out, "out")
+    value = check.number(value, "value")
+    written(out)
     if n := out.numel():
         grid = (triton.cdiv(n, BLOCK),)
-        fill_kernel[grid](out, float(value), n, BLOCK=BLOCK, num_warps=NUM_WARPS)
+        fill_kernel[grid](out, value, n, BLOCK=BLOCK, num_warps=NUM_WARPS)
     return out
 
 
@@ -96,13 +99,18 @@ def triad(
         TypeError: a tensor isn't one, or isn't float32.
         ValueError: ranks, lengths or devices differ, or a tensor isn't contiguous.
     """
-    out = torch.empty_like(x) if out is None else out
-    for name, tensor in (("x", x), ("y", y), ("out", out)):
+    operands = {"x": x, "y": y} | ({} if out is None else {"out": out})
+    for name, tensor in operands.items():
         check.tensor(tensor, name, dtype=torch.float32, ndim=1, contiguous=True)
-    check.same_shape(x=x, y=y, out=out)
-    check.same_device(x=x, y=y, out=out)
-    check.runs_here(x, "x")
+    check.same_shape(**operands)
+    check.same_device(**operands)
+    check_here(x, "x")
+    a = check.number(a, "a")
+    if out is None:
+        out = torch.empty_like(x)
+    else:
+        written(out, x, y)
     if n := x.numel():
         grid = (triton.cdiv(n, BLOCK),)
-        triad_kernel[grid](x, y, out, float(a), n, BLOCK=BLOCK, num_warps=NUM_WARPS)
+        triad_kernel[grid](x, y, out, a, n, BLOCK=BLOCK, num_warps=NUM_WARPS)
     return out

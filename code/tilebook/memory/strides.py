@@ -5,6 +5,7 @@ import triton
 import triton.language as tl
 
 from tilebook import check
+from tilebook.memory import layout, vectors
 
 SECTOR = 32
 """Bytes that memory hands out at least."""
@@ -38,10 +39,11 @@ def pick(x: torch.Tensor, stride: int, n: int, *, shift: int = 0) -> torch.Tenso
             would lie past its end.
     """
     check.tensor(x, "x", ndim=1, contiguous=True)
-    check.runs_here(x, "x")
+    vectors.check_elements(x)
+    layout.check_here(x, "x")
     check.positive_int(stride, "stride")
-    check.positive_int(n + 1, "n + 1")
-    check.positive_int(shift + 1, "shift + 1")
+    check.natural_number(n, "n")
+    check.natural_number(shift, "shift")
     last = shift + (n - 1) * stride
     if n and last >= x.numel():
         raise ValueError(
@@ -51,7 +53,10 @@ def pick(x: torch.Tensor, stride: int, n: int, *, shift: int = 0) -> torch.Tenso
     out = x.new_empty(n)
     if n:
         grid = (triton.cdiv(n, BLOCK),)
-        pick_kernel[grid](x, out, n, stride, shift, BLOCK=BLOCK, num_warps=NUM_WARPS)
+        source, target = vectors.elements(x), vectors.elements(out)
+        pick_kernel[grid](
+            source, target, n, stride, shift, BLOCK=BLOCK, num_warps=NUM_WARPS
+        )
     return out
 
 

@@ -5,6 +5,7 @@ import triton
 import triton.language as tl
 
 from tilebook import check, device
+from tilebook.memory.layout import check_here
 
 BLOCK = 2048
 NUM_WARPS = 4
@@ -40,13 +41,15 @@ def sweep(x: torch.Tensor, passes: int, *, programs: int | None = None) -> torch
         ValueError: not contiguous, another rank, too long, or a number below 1.
     """
     check.tensor(x, "x", dtype=torch.int32, ndim=1, contiguous=True)
-    check.runs_here(x, "x")
+    check_here(x, "x")
     check.positive_int(passes, "passes")
     if programs is None:
         programs = PER_SM * (device.current().sms or 1)
     check.positive_int(programs, "programs")
     if x.numel() > 2**30:
         raise ValueError(f"x must have at most 2^30 elements, got {x.numel()}")
+    if programs * BLOCK > 2**30:
+        raise ValueError(f"programs must be at most {2**30 // BLOCK}, got {programs}")
     out = x.new_empty(programs)
     sweep_kernel[(programs,)](
         x, out, x.numel(), passes, BLOCK=BLOCK, num_warps=NUM_WARPS

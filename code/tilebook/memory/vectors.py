@@ -27,17 +27,28 @@ def check(x: torch.Tensor, out: torch.Tensor | None) -> torch.Tensor:
         ValueError: shapes or devices differ, or a tensor isn't contiguous.
     """
     checks.tensor(x, "x", contiguous=True)
-    if x.element_size() not in WORDS:
-        raise TypeError(
-            f"x must have elements of 1, 2, 4 or 8 bytes, got {x.dtype}; "
-            "tilebook.memory.copy takes any"
-        )
-    checks.runs_here(x, "x")
+    check_elements(x)
+    layout.check_here(x, "x")
     if out is None:
         return torch.empty_like(x)
     layout.check_output(x, out)
     checks.tensor(out, "out", contiguous=True)
+    layout.written(out, x)
     return out
+
+
+def check_elements(x: torch.Tensor) -> None:
+    """Check that there are integers of an element's size.
+
+    Raises:
+        TypeError: there are none, or the integers don't say everything.
+    """
+    sub_byte = str(x.dtype).removeprefix("torch.").startswith(("bits", "float4"))
+    if x.element_size() not in WORDS or x.is_quantized or sub_byte:
+        raise TypeError(
+            f"x must have elements of 1, 2, 4 or 8 bytes, got {x.dtype}; "
+            "tilebook.memory.copy takes complex128 too"
+        )
 
 
 def elements(x: torch.Tensor) -> torch.Tensor:
@@ -71,6 +82,7 @@ def words(x: torch.Tensor, out: torch.Tensor) -> tuple[torch.Tensor, torch.Tenso
     """
     offsets = [t.storage_offset() * t.element_size() for t in (x, out)]
     size = math.gcd(8, x.data_ptr(), out.data_ptr(), x.nbytes, *offsets)
-    flat = (t.reshape(-1).view(torch.uint8) for t in (x, out))
+    # Not reshape: a single element may keep a stride other than 1.
+    flat = (t.as_strided((t.numel(),), (1,)).view(torch.uint8) for t in (x, out))
     source, target = (t.view(WORDS[size]) for t in flat)
     return source, target
