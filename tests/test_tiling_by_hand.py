@@ -84,10 +84,11 @@ def test_every_order_covers_every_tile(group):
     ],
 )
 def test_planted_mistakes_are_found(old, new, device):
-    with testing.mutated_module(by_hand, old, new):
-        for shape in ((5, 7, 3), (17, 2, 9)):
-            with pytest.raises((AssertionError, IndexError)):
-                test_any_shape(shape, 1, device)
+    with (
+        testing.mutated_module(by_hand, old, new),
+        pytest.raises((AssertionError, IndexError)),
+    ):
+        test_any_shape((5, 7, 3), 1, device)
 
 
 @pytest.mark.parametrize("target", ["sm_80", "sm_90", "sm_100", "gfx942"])
