@@ -1,14 +1,13 @@
 """Every kernel of the chapter compiles for every target, and what came out of it."""
 
-import functools
 import re
 
 import pytest
 import torch
-from triton.tools.tensor_descriptor import TensorDescriptor
 
 from tilebook import compile_only
 from tilebook.tiling import aligned, described, explicit, grouped, naive, tiled
+from tilebook.tiling.evidence import compiled
 
 TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")
 NVIDIA = ("sm_80", "sm_90", "sm_100")
@@ -25,51 +24,6 @@ def meta(*shape, dtype=torch.float32):
 
 def name(rung):
     return rung.__name__.rpartition(".")[2]
-
-
-@functools.cache
-def compiled(rung, m=8192, n=8192, dtype=torch.int16, target="sm_90"):
-    x, out = meta(m, n, dtype=dtype), meta(n, m, dtype=dtype)
-    if rung is aligned:
-        caught = []
-
-        class Kernel:
-            def __getitem__(self, grid):
-                return lambda *args, **meta: caught.append((args, meta))
-
-        aligned.launch(Kernel(), x[None], out[None])
-        ((args, constants),) = caught
-        return compile_only.compile(
-            rung.transpose_kernel, *args, target=target, **constants
-        )
-    if rung is described:
-        block_m, block_n = described.BLOCKS[dtype.itemsize]
-        return compile_only.compile(
-            rung.transpose_kernel,
-            TensorDescriptor.from_tensor(x, [block_m, block_n]),
-            TensorDescriptor.from_tensor(out, [block_n, block_m]),
-            *(m, n),
-            **{"BLOCK_M": block_m, "BLOCK_N": block_n, "GROUP": described.GROUP},
-            target=target,
-        )
-    if rung is explicit:
-        vector = 16 // dtype.itemsize
-        block, num_warps = explicit.SIDES[dtype.itemsize]
-        return compile_only.compile(
-            rung.transpose_kernel,
-            *(x, out, m // vector, n // vector, n // vector),
-            **{"BLOCK": block, "V": vector, "GROUP": explicit.GROUP},
-            num_warps=num_warps,
-            target=target,
-        )
-    constants = {"BLOCK_M": tiled.BLOCK_M, "BLOCK_N": tiled.BLOCK_N}
-    if rung is naive:
-        constants = {"BLOCK": naive.BLOCK}
-    if rung is grouped:
-        constants["GROUP"] = grouped.GROUP
-    return compile_only.compile(
-        rung.transpose_kernel, x, out, m, n, n, 1, target=target, **constants
-    )
 
 
 @pytest.mark.parametrize("target", TARGETS)
