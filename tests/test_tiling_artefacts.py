@@ -126,6 +126,14 @@ def test_explicit_layouts_reach_shared_memory_16_bytes_at_a_time(dtype, target):
     assert len(shared) == 2 * vectors
 
 
+def test_the_compiler_reaches_shared_memory_element_by_element():
+    """But for 16 bits, where the hardware turns squares for it."""
+    loads = {dtype: compiled(aligned, dtype=dtype).ptx for dtype in SIZES[:3]}
+    assert "ld.shared.b8" in loads[torch.uint8]
+    assert "ld.shared.b32" in loads[torch.int32]
+    assert re.search(r"ldmatrix\S*\.trans", loads[torch.int16])
+
+
 def test_explicit_layouts_take_fewer_instructions_than_the_compilers():
     for dtype in SIZES:
         ours = compiled(explicit, dtype=dtype).evidence

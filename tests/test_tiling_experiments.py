@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tilebook import device, measure
-from tilebook.measure import verify
+from tilebook.measure import plots, verify
 from tilebook.measure.runner import measure as run
 from tilebook.measure.simulated import Simulated
 from tilebook.measure.timing import here
@@ -111,6 +111,18 @@ def test_stencils_and_orders(records):
     assert not records["tiling-stencil"].select(h=3, impl="packed")
     orders = records["tiling-order"].select(dtype="bfloat16", regime="cold")
     assert [row["shape"]["group"] for row in orders] == list(experiments.GROUPS)
+
+
+def test_squares_are_picked_and_drawn(records):
+    record = copy.deepcopy(records["tiling-transpose"])
+    assert not conclusions.squares(record).rows
+    for row in record.select(m=16):
+        row["shape"] = {"m": 8, "n": 8}
+    for row in record.select(m=5):
+        row["shape"] = {"m": 16, "n": 16}
+    part = conclusions.squares(record)
+    assert {row["shape"]["m"] for row in part.rows} == {8, 16}
+    assert plots.bandwidth(part, x="m", regime="cold").axes
 
 
 @pytest.mark.parametrize("size", blur.WEIGHTS)

@@ -1,5 +1,6 @@
 """What the chapter quotes and concludes of transposes and stencils."""
 
+import dataclasses
 import statistics
 
 from tilebook import measure
@@ -15,6 +16,19 @@ LARGE = 2**24
 
 def _row(record: Record, impl: str, dtype: str = "bfloat16", **shape: int) -> Row:
     return record.one(impl=impl, dtype=dtype, regime="cold", **(shape or SQUARE))
+
+
+def squares(record: Record) -> Record:
+    """The part of a record that is about square matrices, for a figure.
+
+    Args:
+        record: of transposes.
+
+    Returns:
+        A record of fewer rows.
+    """
+    rows = [row for row in record.rows if row["shape"]["m"] == row["shape"]["n"]]
+    return dataclasses.replace(record, rows=rows)
 
 
 def _fastest(record: Record, names: tuple[str, ...], **case: object) -> Row:
