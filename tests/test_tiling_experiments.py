@@ -14,7 +14,7 @@ from tilebook.tiling import blur, conclusions, experiments
 
 NAMES = ("tiling-order", "tiling-stencil", "tiling-transpose")
 BUDGET = measure.Budget(1, 0.001)
-SMALL = ((5, 7), (8, 16), (3, 10))
+SMALL = ((5, 7),)
 
 
 def eager(fn):
@@ -24,7 +24,7 @@ def eager(fn):
 def shrink(patch):
     """Make every size small, so that the interpreter is done in seconds."""
     patch.setattr(experiments, "SHAPES", ((16, 8), *SMALL))
-    patch.setattr(experiments, "PICTURES", (3, 4))
+    patch.setattr(experiments, "PICTURES", (4, 3))
     patch.setattr(experiments, "ORDERED", (130, 2))
     patch.setattr(experiments, "GROUPS", (1, 2))
     patch.setattr(conclusions, "SQUARE", {"m": 16, "n": 8})
@@ -138,18 +138,15 @@ def test_values_can_be_told(records):
         # The sizes and types that the small experiment leaves out.
         record = copy.deepcopy(record)
         if record.name == "tiling-transpose":
+            few = record.select(m=16, n=8, dtype="bfloat16")
             record.rows.extend(
-                {**row, "dtype": dtype}
-                for dtype in ("float32", "uint8")
-                for row in record.select(m=16, n=8, dtype="bfloat16")
+                {**row, "dtype": dtype} for dtype in ("float32", "uint8") for row in few
             )
-            for row in record.rows:
-                if row["shape"] == {"m": 5, "n": 7}:
-                    row["shape"] = {"m": 4095, "n": 4097}
-                if row["shape"] == {"m": 8, "n": 16}:
-                    row["shape"] = {"m": 4096, "n": 4096}
-                if row["shape"] == {"m": 3, "n": 10}:
-                    row["shape"] = {"m": 1000, "n": 1000}
+            record.rows.extend(
+                {**row, "shape": {"m": m, "n": n}}
+                for m, n in ((1000, 1000), (4095, 4097), (4096, 4096))
+                for row in few
+            )
         values = record.values()
         assert values
         assert all(value > 0 for value in values.values())
