@@ -106,8 +106,8 @@ def arguments(x: torch.Tensor) -> tuple[list[int], dict[str, int]]:
     for name, value in zip(names, (*x.shape[1:], *x.stride()), strict=True):
         # A stride of 1 stays whole: that elements are neighbours counts for more.
         # A dimension of one element is never stepped along.
-        factors[name] = math.gcd(value, most)
-        values.append(value // factors[name])
+        factors[name] = math.gcd(int(value), most)
+        values.append(int(value) // factors[name])
     return values, factors
 
 
@@ -132,12 +132,15 @@ def launch(kernel: Any, x: torch.Tensor, out: torch.Tensor) -> Any:
         )
         if not (name in beside and stride == 1)
     )
-    return launch_as(config_for(x.itemsize, *x.shape[1:], vector), kernel, x, out)
+    return launch_as(
+        config_for(x.itemsize, *map(int, x.shape[1:]), vector), kernel, x, out
+    )
 
 
 def launch_as(config: Config, kernel: Any, x: torch.Tensor, out: torch.Tensor) -> Any:
     """Launch the kernel in a way of your own; see `launch`."""
-    b, m, n = x.shape
+    # Under torch.compile a size may be a symbol; a kernel is compiled for numbers.
+    b, m, n = map(int, x.shape)
     values, factors = arguments(x)
     tiles = -(-m // config.block_m) * -(-n // config.block_n)
     return kernel[(b * tiles,)](

@@ -35,7 +35,7 @@ def transpose_kernel(
     turned: gl.constexpr = gl.SwizzledSharedLayout(V, V, 8, [1, 0])
 
     m, n = m * V, n * V
-    tiles_m, tiles_n = gl.cdiv(m, BLOCK), gl.cdiv(n, BLOCK)
+    tiles_m, tiles_n = (m - 1) // BLOCK + 1, (n - 1) // BLOCK + 1
     pid = gl.program_id(0)
     first = pid // (GROUP * tiles_n) * GROUP
     rows = gl.minimum(tiles_m - first, GROUP)

@@ -28,9 +28,8 @@ def transpose_kernel(
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, GROUP: tl.constexpr,
 ):  # fmt: skip
     # GROUP tiles below one another store GROUP * BLOCK_M neighbours of out.
-    pid_m, pid_n = grouped(
-        tl.program_id(0), tl.cdiv(m, BLOCK_M), tl.cdiv(n, BLOCK_N), GROUP
-    )
+    tiles_m, tiles_n = (m - 1) // BLOCK_M + 1, (n - 1) // BLOCK_N + 1
+    pid_m, pid_n = grouped(tl.program_id(0), tiles_m, tiles_n, GROUP)
     offs_m = pid_m.to(tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
     offs_n = pid_n.to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)
     mask = (offs_m < m)[:, None] & (offs_n < n)[None, :]

@@ -15,7 +15,7 @@ def transpose_kernel(
     x_ptr, out_ptr, m, n, stride_m, stride_n, BLOCK: tl.constexpr
 ):  # fmt: skip
     # Consecutive programs take consecutive pieces of one row.
-    pieces = tl.cdiv(n, BLOCK)
+    pieces = (n - 1) // BLOCK + 1  # cdiv would pass 2^31 if n comes near
     row = (tl.program_id(0) // pieces).to(tl.int64)
     start = (tl.program_id(0) % pieces).to(tl.int64) * BLOCK
     offs_n = start + tl.arange(0, BLOCK)
@@ -38,14 +38,20 @@ def transpose(x: torch.Tensor) -> torch.Tensor:
 
     Raises:
         TypeError: `x` isn't a tensor, or its elements are larger.
-        ValueError: not a matrix, or one where this process's kernels can't reach it.
+        ValueError: not a matrix, one where this process's kernels can't reach it, or
+            one of more pieces than a grid has programs.
     """
     check_matrix(x)
     m, n = x.shape
+    programs = m * triton.cdiv(n, BLOCK)
+    if programs >= 2**31:
+        raise ValueError(
+            f"x has {programs} pieces of rows, and a grid at most {2**31 - 1} programs"
+        )
     out = torch.empty((n, m), dtype=x.dtype, device=x.device)
     if out.numel():
         with library.on(x):
-            transpose_kernel[(m * triton.cdiv(n, BLOCK),)](
+            transpose_kernel[(programs,)](
                 bits(x), bits(out), m, n, *x.stride(), BLOCK=BLOCK
             )
     return out

@@ -16,7 +16,7 @@ def transpose_kernel(
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     # One program id, unfolded into a row and a column of tiles.
-    tiles_n = tl.cdiv(n, BLOCK_N)
+    tiles_n = (n - 1) // BLOCK_N + 1  # cdiv would pass 2^31 if n comes near
     pid_m = (tl.program_id(0) // tiles_n).to(tl.int64)
     pid_n = (tl.program_id(0) % tiles_n).to(tl.int64)
     offs_m = pid_m * BLOCK_M + tl.arange(0, BLOCK_M)
