@@ -178,8 +178,8 @@ def rows_are_slow(record: Record) -> tuple[bool, str]:
 
 
 def _by_group(record: Record, dtype: str) -> dict[int, float]:
-    rows = record.select(impl="grouped", dtype=dtype, regime="cold")
-    return {row["shape"]["group"]: row["gbps"] for row in rows}
+    rows = record.select(dtype=dtype, regime="cold")
+    return {int(row["impl"].removeprefix("strips of ")): row["gbps"] for row in rows}
 
 
 @measure.value("tiling-order")
