@@ -243,7 +243,6 @@ def test_compiles_everywhere(target):
     for evidence in (near, slid, words):
         assert evidence.spill_store_bytes == 0
     # What is kept between rows stays in registers.
-    assert not near.shared_bytes
     assert not words.shared_bytes
     per_thread = module.DIRECT["BLOCK_H"] * module.DIRECT["BLOCK_W"] // 128
     if target != "gfx942":
