@@ -1,0 +1,177 @@
+"""Rung 4, what divides a stride is said: 16 bytes at a time from more matrices."""
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+
+from tilebook import library
+from tilebook.tiling.grouped import grouped
+from tilebook.tiling.operands import bits, check_matrix
+
+
+class Config(NamedTuple):
+    """How `transpose_kernel` is launched."""
+
+    block_m: int
+    """Rows of a tile of the input, a power of two."""
+    block_n: int
+    """Columns of it, a power of two."""
+    group: int
+    """Rows of tiles in a strip."""
+    num_warps: int
+    """Warps that share a tile."""
+
+
+# By bytes of an element: a tile's side, and the warps that turn it.
+SIDES = {1: (128, 4), 2: (128, 8), 4: (64, 4), 8: (64, 8)}
+# The same where elements go by ones or twos: each has an address of its own, which
+# takes two registers.
+NARROW_SIDES = dict.fromkeys(SIDES, (64, 8))
+NARROW = 4
+GROUP = 8
+
+
+def config_for(element_size: int, m: int, n: int, vector: int = NARROW) -> Config:
+    """Choose how to launch the kernel.
+
+    Args:
+        element_size: bytes of one element: 1, 2, 4 or 8.
+        m: rows, at least one.
+        n: columns, at least one.
+        vector: elements that can be moved at a time.
+
+    Returns:
+        Square tiles, for long vectors with rows and columns of at least 128 bytes; for
+        a matrix thinner than the tile, tiles of as many elements that are as thin.
+    """
+    wide = vector >= min(NARROW, 16 // element_size)
+    side, num_warps = (SIDES if wide else NARROW_SIDES)[element_size]
+    area = side * side
+    block_m = min(side, triton.next_power_of_2(m))
+    block_n = min(area // block_m, triton.next_power_of_2(n))
+    if block_n < side:
+        block_m = min(area // block_n, triton.next_power_of_2(m))
+    elif block_m == side:
+        block_n = side
+    return Config(block_m, block_n, GROUP, num_warps)
+
+
+@triton.jit
+def transpose_kernel(
+    x_ptr, out_ptr, m, n, stride_b, stride_m, stride_n,
+    DIV_B: tl.constexpr, DIV_M: tl.constexpr, DIV_N: tl.constexpr,
+    M_DIV: tl.constexpr, N_DIV: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, GROUP: tl.constexpr,
+):  # fmt: skip
+    # Triton asks of an argument only whether 16 divides it. A factor that
+    # is a constant tells the compiler of 2, 4 and 8 as well.
+    m, n = tl.cast(m, tl.int64) * M_DIV, tl.cast(n, tl.int64) * N_DIV
+    tiles_m, tiles_n = tl.cdiv(m, BLOCK_M), tl.cdiv(n, BLOCK_N)
+    pid = tl.program_id(0).to(tl.int64)
+    batch = pid // (tiles_m * tiles_n)
+    pid_m, pid_n = grouped(pid % (tiles_m * tiles_n), tiles_m, tiles_n, GROUP)
+    x_ptr += batch * stride_b * DIV_B
+    out_ptr += batch * n * m
+    offs_m = pid_m * BLOCK_M + tl.arange(0, BLOCK_M)
+    offs_n = pid_n * BLOCK_N + tl.arange(0, BLOCK_N)
+    mask = (offs_m < m)[:, None] & (offs_n < n)[None, :]
+    x = tl.load(
+        x_ptr + offs_m[:, None] * stride_m * DIV_M + offs_n[None, :] * stride_n * DIV_N,
+        mask=mask,
+        other=0,
+    )  # (BLOCK_M, BLOCK_N)
+    tl.store(
+        out_ptr + offs_n[:, None] * m + offs_m[None, :],
+        tl.trans(x),  # (BLOCK_N, BLOCK_M)
+        mask=tl.trans(mask),
+    )
+
+
+def arguments(x: torch.Tensor) -> tuple[list[int], dict[str, int]]:
+    """Sizes and strides as the kernel wants them, each split in two factors.
+
+    Args:
+        x: tensor (b, m, n), not empty.
+
+    Returns:
+        What remains of m, n and the three strides, and the factors as constexprs:
+        powers of two, up to the elements that 16 bytes hold.
+    """
+    most = 16 // x.itemsize
+    values, factors = [], {}
+    names = ("M_DIV", "N_DIV", "DIV_B", "DIV_M", "DIV_N")
+    for name, value in zip(names, (*x.shape[1:], *x.stride()), strict=True):
+        # A stride of 1 stays whole: that elements are neighbours counts for more.
+        # A dimension of one element is never stepped along.
+        factors[name] = math.gcd(int(value), most)
+        values.append(int(value) // factors[name])
+    return values, factors
+
+
+def launch(kernel: Any, x: torch.Tensor, out: torch.Tensor) -> Any:
+    """Launch the kernel on a batch of matrices.
+
+    Args:
+        kernel: `transpose_kernel`, or what `torch.library.wrap_triton` makes of it.
+        x: integers (b, m, n), any strides, not empty.
+        out: the same type (b, n, m), contiguous; receives the transposes.
+
+    Returns:
+        What Triton returns of a launch.
+    """
+    _, factors = arguments(x)
+    beside = {"DIV_M", "DIV_N"}
+    # Where elements are neighbours nothing has to divide their stride.
+    vector = min(
+        factor
+        for (name, factor), stride in zip(
+            factors.items(), (0, 0, *x.stride()), strict=True
+        )
+        if not (name in beside and stride == 1)
+    )
+    return launch_as(
+        config_for(x.itemsize, *map(int, x.shape[1:]), vector), kernel, x, out
+    )
+
+
+def launch_as(config: Config, kernel: Any, x: torch.Tensor, out: torch.Tensor) -> Any:
+    """Launch the kernel in a way of your own; see `launch`."""
+    # Under torch.compile a size may be a symbol; a kernel is compiled for numbers.
+    b, m, n = map(int, x.shape)
+    values, factors = arguments(x)
+    tiles = -(-m // config.block_m) * -(-n // config.block_n)
+    return kernel[(b * tiles,)](
+        x,
+        out,
+        *values,
+        **factors,
+        BLOCK_M=config.block_m,
+        BLOCK_N=config.block_n,
+        GROUP=config.group,
+        num_warps=config.num_warps,
+    )
+
+
+def transpose(x: torch.Tensor) -> torch.Tensor:
+    """Transpose a matrix, 16 bytes at a time wherever its strides allow it.
+
+    Args:
+        x: matrix (m, n), any strides, elements of 1, 2, 4 or 8 bytes.
+
+    Returns:
+        The transpose (n, m), contiguous, in new memory.
+
+    Raises:
+        TypeError: `x` isn't a tensor, or its elements are larger.
+        ValueError: not a matrix, or one where this process's kernels can't reach it.
+    """
+    check_matrix(x)
+    m, n = x.shape
+    out = torch.empty((n, m), dtype=x.dtype, device=x.device)
+    if out.numel():
+        with library.on(x):
+            launch(transpose_kernel, bits(x)[None], bits(out)[None])
+    return out

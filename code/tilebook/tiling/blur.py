@@ -1,0 +1,152 @@
+"""`blur`: a stencil on a grey picture, with borders as PyTorch pads them."""
+
+from collections.abc import Callable
+
+import torch
+import triton
+
+from tilebook import check, library
+from tilebook.tiling import stencil
+
+BORDERS = {"reflect": "reflect", "replicate": "replicate", "zero": "constant"}
+"""Ways to go on beyond a picture's edge, and `torch.nn.functional.pad`'s modes."""
+
+WEIGHTS = {3: (1, 2, 1), 5: (1, 4, 6, 4, 1)}
+"""By size, the weights each way; those of a pixel are products of two."""
+
+DIRECT = {"BLOCK_H": 4, "BLOCK_W": 128}
+ROWS = {"ROWS": 16, "BLOCK_W": 256}
+PACKED = {"ROWS": 16, "BLOCK": 256}
+PACKED_WARPS = 2
+
+
+def direct(
+    image: torch.Tensor, *, size: int = 3, border: str = "reflect"
+) -> torch.Tensor:
+    """Blur a picture; each program loads all neighbours of its tile. See `blur`."""
+    _check(image, size, border)
+    return _launched(_direct, image, size, border)
+
+
+def rows(
+    image: torch.Tensor, *, size: int = 3, border: str = "reflect"
+) -> torch.Tensor:
+    """Blur a picture; each program walks down a strip and keeps rows. See `blur`."""
+    _check(image, size, border)
+    return _launched(_rows, image, size, border)
+
+
+def packed(
+    image: torch.Tensor, *, size: int = 3, border: str = "reflect"
+) -> torch.Tensor:
+    """Blur a picture four pixels at a time in a 32-bit word.
+
+    Args:
+        image: as for `blur`; the number of columns, the distance of rows and the
+            start are multiples of 4, the pixels of a row neighbours.
+        size: see `blur`.
+        border: see `blur`.
+
+    Returns:
+        See `blur`.
+
+    Raises:
+        ValueError: a picture that words don't fit, and see `blur`.
+        TypeError: see `blur`.
+    """
+    _check(image, size, border)
+    if image.numel() and not fits_words(image):
+        raise ValueError(
+            "image must have rows of neighbouring pixels, and columns, row stride and "
+            f"start in multiples of 4; got shape {tuple(image.shape)}, strides "
+            f"{image.stride()}, start {image.data_ptr() % 4} past one"
+        )
+    return _launched(_packed, image, size, border)
+
+
+def blur(
+    image: torch.Tensor, *, size: int = 3, border: str = "reflect"
+) -> torch.Tensor:
+    """Blur a grey picture by binomial weights.
+
+    Args:
+        image: picture (h, w), uint8, any strides.
+        size: 3, for weights 1 2 1 each way, or 5, for 1 4 6 4 1.
+        border: what lies beyond the edge: "reflect" goes back from the last pixel,
+            "replicate" repeats it, "zero" is black.
+
+    Returns:
+        Picture (h, w), uint8, contiguous: the weighted mean, rounded to the nearest,
+        halves up, exact in every pixel.
+
+    Raises:
+        TypeError: `image` isn't a tensor of uint8.
+        ValueError: another shape, size or border, a picture too small to be reflected,
+            or a tensor where this process's kernels can't reach it.
+
+    Notes:
+        Borders are those of `torch.nn.functional.pad`; its "constant" is our "zero".
+    """
+    _check(image, size, border)
+    return _launched(_packed if fits_words(image) else _rows, image, size, border)
+
+
+def fits_words(image: torch.Tensor) -> bool:
+    """Whether every row of a picture is a row of whole, aligned 32-bit words."""
+    return (
+        image.stride(1) == 1
+        and not image.shape[1] % 4
+        and not image.stride(0) % 4
+        and not image.data_ptr() % 4
+    )
+
+
+def _check(image: torch.Tensor, size: int, border: str) -> None:
+    check.tensor(image, "image", dtype=torch.uint8, shape=(None, None))
+    check.runs_here(image, "image")
+    check.one_of(size, "size", WEIGHTS)
+    check.one_of(border, "border", BORDERS)
+    least = size // 2 + 1
+    if border == "reflect" and image.numel() and min(image.shape) < least:
+        raise ValueError(
+            f"image must have at least {least} rows and columns to be reflected for "
+            f"size {size}, got {tuple(image.shape)}"
+        )
+
+
+def _launched(
+    launch: Callable[..., None], image: torch.Tensor, size: int, border: str
+) -> torch.Tensor:
+    out = torch.empty(image.shape, dtype=torch.uint8, device=image.device)
+    if out.numel():
+        with library.on(image):
+            launch(image, out, size, border)
+    return out
+
+
+def _direct(image: torch.Tensor, out: torch.Tensor, size: int, border: str) -> None:
+    h, w = image.shape
+    tiles = triton.cdiv(h, DIRECT["BLOCK_H"]) * triton.cdiv(w, DIRECT["BLOCK_W"])
+    stencil.direct_kernel[(tiles,)](
+        image, out, h, w, *image.stride(),
+        RADIUS=size // 2, WEIGHTS=WEIGHTS[size], BORDER=border, **DIRECT,
+    )  # fmt: skip
+
+
+def _rows(image: torch.Tensor, out: torch.Tensor, size: int, border: str) -> None:
+    h, w = image.shape
+    strips = triton.cdiv(h, ROWS["ROWS"]) * triton.cdiv(w, ROWS["BLOCK_W"])
+    stencil.rows_kernel[(strips,)](
+        image, out, h, w, *image.stride(),
+        RADIUS=size // 2, WEIGHTS=WEIGHTS[size], BORDER=border, **ROWS,
+    )  # fmt: skip
+
+
+def _packed(image: torch.Tensor, out: torch.Tensor, size: int, border: str) -> None:
+    h, w = image.shape
+    words = w // 4
+    strips = triton.cdiv(h, PACKED["ROWS"]) * triton.cdiv(words, PACKED["BLOCK"])
+    stencil.packed_kernel[(strips,)](
+        image, out, h, words, image.stride(0) // 4,
+        RADIUS=size // 2, BORDER=border, num_warps=PACKED_WARPS, **PACKED,
+    )  # fmt: skip

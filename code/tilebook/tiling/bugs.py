@@ -1,0 +1,119 @@
+"""Planted bugs of two dimensions: right on the square, wrong on everything else."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import torch
+import triton
+import triton.language as tl
+
+from tilebook.parallel.bugs import Bug, Case, Launch, tools
+from tilebook.parallel.bugs.inputs import normal
+
+__all__ = ["GALLERY"]
+
+BLOCK = 16
+
+
+@triton.jit
+def turn_swapped_kernel(x_ptr, out_ptr, m, n, BLOCK: tl.constexpr):
+    offs_m = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    offs_n = tl.program_id(1).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    mask = (offs_m < m)[:, None] & (offs_n < n)[None, :]
+    ptrs = x_ptr + offs_m[:, None] * n + offs_n[None, :]
+    x = tl.load(ptrs, mask=mask, other=0.0)  # (BLOCK, BLOCK)
+    ptrs = out_ptr + offs_n[:, None] * n + offs_m[None, :]
+    tl.store(ptrs, tl.trans(x), mask=tl.trans(mask))
+
+
+@triton.jit
+def turn_kernel(x_ptr, out_ptr, m, n, BLOCK: tl.constexpr):
+    offs_m = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    offs_n = tl.program_id(1).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    mask = (offs_m < m)[:, None] & (offs_n < n)[None, :]
+    ptrs = x_ptr + offs_m[:, None] * n + offs_n[None, :]
+    x = tl.load(ptrs, mask=mask, other=0.0)  # (BLOCK, BLOCK)
+    ptrs = out_ptr + offs_n[:, None] * m + offs_m[None, :]
+    tl.store(ptrs, tl.trans(x), mask=tl.trans(mask))
+
+
+def _turn_launch(x: torch.Tensor) -> Launch:
+    m, n = x.shape
+    out = x.new_empty((n, m))
+    grid = (triton.cdiv(m, BLOCK), triton.cdiv(n, BLOCK))
+    return Launch(grid, (x, out, m, n), {"BLOCK": BLOCK}, out)
+
+
+SWAPPED_STRIDES = Bug(
+    name="swapped-strides",
+    title="The stride of the other matrix",
+    symptom=(
+        "Right on every square matrix. On a tall one part of the result is missing, "
+        "on a wide one somebody else's memory is overwritten."
+    ),
+    source=(
+        "The output's row is as long as the input has rows. With both sides 1024 in "
+        "the test, every mistake of that kind cancels."
+    ),
+    tool=tools.BOUNDS,
+    wrong=Case(turn_swapped_kernel, _turn_launch, strays=True),
+    mended=Case(turn_kernel, _turn_launch),
+    expected=lambda x: x.t(),
+    friendly=lambda: (normal(32, 32),),
+    inputs=lambda: (normal(20, 48),),
+)
+
+
+@triton.jit
+def scale_half_masked_kernel(x_ptr, out_ptr, m, n, BLOCK: tl.constexpr):
+    offs_m = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    offs_n = tl.program_id(1).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    offs = offs_m[:, None] * n + offs_n[None, :]
+    mask = offs < m * n
+    x = tl.load(x_ptr + offs, mask=mask, other=0.0)  # (BLOCK, BLOCK)
+    row = offs_m[:, None].to(tl.float32)
+    tl.store(out_ptr + offs, x + row, mask=mask)
+
+
+@triton.jit
+def scale_masked_kernel(x_ptr, out_ptr, m, n, BLOCK: tl.constexpr):
+    offs_m = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    offs_n = tl.program_id(1).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    offs = offs_m[:, None] * n + offs_n[None, :]
+    mask = (offs_m < m)[:, None] & (offs_n < n)[None, :]
+    x = tl.load(x_ptr + offs, mask=mask, other=0.0)  # (BLOCK, BLOCK)
+    row = offs_m[:, None].to(tl.float32)
+    tl.store(out_ptr + offs, x + row, mask=mask)
+
+
+def _scale_launch(x: torch.Tensor) -> Launch:
+    m, n = x.shape
+    out = torch.empty_like(x)
+    grid = (triton.cdiv(m, BLOCK), triton.cdiv(n, BLOCK))
+    return Launch(grid, (x, out, m, n), {"BLOCK": BLOCK}, out)
+
+
+HALF_A_MASK = Bug(
+    name="half-a-mask",
+    title="One mask for two dimensions",
+    symptom=(
+        "No access leaves the tensor, so no bounds check helps. At the right edge "
+        "some elements are those of the row above, and which may change from run "
+        "to run."
+    ),
+    source=(
+        "A mask on the flat offset, carried over from one dimension: what hangs over "
+        "the right edge of a row is the next row's beginning."
+    ),
+    tool=tools.RACES,
+    wrong=Case(scale_half_masked_kernel, _scale_launch),
+    mended=Case(scale_masked_kernel, _scale_launch),
+    expected=lambda x: x + torch.arange(len(x), device=x.device)[:, None],
+    friendly=lambda: (normal(20, 32),),
+    inputs=lambda: (normal(20, 40),),
+)
+
+GALLERY: Mapping[str, Bug] = MappingProxyType(
+    {bug.name: bug for bug in (SWAPPED_STRIDES, HALF_A_MASK)}
+)
+"""The chapter's bugs by name."""

@@ -1,0 +1,265 @@
+"""A blurred picture, to the last level, and in words of four pixels."""
+
+import itertools
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from tilebook import compile_only, testing
+from tilebook.parallel.greyscale import greyscale, photograph
+from tilebook.tiling import blur as module
+from tilebook.tiling import stencil
+from tilebook.tiling.blur import BORDERS, WEIGHTS, blur, direct, packed, rows
+
+WAYS = (direct, rows, packed)
+CASES = tuple(itertools.product(WEIGHTS, BORDERS))
+each_case = pytest.mark.parametrize(("size", "border"), CASES)
+
+
+def exact(image, size, border):
+    """conv2d in float64, where every sum is exact, rounded to the nearest."""
+    weights = torch.tensor(WEIGHTS[size], dtype=torch.float64, device=image.device)
+    kernel = torch.outer(weights, weights)
+    radius = size // 2
+    wide = F.pad(image.double()[None, None], (radius,) * 4, mode=BORDERS[border])
+    sums = F.conv2d(wide, kernel[None, None])[0, 0]
+    return torch.floor(sums / kernel.sum() + 0.5).to(torch.uint8)
+
+
+def picture(shape, device):
+    return torch.randint(0, 256, shape, dtype=torch.uint8, device=device)
+
+
+def sizes_of(way, border):
+    """Small pictures, and such as end raggedly beside and below a program's tile."""
+    found = [(3, 4), (17, 12)]
+    if border != "reflect":
+        found += [(1, 8)]
+    if way is direct:
+        return [*found, (5, 131)] + [(1, 1)] * (border != "reflect")
+    if way is rows:
+        return [*found, (3, 257)] + [(1, 1)] * (border != "reflect")
+    return [*found, (3, 1028)]
+
+
+@pytest.mark.sanitize
+@pytest.mark.parametrize("way", WAYS)
+@each_case
+def test_any_size(way, size, border, device):
+    for shape in sizes_of(way, border):
+        image = testing.guard(picture(shape, device))
+        with testing.guarded():
+            out = way(image.tensor, size=size, border=border)
+        image.check()
+        assert torch.equal(out, exact(image.tensor, size, border)), shape
+
+
+@pytest.mark.parametrize("way", [*WAYS, blur])
+@pytest.mark.parametrize("shape", [(0, 4), (4, 0), (0, 0)])
+def test_empty(way, shape, device):
+    assert way(picture(shape, device)).shape == shape
+
+
+@pytest.mark.parametrize("way", WAYS)
+@each_case
+def test_white_stays_white_and_black_black(way, size, border, device):
+    """The largest sum there is fits; only zeros beyond the edge darken it."""
+    white = torch.full((6, 16), 255, dtype=torch.uint8, device=device)
+    out = way(white, size=size, border=border)
+    inner = out[2:-2, 2:-2] if border == "zero" else out
+    assert bool((inner == 255).all())
+    assert torch.equal(out, exact(white, size, border))
+    assert not way(torch.zeros_like(white), size=size, border=border).any()
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("size", WEIGHTS)
+def test_one_bright_pixel_shows_the_weights(way, size, device):
+    image = torch.zeros((9, 12), dtype=torch.uint8, device=device)
+    image[4, 5] = 255
+    weights = torch.tensor(WEIGHTS[size], device=device)
+    total = int(weights.sum()) ** 2
+    spot = (torch.outer(weights, weights) * 255 + total // 2) // total
+    radius = size // 2
+    out = way(image, size=size, border="zero").long()
+    assert torch.equal(
+        out[4 - radius : 5 + radius, 5 - radius : 6 + radius], spot.long()
+    )
+    assert int(out.sum()) == int(spot.sum())
+
+
+@pytest.mark.parametrize("name", ["offset", "strided", "sliced", "transposed"])
+def test_any_strides(name, device):
+    image = picture((10, 16), device)
+    laid = dict(testing.layouts(image))[name]
+    for way in (direct, rows, blur):
+        with testing.guarded():
+            out = way(laid)
+        assert torch.equal(out, exact(image, 3, "reflect"))
+
+
+def test_stride_zero_and_rows_of_a_wider_picture(device):
+    row = picture((1, 12), device).expand(7, 12)
+    column = picture((7, 1), device).expand(7, 12)
+    part = picture((7, 40), device)[:, 8:20]
+    for image in (row, column, part):
+        with testing.guarded():
+            assert torch.equal(blur(image, size=5), exact(image, 5, "reflect"))
+    with testing.guarded():
+        assert torch.equal(packed(part), exact(part, 3, "reflect"))
+        assert torch.equal(packed(row), exact(row, 3, "reflect"))
+
+
+def test_a_photograph(device):
+    grey = greyscale(torch.from_numpy(photograph()).to(device)[:12, :64])
+    assert torch.equal(blur(grey, size=5), exact(grey, 5, "reflect"))
+
+
+def test_repeats_are_equal(device):
+    image = picture((6, 64), device)
+    testing.deterministic(lambda: blur(image), 20 if image.is_cuda else 3)
+
+
+class TestRefused:
+    @pytest.mark.parametrize("way", [*WAYS, blur])
+    @pytest.mark.parametrize(
+        ("image", "error", "message"),
+        [
+            (None, TypeError, "image must be a torch.Tensor, got None"),
+            (torch.zeros(4, 4), TypeError, "image must be uint8"),
+            (torch.zeros(4, 4, 3, dtype=torch.uint8), ValueError, "must have shape"),
+            (torch.zeros(4, 4, dtype=torch.uint8, device="meta"), ValueError, "meta"),
+        ],
+    )
+    def test_unfit(self, way, image, error, message, device):
+        if isinstance(image, torch.Tensor) and not image.is_meta:
+            image = image.to(device)
+        with pytest.raises(error, match=message):
+            way(image)
+
+    @pytest.mark.parametrize("way", [*WAYS, blur])
+    def test_options(self, way, device):
+        image = picture((8, 8), device)
+        with pytest.raises(ValueError, match="size must be 3 or 5, got 7"):
+            way(image, size=7)
+        with pytest.raises(ValueError, match=r"border must be .*'mirror'"):
+            way(image, border="mirror")
+        with pytest.raises(ValueError, match="at least 3 rows and columns"):
+            way(image[:2], size=5)
+        with pytest.raises(ValueError, match="at least 2 rows and columns"):
+            way(image[:, :1], size=3)
+
+    @pytest.mark.parametrize(
+        "make", [lambda x: x[:, :7], lambda x: x.t(), lambda x: x[:, 1:5]]
+    )
+    def test_what_words_do_not_fit(self, make, device):
+        with pytest.raises(ValueError, match="in multiples of 4; got shape"):
+            packed(make(picture((8, 12), device)))
+
+
+MISTAKES = [
+    (direct, stencil, "2 * (n - 1) - i, i)", "2 * n - 1 - i, i)"),
+    (direct, stencil, "tl.where(i < 0, -i, i)", "tl.where(i < 0, -1 - i, i)"),
+    (direct, stencil, "tl.minimum(tl.maximum(i, 0), n - 1)", "tl.minimum(i, n - 1)"),
+    (
+        direct,
+        stencil,
+        "acc += WEIGHTS[i] * WEIGHTS[j] * pixel",
+        "acc += WEIGHTS[i] * pixel",
+    ),
+    (direct, stencil, "(acc + (1 << SHIFT >> 1)) >> SHIFT", "acc >> SHIFT"),
+    (
+        rows,
+        stencil,
+        "acc += WEIGHTS[j] * pixel.to(tl.int32)",
+        "acc += WEIGHTS[j] * pixel",
+    ),
+    (rows, stencil, "            a, b = b, e\n", "            a, b = a, e\n"),
+    (rows, stencil, "4 * b + 6 * c + 4 * d", "4 * b + 6 * c + 4 * c"),
+    (rows, stencil, "e + 128) >> 8", "e) >> 8"),
+    (packed, stencil, "return near << 24 | far << 16", "return near << 24 | far"),
+    (packed, stencil, "return near | far << 8", "return far | near << 8"),
+    (
+        packed,
+        stencil,
+        "left_1 = word << 8 | before >> 24",
+        "left_1 = word << 8 | before >> 16",
+    ),
+    (packed, stencil, "right_2 = word >> 16 | after << 16", "right_2 = word >> 16"),
+    (packed, stencil, "+ 2 * b + e + 0x00080008", "+ 2 * b + e + 0x00080000"),
+    (packed, stencil, "mask=inside & (offs > 0)", "mask=inside"),
+    (packed, module, "image.stride(0) // 4", "words"),
+]
+
+
+@pytest.mark.parametrize(
+    ("way", "where", "old", "new"),
+    MISTAKES,
+    ids=lambda x: getattr(x, "__name__", x),
+)
+def test_planted_mistakes_are_found(way, where, old, new, device):
+    image = picture((6, 16), device)
+    image[0, 0] = image[-1, -1] = 255
+    # Bright just before the part: what leaks in from there is seen.
+    part = torch.full((6, 24), 255, dtype=torch.uint8, device=device)[:, 4:20]
+    part.copy_(image)
+
+    def passes():
+        for size, border in CASES:
+            for x in (image, part):
+                out = way(x, size=size, border=border)
+                if not torch.equal(out, exact(image, size, border)):
+                    return False
+        return True
+
+    try:
+        with testing.mutated_module(where, old, new):
+            assert not passes()
+    except IndexError:
+        pass  # The interpreter's own word for what strays outside.
+
+
+@pytest.mark.parametrize("target", ["sm_80", "sm_90", "sm_100", "gfx942"])
+def test_compiles_everywhere(target):
+    image = torch.empty((4096, 4096), dtype=torch.uint8, device="meta")
+    size = 5 if target == "sm_90" else 3
+    radius = size // 2
+    taps = {"RADIUS": radius, "BORDER": "reflect", "target": target}
+    strided = (image, image, 4096, 4096, 4096, 1)
+    near = compile_only.compile(
+        stencil.direct_kernel, *strided, **taps, WEIGHTS=WEIGHTS[size], **module.DIRECT
+    ).evidence
+    slid = compile_only.compile(
+        stencil.rows_kernel, *strided, **taps, WEIGHTS=WEIGHTS[size], **module.ROWS
+    ).evidence
+    words = compile_only.compile(
+        stencil.packed_kernel,
+        *(image, image, 4096, 1024, 1024),
+        **taps,
+        **module.PACKED,
+        num_warps=module.PACKED_WARPS,
+    ).evidence
+    for evidence in (near, slid, words):
+        assert evidence.spill_store_bytes == 0
+    # What is kept between rows stays in registers.
+    assert not words.shared_bytes
+    per_thread = module.DIRECT["BLOCK_H"] * module.DIRECT["BLOCK_W"] // 128
+    if target != "gfx942":
+        # Every neighbour of every pixel, one byte each.
+        assert near.global_loads == {8: size * size * per_thread}
+        assert set(words.global_stores) == {128}
+        assert words.global_loads[128] == size
+
+
+@pytest.mark.gpu
+def test_more_than_2_to_the_31_pixels(device):
+    image = torch.empty((2**16 + 3, 2**15 + 4), dtype=torch.uint8, device=device)
+    image.random_(0, 256)
+    out = blur(image)
+    for part in (slice(0, 40), slice(2**15, 2**15 + 40), slice(-40, None)):
+        end = part.stop is None
+        rows_of = image[part]
+        expected = exact(rows_of, 3, "reflect")
+        inner = slice(0 if part.start == 0 else 1, None if end else -1)
+        assert torch.equal(out[part][inner], expected[inner])
