@@ -159,7 +159,7 @@ SWAYED = [
     ("tiling-transpose", "parity", {"impl": "transpose"}, 0.9, 1.2),
     ("tiling-transpose", "rows_are_slow", {"impl": "naive"}, 1e3, 1e-9),
     ("tiling-transpose", "bandwidth", {"impl": "transpose"}, 1e-9, 1e3),
-    ("tiling-order", "order_never_hurts", {"impl": "strips of 2"}, 0.9, 1.2),
+    ("tiling-order", "order_helps", {"impl": "strips of 2"}, 0.9, 1.2),
     ("tiling-stencil", "stencil_parity", {"impl": "blur"}, 0.9, 1.2),
 ]
 
@@ -169,10 +169,6 @@ def test_claims_hold_and_fail(records, name, claim, rows, good, bad):
     (held,) = [c for c in measure.claims(name) if c.name == claim]
     assert held.text.endswith(".")
     assert held.broken(changed(records[name], good, **rows)) is None
-    if claim == "order_never_hurts":
-        # Row by row is one of the orders: only its absence could break this.
-        assert conclusions.best_group(changed(records[name], bad, **rows)) == 1
-        return
     assert held.broken(changed(records[name], bad, **rows)) is not None
 
 

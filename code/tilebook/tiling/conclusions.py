@@ -197,11 +197,12 @@ def best_group_over_plain(record: Record) -> float:
 
 
 @measure.claim(
-    "tiling-order", "Strips of some height are at least as fast as going row by row."
+    "tiling-order",
+    "Strips of some height are worth a hundredth and more against going row by row.",
 )
-def order_never_hurts(record: Record) -> tuple[bool, str]:
+def order_helps(record: Record) -> tuple[bool, str]:
     times = best_group_over_plain(record)
-    return times >= 1, f"{times:.3f} times"
+    return times >= 1.01, f"{times:.3f} times"
 
 
 def _picture(record: Record, impl: str, size: int = 3) -> Row:
