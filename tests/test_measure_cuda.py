@@ -101,6 +101,7 @@ def clock(stream, monkeypatch) -> cuda.Cuda:
         Stream=Nothing,
         Event=lambda enable_timing: Event(stream),
         CUDAGraph=lambda: Graph(stream),
+        empty_cache=Nothing,
         graph_pool_handle=object,
         stream=lambda s: Nothing(),
         current_stream=Nothing,
@@ -298,3 +299,15 @@ def test_a_call_that_waits_is_found_out_on_this_gpu():
         timing.time_steady(lambda: x.sum().item())
     # The stream is usable afterwards.
     assert timing.time_steady(x.sum).ms > 0
+
+
+def test_spare_memory_is_given_back_before_a_graph_is_recorded(clock, stream):
+    given = []
+    clock._cuda.empty_cache = lambda: given.append("back")
+
+    def call():
+        assert given == ["back"]
+        stream.work(0.5)
+
+    clock.capture({"a": [call], "b": [call]}, {"a": 0.5, "b": 0.5})
+    assert given == ["back"]

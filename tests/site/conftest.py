@@ -38,8 +38,10 @@ def written_pages() -> list[str]:
 
 
 def chapters() -> list[str]:
-    """Return the chapters' stems."""
-    return [path.stem for path in sorted((ROOT / "chapters").glob("*.md"))]
+    """Return the stems of the chapters that the book shows: drafts it leaves out."""
+    pages = sorted((ROOT / "chapters").glob("*.md"))
+    heads = {p.stem: p.read_text(encoding="utf-8").split("\n---\n")[0] for p in pages}
+    return [stem for stem, head in heads.items() if "\ndraft: true" not in head]
 
 
 @pytest.fixture(scope="session")
