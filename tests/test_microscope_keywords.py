@@ -23,10 +23,10 @@ def add_kernel(x_ptr, y_ptr, out_ptr, N: tl.constexpr):
 def test_an_unknown_keyword_is_refused(device):
     x = torch.zeros(4, device=device)
     message = (
-        r"add_kernel got unexpected keyword argument 'BLOK': .*\(x_ptr, y_ptr, .*N\)"
+        r"add_kernel got unexpected keyword argument 'BLOCKS': .*\(x_ptr, y_ptr, .*N\)"
     )
     with pytest.raises(TypeError, match=message):
-        microscope.look(add_kernel, (1,), x, x, x, N=4, BLOK=4)
+        microscope.look(add_kernel, (1,), x, x, x, N=4, BLOCKS=4)
     with pytest.raises(TypeError, match="arguments 'num_warp', 'stream'"):
         microscope.look(add_kernel, (1,), x, x, x, N=4, num_warp=4, stream=0)
     tuned = triton.autotune([triton.Config({"N": 4, "M": 4})], key=[])(add_kernel)
@@ -37,8 +37,8 @@ def test_an_unknown_keyword_is_refused(device):
         microscope.look(decided, (1,), x, x, x, N=4)
     assert x.tolist() == [0] * 4
     # The compiler refuses it too; its exception is of another class.
-    with pytest.raises(KeyError, match="BLOK was specified but unrecognised"):
-        compile_only.compile(add_kernel, x, x, x, N=4, BLOK=4)
+    with pytest.raises(KeyError, match="BLOCKS was specified but unrecognised"):
+        compile_only.compile(add_kernel, x, x, x, N=4, BLOCKS=4)
 
 
 def test_launch_options_are_accepted(device):
@@ -70,4 +70,4 @@ def test_launch_options_are_the_compilers_own():
         gpu = compile_only.target_of(target)
         parsed = triton.compiler.make_backend(gpu).parse_options({})
         assert {field.name for field in dataclasses.fields(parsed)} <= names
-    assert not {"BLOK", "backend", "grid", "warmup", "stream", "device"} & names
+    assert not {"BLOCKS", "backend", "grid", "warmup", "stream", "device"} & names
