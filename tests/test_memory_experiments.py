@@ -7,7 +7,7 @@ import pytest
 from tilebook import device, measure
 from tilebook.measure import plots, verify
 from tilebook.measure.runner import measure as run
-from tilebook.measure.simulated import Simulated
+from tilebook.measure.simulated import Simulated, retimed
 from tilebook.measure.timing import here
 from tilebook.memory import (
     conclusions,
@@ -63,21 +63,11 @@ def records(measured, monkeypatch):
 
 
 def changed(record, factor, **wanted):
-    """The record with some rows' times multiplied, and what follows from them."""
-    record = copying.deepcopy(record)
-    rows = record.select(**wanted)
-    assert rows
-    for row in rows:
-        for field in ("ms", "ms_low", "ms_high"):
-            row[field] *= factor
-        row["rounds"] = [ms * factor for ms in row["rounds"]]
-        for rate in ("gbps", "tflops"):
-            row[rate] = row[rate] and row[rate] / factor
-        for name in ("swept_gbps", "adds_per_ns"):
-            if name in row["extra"]:
-                row["extra"][name] /= factor
-        if "ns_per_hop" in row["extra"]:
-            row["extra"]["ns_per_hop"] *= factor
+    """The record with some rows' times multiplied, and what `extra` has of them."""
+    record = retimed(record, factor, **wanted)
+    for row in record.select(**wanted):
+        if "swept_gbps" in row["extra"]:
+            row["extra"]["swept_gbps"] /= factor
     return record
 
 

@@ -10,7 +10,7 @@ import triton.testing
 from tilebook import device, measure
 from tilebook.measure import verify
 from tilebook.measure.runner import measure as run
-from tilebook.measure.simulated import Simulated
+from tilebook.measure.simulated import Simulated, retimed
 from tilebook.measure.timing import here
 from tilebook.parallel import (
     conclusions,
@@ -71,20 +71,6 @@ def measured():
 def records(measured, monkeypatch):
     shrink(monkeypatch)
     return measured
-
-
-def changed(record, factor, **wanted):
-    """The record with some rows' times multiplied."""
-    record = copy.deepcopy(record)
-    rows = record.select(**wanted)
-    assert rows
-    for row in rows:
-        for field in ("ms", "ms_low", "ms_high"):
-            row[field] *= factor
-        row["rounds"] = [ms * factor for ms in row["rounds"]]
-        for rate in ("gbps", "tflops"):
-            row[rate] = row[rate] and row[rate] / factor
-    return record
 
 
 def test_all_are_declared():
@@ -191,8 +177,8 @@ SWAYED = [
 @pytest.mark.parametrize(("name", "claim", "rows", "good", "bad"), SWAYED)
 def test_claims_hold_and_fail(records, name, claim, rows, good, bad):
     (held,) = [c for c in measure.claims(name) if c.name == claim]
-    assert held.broken(changed(records[name], good, **rows)) is None
-    assert held.broken(changed(records[name], bad, **rows)) is not None
+    assert held.broken(retimed(records[name], good, **rows)) is None
+    assert held.broken(retimed(records[name], bad, **rows)) is not None
 
 
 def test_remaining_claims_hold_and_fail(records):
@@ -215,9 +201,9 @@ def test_remaining_claims_hold_and_fail(records):
     record.rows[:] = [row for row in record.rows if row["impl"] != "dependent"]
     assert not timing_conclusions.dependent_helps(record)[0]
     record.rows.extend({**row, "impl": "dependent"} for row in chains)
-    assert timing_conclusions.dependent_helps(changed(record, 0.8, impl="dependent"))[0]
+    assert timing_conclusions.dependent_helps(retimed(record, 0.8, impl="dependent"))[0]
     assert not timing_conclusions.dependent_helps(
-        changed(record, 1.0, impl="dependent")
+        retimed(record, 1.0, impl="dependent")
     )[0]
 
 

@@ -8,7 +8,7 @@ import torch
 from tilebook import device, measure
 from tilebook.measure import plots, verify
 from tilebook.measure.runner import measure as run
-from tilebook.measure.simulated import Simulated
+from tilebook.measure.simulated import Simulated, retimed
 from tilebook.measure.timing import here
 from tilebook.tiling import blur, conclusions, experiments
 
@@ -53,19 +53,6 @@ def measured():
 def records(measured, monkeypatch):
     shrink(monkeypatch)
     return measured
-
-
-def changed(record, factor, **wanted):
-    """The record with some rows' times multiplied."""
-    record = copy.deepcopy(record)
-    rows = record.select(**wanted)
-    assert rows
-    for row in rows:
-        for field in ("ms", "ms_low", "ms_high"):
-            row[field] *= factor
-        row["rounds"] = [ms * factor for ms in row["rounds"]]
-        row["gbps"] = row["gbps"] and row["gbps"] / factor
-    return record
 
 
 def test_all_are_declared():
@@ -168,8 +155,8 @@ SWAYED = [
 def test_claims_hold_and_fail(records, name, claim, rows, good, bad):
     (held,) = [c for c in measure.claims(name) if c.name == claim]
     assert held.text.endswith(".")
-    assert held.broken(changed(records[name], good, **rows)) is None
-    assert held.broken(changed(records[name], bad, **rows)) is not None
+    assert held.broken(retimed(records[name], good, **rows)) is None
+    assert held.broken(retimed(records[name], bad, **rows)) is not None
 
 
 def test_every_claim_is_swayed():

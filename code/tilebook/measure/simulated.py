@@ -4,10 +4,12 @@ Calls really run (interpreted, on small inputs), so results are checked as they 
 GPU; only the times come from a function. `log` tells in which order things were timed.
 """
 
+import copy
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from .record import Record
 from .timing import Call, Samples
 
 CEILINGS = {
@@ -83,3 +85,30 @@ class Replayed:
     def sample(self, seconds: float) -> Samples:
         """Run the calls once; see `timing.Replay`."""
         return self.timer._take("steady", self.calls)
+
+
+def retimed(record: Record, factor: float, **wanted: Any) -> Record:
+    """What a record would be if some of its rows had taken longer, or less long.
+
+    Args:
+        record: any.
+        factor: multiplies their times.
+        **wanted: which rows (see `Record.select`).
+
+    Returns:
+        A copy with their times and rates changed; what is in `extra` stays.
+
+    Raises:
+        LookupError: no row is like that.
+    """
+    record = copy.deepcopy(record)
+    rows = record.select(**wanted)
+    if not rows:
+        raise LookupError(f"{record.name} has no row with {wanted}")
+    for row in rows:
+        for field in ("ms", "ms_low", "ms_high"):
+            row[field] *= factor
+        row["rounds"] = [ms * factor for ms in row["rounds"]]
+        for rate in ("gbps", "tflops"):
+            row[rate] = row[rate] and row[rate] / factor
+    return record
