@@ -425,3 +425,15 @@ def test_only_ceilings_that_rows_are_held_against_drift():
     timed, rated = {"tflops": None}, {"tflops": 3.0}
     assert measure.roofline.drift(cool, warm, [timed]) == pytest.approx(0.01)
     assert measure.roofline.drift(cool, warm, [timed, rated]) == pytest.approx(1 / 15)
+
+
+def test_rows_are_held_against_the_fastest_peer(record):
+    ours, peer = (record.one(impl=name, n=1024) for name in ("ours", "peer"))
+    faster = peer | {"impl": "faster", "ms": peer["ms"] / 2}
+    faster["rounds"] = [ms / 2 for ms in peer["rounds"]]
+    record.rows[:] = [ours, peer, faster]
+    for names, best in ((("peer",), peer), (("peer", "faster"), faster)):
+        found = record.against("ours", *names)
+        assert found == [(ours, measure.ratio(ours, best))]
+    with pytest.raises(RecordError, match=r"no .*nobody.* beside"):
+        record.against("ours", "nobody")

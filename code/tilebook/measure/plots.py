@@ -15,7 +15,7 @@ from . import roofline as roofs
 from .errors import RecordError
 from .palette import ACCENTS, GREY, Drawing, limit, limits_across, looks, style
 from .panels import draw_lines, limits_of, log_axis, name_ends, spread_of
-from .record import Record, Row, ratio
+from .record import Record, Row, ratio, same_case
 from .report import duration
 from .roofline import Roof
 
@@ -143,7 +143,7 @@ def ratios(
         for name in names
         for row in rows
         for peer in rows
-        if row["impl"] == ours and peer["impl"] == name and _same_case(row, peer)
+        if row["impl"] == ours and peer["impl"] == name and same_case(row, peer)
     ]
     if not pairs:
         raise RecordError(f"{record.name}: no rows to compare {ours!r} with {names}")
@@ -271,7 +271,3 @@ def _rows(
 
 def _impls(rows: Sequence[Row]) -> list[tuple[str, bool]]:
     return list(dict.fromkeys((row["impl"], row["ours"]) for row in rows))
-
-
-def _same_case(a: Row, b: Row) -> bool:
-    return all(a[k] == b[k] for k in ("op", "shape", "dtype", "regime"))

@@ -104,6 +104,27 @@ class Record:
             raise RecordError(f"{self.name}: {len(rows)} rows have {asked}, not one")
         return rows[0]
 
+    def against(self, impl: str, *peers: str) -> list[tuple[Row, "Ratio"]]:
+        """Hold each row of an implementation against the fastest of its peers.
+
+        Args:
+            impl: the implementation in question.
+            *peers: those it is compared with.
+
+        Returns:
+            Each of its rows, with how many times as fast as the peer it is.
+
+        Raises:
+            RecordError: on some case no peer was measured.
+        """
+        found = []
+        for row in self.select(impl=impl):
+            rivals = [r for r in self.rows if r["impl"] in peers and same_case(r, row)]
+            if not rivals:
+                raise RecordError(f"{self.name}: no {peers} beside {impl} {row}")
+            found.append((row, ratio(row, min(rivals, key=lambda r: r["ms"]))))
+        return found
+
     def best(self, **wanted: Any) -> Row:
         """Pick the fastest of the rows with these fields.
 
@@ -229,6 +250,11 @@ class Ratio(NamedTuple):
     high: float
 
 
+def same_case(a: Row, b: Row) -> bool:
+    """Whether two rows are of one operator, shape, dtype and regime."""
+    return all(a[k] == b[k] for k in ("op", "shape", "dtype", "regime"))
+
+
 def ratio(row: Row, peer: Row) -> Ratio:
     """Compare two rows round by round, so that what drifts meanwhile cancels.
 
@@ -242,10 +268,7 @@ def ratio(row: Row, peer: Row) -> Ratio:
     Raises:
         RecordError: the rows weren't measured in the same rounds.
     """
-    same = ("op", "shape", "dtype", "regime")
-    if any(row[k] != peer[k] for k in same) or len(row["rounds"]) != len(
-        peer["rounds"]
-    ):
+    if not same_case(row, peer) or len(row["rounds"]) != len(peer["rounds"]):
         raise RecordError(
             f"{row['impl']} and {peer['impl']} weren't measured side by side"
         )

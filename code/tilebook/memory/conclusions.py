@@ -71,12 +71,8 @@ def engine_over_wide(record: Record) -> float:
 
 
 def _against_torch(record: Record) -> list[measure.Ratio]:
-    found = []
-    for row in record.select(impl="copy"):
-        if row["shape"]["n"] >= LARGE:
-            case = {k: row[k] for k in ("dtype", "regime")} | row["shape"]
-            found.append(measure.ratio(row, record.one(impl="copy_", **case)))
-    return found
+    rows = record.against("copy", "copy_")
+    return [found for row, found in rows if row["shape"]["n"] >= LARGE]
 
 
 @measure.value("memory-copy")

@@ -164,17 +164,22 @@ def half_measured(record: Record) -> float:
 RIVALS = {"add": "torch.add", "add, new output": "torch.compile"}
 
 
+def _large(record: Record, impl: str, *peers: str) -> list[tuple[str, measure.Ratio]]:
+    """Each large case by name, with our rate over that of the fastest of the peers."""
+    return [
+        (f"n={row['shape']['n']} {row['dtype']} {row['regime']}", found)
+        for row, found in record.against(impl, *peers)
+        if row["shape"]["n"] >= LARGE
+    ]
+
+
 def _against_peers(record: Record) -> list[tuple[str, measure.Ratio]]:
-    """Each large case by name, with our rate over that of the peer of like output."""
-    found = []
-    for ours, peer in RIVALS.items():
-        for row in record.select(impl=ours):
-            n = row["shape"]["n"]
-            if n >= LARGE:
-                case = {"dtype": row["dtype"], "regime": row["regime"], "n": n}
-                name = f"n={n} {row['dtype']} {row['regime']} against {peer}"
-                found.append((name, measure.ratio(row, record.one(impl=peer, **case))))
-    return found
+    """Each large case, against the peer of like output."""
+    return [
+        (f"{case} against {peer}", found)
+        for ours, peer in RIVALS.items()
+        for case, found in _large(record, ours, peer)
+    ]
 
 
 @measure.value("parallel-add")
@@ -203,13 +208,7 @@ def comparisons_won(record: Record) -> int:
 
 def _against_fastest_peer(record: Record) -> list[measure.Ratio]:
     """Each large case: `add` into a given output over the faster of the peers."""
-    found = []
-    for row in record.select(impl="add"):
-        if (n := row["shape"]["n"]) >= LARGE:
-            case = {"dtype": row["dtype"], "regime": row["regime"], "n": n}
-            peers = [record.one(impl=peer, **case) for peer in RIVALS.values()]
-            found.append(measure.ratio(row, min(peers, key=lambda peer: peer["ms"])))
-    return found
+    return [found for _, found in _large(record, "add", *RIVALS.values())]
 
 
 @measure.value("parallel-add")

@@ -117,15 +117,11 @@ def over_torch(record: Record) -> float:
 
 def _against_fastest(record: Record) -> list[tuple[str, Ratio]]:
     """Each large case by name, with our rate over the fastest peer's."""
-    found = []
-    for row in record.select(impl="transpose"):
-        shape = row["shape"]
-        if shape["m"] * shape["n"] >= LARGE:
-            case = {"dtype": row["dtype"], "regime": row["regime"]} | shape
-            peer = _fastest(record, PEERS, **case)
-            name = f"{shape['m']} x {shape['n']} {row['dtype']} {row['regime']}"
-            found.append((name, measure.ratio(row, peer)))
-    return found
+    return [
+        (f"{m} x {n} {row['dtype']} {row['regime']}", found)
+        for row, found in record.against("transpose", *PEERS)
+        if (m := row["shape"]["m"]) * (n := row["shape"]["n"]) >= LARGE
+    ]
 
 
 @measure.value("tiling-transpose")
