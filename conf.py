@@ -1,7 +1,6 @@
 """How the book is built; what a page says is decided elsewhere."""
 
 import os
-import re
 import sys
 import tomllib
 from pathlib import Path
@@ -34,14 +33,11 @@ extensions = [
 ]
 root_doc = "book/index"
 include_patterns = ["book/**", "chapters/**"]
-# A draft waits for its measurements; with TILEBOOK_DRAFTS=1 its author sees it.
-drafts = [
-    f"chapters/{page.name}"
-    for page in sorted(HERE.glob("chapters/*.md"))
-    if re.match(r"---\n(?:.*\n)*?draft: true\n", page.read_text(encoding="utf-8"))
-]
-hidden = [] if os.environ.get("TILEBOOK_DRAFTS") else drafts
-exclude_patterns = ["book/_*", "**.ipynb_checkpoints", *hidden]
+exclude_patterns = ["book/_*", "**.ipynb_checkpoints"]
+if not os.environ.get("TILEBOOK_DRAFTS"):
+    exclude_patterns += [
+        f"chapters/{stem}.md" for stem in PYPROJECT["tool"]["tilebook"]["drafts"]
+    ]
 source_suffix = {".md": "myst-nb"}
 default_role = "code"
 language = "en"

@@ -4,6 +4,7 @@ import ast
 import importlib
 import re
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -88,6 +89,8 @@ def test_chapters_packages_and_tests_have_one_stem():
     listed = stems()
     assert listed
     assert len(set(listed)) == len(listed)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert set(project["tool"]["tilebook"]["drafts"]) <= set(listed)
     on_disk = {p.stem for p in (ROOT / "chapters").glob("*.md")}
     assert on_disk == set(listed), "chapters/ and the toctree of book/index.md differ"
     public = {top(p) for p in modules() if not top(p).startswith("_")}

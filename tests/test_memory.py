@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 
 from tilebook import device as here
-from tilebook import memory, ops, testing
+from tilebook import memory, testing
 from tilebook.memory import (
     copy,
     deep,
@@ -55,7 +55,6 @@ def same_bits(a, b):
 def test_the_ladder_is_what_the_package_says_it_is():
     told = [line.split("`")[1] for line in memory.__doc__.splitlines() if "* `" in line]
     assert told == [rung_name(rung) for rung in memory.LADDER]
-    assert ops.copy is copy
 
 
 @pytest.mark.parametrize("rung", RUNGS, ids=rung_name)
@@ -368,6 +367,16 @@ def test_unknown_hints_and_no_programs_are_refused(device):
         persistent.copy(x, programs=0)
     with pytest.raises(ValueError, match="stages must be at least 1"):
         persistent.copy(x, stages=0)
+
+
+@pytest.mark.gpu
+def test_rungs_launch_on_the_current_gpu():
+    if torch.cuda.device_count() < 2:
+        pytest.skip("needs two GPUs")
+    x = torch.ones(100, device="cuda:1")
+    assert same_bits(copy(x), x)
+    with pytest.raises(ValueError, match="launched on the current device, cuda:0"):
+        wide.copy(x)
 
 
 def test_the_engine_needs_its_hardware(device):

@@ -179,12 +179,13 @@ def one_of(x: object, name: str, allowed: Iterable[object]) -> object:
     return x
 
 
-def runs_here(x: torch.Tensor, name: str) -> torch.Tensor:
+def runs_here(x: torch.Tensor, name: str, *, current: bool = False) -> torch.Tensor:
     """Check that a kernel launched in this process can reach a tensor, and return it.
 
     Args:
         x: a tensor that a kernel is about to get, on any device.
         name: what the caller calls it.
+        current: whether it must be on the current GPU, for callers that launch there.
 
     Returns:
         The same tensor.
@@ -192,7 +193,8 @@ def runs_here(x: torch.Tensor, name: str) -> torch.Tensor:
     Raises:
         TypeError: not a tensor.
         ValueError: a CPU tensor where kernels are compiled for a GPU, a GPU tensor
-            where they are interpreted, or any tensor where they can't run at all.
+            where they are interpreted, any tensor where they can't run at all, or one
+            on another GPU than the current.
     """
     if not isinstance(x, torch.Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, got {_describe(x)}")
@@ -207,6 +209,11 @@ def runs_here(x: torch.Tensor, name: str) -> torch.Tensor:
         raise ValueError(
             f"{name} must be on {wanted}, because kernels are {kernels} in this "
             f"process, got {x.device}"
+        )
+    if current and x.is_cuda and x.device.index != torch.cuda.current_device():
+        raise ValueError(
+            f"{name} is on {x.device}, but kernels are launched on the current device, "
+            f"cuda:{torch.cuda.current_device()}: enter torch.cuda.device(...)"
         )
     return x
 

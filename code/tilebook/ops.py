@@ -8,7 +8,6 @@ Each name is the operator that its chapter exports, or chooses among several cha
 kernels by hardware, shape and dtype.
 """
 
-from tilebook.memory import copy
 from tilebook.parallel import add
 
-__all__ = ["add", "copy"]
+__all__ = ["add"]

@@ -4,6 +4,7 @@ import functools
 import os
 import shutil
 import threading
+import tomllib
 from collections.abc import Callable, Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -39,9 +40,9 @@ def written_pages() -> list[str]:
 
 def chapters() -> list[str]:
     """Return the stems of the chapters that the book shows: drafts it leaves out."""
-    pages = sorted((ROOT / "chapters").glob("*.md"))
-    heads = {p.stem: p.read_text(encoding="utf-8").split("\n---\n")[0] for p in pages}
-    return [stem for stem, head in heads.items() if "\ndraft: true" not in head]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    stems = {path.stem for path in (ROOT / "chapters").glob("*.md")}
+    return sorted(stems - set(project["tool"]["tilebook"]["drafts"]))
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 
 from tilebook import check
-from tilebook.memory.layout import check_here, written
+from tilebook.memory.layout import written
 
 LINE = 128
 """Bytes of a cache line; no two links of a chain share one."""
@@ -69,7 +69,7 @@ def chase(links: torch.Tensor, hops: int, at: torch.Tensor) -> torch.Tensor:
     """
     check.tensor(links, "links", dtype=torch.int64, ndim=1, contiguous=True)
     check.tensor(at, "at", dtype=torch.int64, shape=(1,), device=links.device)
-    check_here(links, "links")
+    check.runs_here(links, "links", current=True)
     written(at, links)
     check.positive_int(hops, "hops")
     chase_kernel[(1,)](links, at, hops, num_warps=1)

@@ -5,7 +5,6 @@ import triton
 import triton.language as tl
 
 from tilebook import check
-from tilebook.memory.layout import check_here
 
 BLOCK = 256
 NUM_WARPS = 4
@@ -51,7 +50,7 @@ def count(
             f"programs * {BLOCK} * repeats must be below 2^31, got {programs} programs "
             f"and {repeats} repeats"
         )
-    check_here(torch.empty(0, device=device), "device")
+    check.runs_here(torch.empty(0, device=device), "device", current=True)
     out = torch.zeros(places, dtype=torch.int32, device=device)
     count_kernel[(programs,)](out, places, repeats, BLOCK=BLOCK, num_warps=NUM_WARPS)
     return out

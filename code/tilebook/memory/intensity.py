@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 
 from tilebook import check
-from tilebook.memory.layout import check_here, written
+from tilebook.memory.layout import written
 
 BLOCK = 1024
 NUM_WARPS = 4
@@ -46,7 +46,7 @@ def work(
         check.tensor(tensor, name, dtype=torch.float32, ndim=1, contiguous=True)
     check.same_shape(**operands)
     check.same_device(**operands)
-    check_here(x, "x")
+    check.runs_here(x, "x", current=True)
     check.natural_number(steps, "steps")
     if out is None:
         out = torch.empty_like(x)

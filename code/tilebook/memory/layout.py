@@ -71,21 +71,6 @@ def disturbs(x: torch.Tensor, out: torch.Tensor) -> bool:
     return low < last and first < high
 
 
-def check_here(x: torch.Tensor, name: str) -> None:
-    """Check that a kernel launched now reaches a tensor.
-
-    Raises:
-        ValueError: it is where no kernel of this process can reach it, or on another
-            GPU than the current one.
-    """
-    check.runs_here(x, name)
-    if x.is_cuda and x.device.index != torch.cuda.current_device():
-        raise ValueError(
-            f"{name} is on {x.device}, but kernels are launched on the current device, "
-            f"cuda:{torch.cuda.current_device()}; enter torch.cuda.device(...)"
-        )
-
-
 def written(out: torch.Tensor, *read: torch.Tensor) -> None:
     """Check that a kernel may write a tensor, and count it as written in place.
 

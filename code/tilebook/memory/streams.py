@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 
 from tilebook import check
-from tilebook.memory.layout import check_here, written
+from tilebook.memory.layout import written
 
 BLOCK = 2048
 NUM_WARPS = 4
@@ -49,7 +49,7 @@ def block_sums(x: torch.Tensor) -> torch.Tensor:
         ValueError: another rank, not contiguous, or where no kernel can reach it.
     """
     check.tensor(x, "x", dtype=torch.float32, ndim=1, contiguous=True)
-    check_here(x, "x")
+    check.runs_here(x, "x", current=True)
     tiles = triton.cdiv(x.numel(), BLOCK)
     out = x.new_empty(tiles)
     if tiles:
@@ -72,7 +72,7 @@ def fill(out: torch.Tensor, value: float) -> torch.Tensor:
         ValueError: another rank, not contiguous, or where no kernel can reach it.
     """
     check.tensor(out, "out", dtype=torch.float32, ndim=1, contiguous=True)
-    check_here(out, "out")
+    check.runs_here(out, "out", current=True)
     value = check.number(value, "value")
     written(out)
     if n := out.numel():
@@ -104,7 +104,7 @@ def triad(
         check.tensor(tensor, name, dtype=torch.float32, ndim=1, contiguous=True)
     check.same_shape(**operands)
     check.same_device(**operands)
-    check_here(x, "x")
+    check.runs_here(x, "x", current=True)
     a = check.number(a, "a")
     if out is None:
         out = torch.empty_like(x)

@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 
 from tilebook import check
-from tilebook.memory import layout, vectors
+from tilebook.memory import vectors
 
 SECTOR = 32
 """Bytes that memory hands out at least."""
@@ -40,7 +40,7 @@ def pick(x: torch.Tensor, stride: int, n: int, *, shift: int = 0) -> torch.Tenso
     """
     check.tensor(x, "x", ndim=1, contiguous=True)
     vectors.check_elements(x)
-    layout.check_here(x, "x")
+    check.runs_here(x, "x", current=True)
     check.positive_int(stride, "stride")
     check.natural_number(n, "n")
     check.natural_number(shift, "shift")

@@ -5,7 +5,6 @@ import triton
 import triton.language as tl
 
 from tilebook import check, device
-from tilebook.memory.layout import check_here
 
 BLOCK = 2048
 NUM_WARPS = 4
@@ -41,7 +40,7 @@ def sweep(x: torch.Tensor, passes: int, *, programs: int | None = None) -> torch
         ValueError: not contiguous, another rank, too long, or a number below 1.
     """
     check.tensor(x, "x", dtype=torch.int32, ndim=1, contiguous=True)
-    check_here(x, "x")
+    check.runs_here(x, "x", current=True)
     check.positive_int(passes, "passes")
     if programs is None:
         programs = PER_SM * (device.current().sms or 1)

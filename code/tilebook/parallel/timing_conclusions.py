@@ -93,6 +93,12 @@ def _chains(record: Record) -> list[measure.Ratio]:
 
 
 @measure.value("parallel-launch")
+def own_share(record: Record) -> float:
+    """What `add` takes beside a launch of four arguments, of all that it takes."""
+    return 1 - four_us(record) / add_us(record)
+
+
+@measure.value("parallel-launch")
 def hidden_share(record: Record) -> float:
     """What an early launch saves, over what an empty kernel takes in a graph."""
     saved = plain_link_us(record) - dependent_link_us(record)
