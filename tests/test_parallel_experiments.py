@@ -113,7 +113,9 @@ def test_launches(records):
     assert {"no arguments", "16 arguments", "3 new descriptors", "add"} <= impls
     assert {"torch.add", "add as an operator", "replay of a graph"} <= impls
     for row in record.select(op="add_chain"):
-        assert row["extra"]["us_per_link"] == pytest.approx(1e3 * row["ms"] / overhead.LINKS)
+        assert row["extra"]["us_per_link"] == pytest.approx(
+            1e3 * row["ms"] / overhead.LINKS
+        )
 
 
 def test_pitfalls(records):
