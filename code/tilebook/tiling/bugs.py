@@ -10,8 +10,6 @@ import triton.language as tl
 from tilebook.parallel.bugs import Bug, Case, Launch, tools
 from tilebook.parallel.bugs.inputs import normal
 
-__all__ = ["GALLERY"]
-
 BLOCK = 16
 
 
