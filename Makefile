@@ -33,7 +33,7 @@ PYTEST = $(PY) -m pytest --quiet --numprocesses $(WORKERS) --timeout 300 $(ARGS)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help html html-live record test verify test-versions check-site lint serve \
+.PHONY: help html html-live record test tune verify test-versions check-site lint serve \
         wheelhouse clean
 
 help: ## say what each target does
@@ -51,6 +51,9 @@ record: $(READY) ## on a GPU: measure [ONLY=prefix] and write the committed reco
 
 test: $(READY) ## run the tests, all but those of the built pages
 	@$(PYTEST) --ignore tests/site
+
+tune: $(READY) ## on a GPU: rank the ways to launch a chapter's kernels, ARGS=tilebook.NAME.tuning
+	@$(PY) tools/tune.py $(ARGS)
 
 verify: $(READY) ## on a GPU: tests and compute-sanitizer, noted beside the records
 	@$(PY) tools/verify.py -- $(ARGS)
