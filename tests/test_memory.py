@@ -8,6 +8,7 @@ from hypothesis import given
 from tilebook import device as here
 from tilebook import memory, testing
 from tilebook.memory import (
+    capped,
     copy,
     deep,
     engine,
@@ -22,7 +23,7 @@ from tilebook.memory import (
 )
 from tilebook.memory.public import copy_operator
 
-RUNGS = [narrow, wide, deep, persistent, hinted]
+RUNGS = [narrow, wide, deep, persistent, hinted, capped]
 if here.has("tma"):
     RUNGS.append(engine)
 DTYPES = [
@@ -83,7 +84,7 @@ def test_any_dtype(rung, dtype, device):
 
 
 @pytest.mark.parametrize(
-    "rung", [narrow, wide, deep, persistent, hinted], ids=rung_name
+    "rung", [narrow, wide, deep, persistent, hinted, capped], ids=rung_name
 )
 @pytest.mark.parametrize("shift", [(1, 0), (0, 1), (1, 1), (3, 5), (4, 8)])
 def test_any_alignment(rung, shift, device):
@@ -97,6 +98,35 @@ def test_any_alignment(rung, shift, device):
         assert not room.tensor[: shift[1]].any()
         assert not room.tensor[shift[1] + 1100 :].any()
         room.check()
+
+
+@pytest.mark.parametrize("n", [1, 511, 1024, 4096, 4099, 9001])
+@pytest.mark.parametrize(
+    "config",
+    [
+        capped.Config(1, 4, 2048, 64),
+        capped.Config(4, 8, 256, None, "evict_first", ""),
+        capped.Config(2, 1, 64, 40, "evict_last", ".wt"),
+    ],
+    ids=str,
+)
+def test_any_way_to_launch(config, n, device):
+    for dtype in (torch.int64, torch.uint8):
+        x = testing.guard(noise((n,), dtype, device)).tensor
+        with testing.guarded():
+            out = torch.empty_like(x)
+            capped.launch_as(config, capped.copy_kernel, x, out)
+            assert same_bits(out, x)
+
+
+def test_caps_grow_with_the_vector():
+    for gpu, caps in capped.CAPS.items():
+        sizes = [least for least, _ in caps]
+        assert sizes == sorted(sizes, reverse=True)
+        assert capped.config_for(0, gpu=gpu).maxnreg is None
+        for least, cap in caps:
+            assert capped.config_for(least, gpu=gpu).maxnreg == cap
+    assert capped.config_for(2**40).maxnreg is None
 
 
 @given(n=st.integers(0, 3000), programs=st.integers(1, 9), stages=st.integers(1, 5))
@@ -319,7 +349,7 @@ def test_unfit(x, out, error, message, device):
 
 
 @pytest.mark.parametrize(
-    "rung", [narrow, wide, deep, persistent, hinted], ids=rung_name
+    "rung", [narrow, wide, deep, persistent, hinted, capped], ids=rung_name
 )
 def test_rungs_take_vectors_only(rung, device):
     gaps = torch.zeros(20, device=device)[::2]
@@ -466,6 +496,9 @@ MISTAKES = [
     (persistent, "if first == 0:", "if first == BLOCK:"),
     (persistent, "(n.to(tl.int64) // BLOCK) * BLOCK", "n.to(tl.int64)"),
     (hinted, "mask = offs < n", "mask = offs <= n"),
+    (capped, "start + BLOCK <= n", "start + BLOCK <= n + 1"),
+    (capped, "range(start, n, TAIL)", "range(start, start + TAIL, TAIL)"),
+    (capped, "tl.num_programs(0), pid) - 1", "tl.num_programs(0) - 1, pid) - 1"),
 ]
 
 

@@ -5,6 +5,7 @@ import torch
 
 from tilebook import compile_only
 from tilebook.memory import (
+    capped,
     chase,
     contention,
     deep,
@@ -45,6 +46,11 @@ def copied(rung, target="sm_90", dtype=torch.int64, n=N, **options):
         return compiled(rung.copy_kernel, x, out, n, target=target, **more)
     loads = deep.LOADS if rung is deep else 1
     more = {"BLOCK": wide.block_of(x, loads=loads), "num_warps": wide.NUM_WARPS}
+    if rung is capped:
+        config = options.get("config", capped.config_for(n * dtype.itemsize))
+        more = {"BLOCK": 16 * 128 * config.loads // dtype.itemsize, "num_warps": 4}
+        more |= {"TAIL": config.tail, "LOAD": config.load, "STORE": config.store}
+        more |= {"maxnreg": config.maxnreg} if config.maxnreg else {}
     if rung is persistent:
         more["STAGES"] = options.get("stages", persistent.STAGES)
     if rung is hinted:
@@ -54,7 +60,7 @@ def copied(rung, target="sm_90", dtype=torch.int64, n=N, **options):
 
 
 @pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("rung", [narrow, wide, deep, persistent, hinted])
+@pytest.mark.parametrize("rung", [narrow, wide, deep, persistent, hinted, capped])
 def test_every_rung_compiles_and_spills_nothing(rung, target):
     clean(copied(rung, target))
 
@@ -66,6 +72,16 @@ def test_narrow_loads_are_as_narrow_as_elements_and_wide_ones_are_not(dtype):
     assert set(copied(narrow, dtype=dtype).global_stores) == {bits}
     for n in (N, N + 7):
         evidence = copied(wide, dtype=dtype, n=n)
+        assert evidence.global_loads[128] == evidence.global_stores[128] == 1
+
+
+@pytest.mark.parametrize("gpu", capped.CAPS)
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32, torch.int64])
+def test_a_cap_is_what_a_thread_holds(gpu, dtype):
+    for least, cap in capped.CAPS[gpu]:
+        config = capped.config_for(least, gpu=gpu)
+        evidence = clean(copied(capped, dtype=dtype, config=config))
+        assert evidence.registers == cap
         assert evidence.global_loads[128] == evidence.global_stores[128] == 1
 
 

@@ -24,6 +24,7 @@ ANSWERS = {
     "memory-sectors": (4, 12, 32),
     "memory-bound": 160,
     "memory-cycles": (1, 2, 4, 32, 1),
+    "memory-widths": ("b", "c", "a"),
 }
 WRONG_ANSWERS = {
     "memory-flight": [
@@ -46,6 +47,7 @@ WRONG_ANSWERS = {
         (1, 2, 8, 32, 1),
         (32, 16, 8, 1, 32),
     ],
+    "memory-widths": [("a", "b", "c"), ("b", "a", "c"), ("c", "b", "a"), "bca"],
 }
 WRONG_KERNELS = {
     "memory-rows": {
@@ -65,6 +67,11 @@ WRONG_KERNELS = {
         "masked at half": ("both // 2 < n", "both < n"),
         "unmasked": (", mask=both // 2 < n", ""),
         "start not doubled": ("2 * start + tl.arange", "start + tl.arange"),
+        "with gaps": (
+            "tl.store(out_ptr + both, tl.interleave(x, y), mask=both // 2 < n)",
+            "tl.store(out_ptr + 2 * offs, x, mask=mask); "
+            "tl.store(out_ptr + 2 * offs + 1, y, mask=mask)",
+        ),
     },
     "memory-planes": {
         "planes of a block": ("out_ptr += n", "out_ptr += BLOCK"),
@@ -88,6 +95,14 @@ WRONG_KERNELS = {
         "padding takes part": ("other=0)", "other=1)"),
         "first block only": (".to(tl.int64) * BLOCK", ".to(tl.int64) * 0"),
         "or": ("tl.atomic_xor", "tl.atomic_or"),
+        "read and written": (
+            'tl.atomic_xor(out_ptr, tl.xor_sum(x, 0), sem="relaxed")',
+            "tl.store(out_ptr, tl.load(out_ptr) ^ tl.xor_sum(x, 0))",
+        ),
+        "an atomic for each lane": (
+            'tl.atomic_xor(out_ptr, tl.xor_sum(x, 0), sem="relaxed")',
+            "tl.atomic_xor(out_ptr + tl.zeros((BLOCK,), tl.int32), x, mask=offs < n)",
+        ),
     },
 }
 
@@ -193,7 +208,7 @@ class TestBanks:
         assert banks.conflicts([0, 32, 64, 1]) == 3
         with pytest.raises(TypeError):
             banks.conflicts([0.5])
-        for stride in range(1, 66):
+        for stride in range(66):
             words = [stride * lane for lane in range(32)]
             assert banks.conflicts(words) == solutions.cycles(stride)
 
@@ -217,9 +232,28 @@ def test_slow_ones_are_found_out_and_their_mends_are_not():
     assert "a column 1" in right
 
 
+def test_a_tile_that_the_compiler_sees_is_turned_round_and_numbers_are_not():
+    scattered, ordered, swapped = map(
+        bugs.layout_of,
+        (bugs.scattered_kernel, bugs.ordered_kernel, bugs.swapped_kernel),
+    )
+    assert "128-bit" not in scattered
+    assert "4 128-bit loads" in ordered
+    assert "4 128-bit loads" in swapped
+    assert "sizePerThread = [4, 1]" in swapped
+
+
+def test_the_diff_of_a_mend_is_its_lines():
+    lines = bugs.GALLERY["swapped-stride"].diff().splitlines()
+    assert any(line.endswith("lanes % BLOCK_M") for line in lines if line[0] == "-")
+    assert any(line.endswith("lanes // BLOCK_N") for line in lines if line[0] == "+")
+    assert not any("tl.store" in line for line in lines)
+
+
 def test_slow_ones_are_right(device):
     x = torch.randn(50, 70, device=device)
-    for kernel in (bugs.swapped_kernel, bugs.aligned_kernel):
+    kernels = (bugs.scattered_kernel, bugs.ordered_kernel, bugs.swapped_kernel)
+    for kernel in kernels:
         out = torch.empty_like(x)
         kernel[(2, 2)](x, out, 50, 70, BLOCK_M=32, BLOCK_N=64)
         assert torch.equal(out, 2 * x)

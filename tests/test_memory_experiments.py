@@ -11,8 +11,9 @@ from tilebook.measure.simulated import Simulated, retimed
 from tilebook.measure.timing import here
 from tilebook.memory import (
     conclusions,
+    curves,
     experiments,
-    figures,
+    machine,
     machine_conclusions,
     sweep,
 )
@@ -30,14 +31,22 @@ def shrink(patch):
     patch.setattr(conclusions, "LARGE", MOST)
     patch.setattr(conclusions, "FULL", MOST)
     patch.setattr(experiments, "SIZES", (301, MOST))
-    patch.setattr(experiments, "N", MOST)
-    patch.setattr(experiments, "WORKING_SETS", (4000, 8000, 16_000))
-    patch.setattr(experiments, "CHAINS", (2**9, 2**10, 2**11))
-    patch.setattr(experiments, "HOPS", 8)
-    patch.setattr(experiments, "ADDERS", 2)
-    patch.setattr(experiments, "REPEATS", 2)
-    patch.setattr(experiments, "PLACES", (1, 7))
+    patch.setattr(experiments, "PICKED", 64)
+    for module in (experiments, machine):
+        patch.setattr(module, "N", MOST)
+    small = {
+        "WORKING_SETS": (4000, 8000, 16_000),
+        "TABLES": (2**12, 2**13),
+        "CHAINS": (2**9, 2**10, 2**11),
+        "HOPS": 8,
+        "ADDERS": 2,
+        "REPEATS": 2,
+        "PLACES": (1, 7),
+    }
+    for name, value in small.items():
+        patch.setattr(machine, name, value)
     patch.setattr(sweep, "BLOCK", 256)
+    patch.setattr(machine_conclusions, "TABLE", 2**13)
     for name, nbytes in (("NEAR", 2**9), ("MIDDLE", 2**10), ("FAR", 2**11)):
         patch.setattr(machine_conclusions, name, nbytes)
 
@@ -78,8 +87,8 @@ def test_all_are_declared():
 
 def test_sizes_are_those_the_chapter_promises():
     assert len(experiments.SIZES) >= 8
-    assert max(experiments.WORKING_SETS) == 2**30
-    assert max(experiments.CHAINS) == 2**30
+    assert max(machine.WORKING_SETS) == 2**30
+    assert max(machine.CHAINS) == 2**30
     assert any(n % 2 for n in experiments.SIZES)
 
 
@@ -92,25 +101,62 @@ def test_every_rung_is_measured(records):
         "deep",
         "persistent",
         "hinted",
+        "capped",
         "copy",
         "copy, new output",
     ]
-    assert [row["impl"] for row in rows] == [*ours, "copy_", "torch.clone"]
+    assert [row["impl"] for row in rows] == [
+        *ours,
+        "copy_",
+        "torch.clone",
+        "torch.compile",
+    ]
     assert all(row["bytes"] == 2 * 2 * 301 for row in rows)
 
 
 def test_curves_show_every_row(records):
-    curves = {"memory-latency": figures.latency, "memory-l2": figures.swept}
-    for name, draw in curves.items():
+    drawn = {"memory-latency": curves.latency, "memory-l2": curves.swept}
+    for name, draw in drawn.items():
         (axes,) = draw(records[name]).axes
         (line, mark) = axes.lines
         assert len(line.get_xdata()) == 3
         assert mark.get_xdata()[0] == records[name].provenance["l2_bytes"]
 
 
+def test_every_point_of_the_flight_is_drawn(records):
+    record = records["memory-occupancy"]
+    rows = machine_conclusions.flights(record)
+    (axes,) = curves.flight(record).axes
+    *points, law = axes.lines
+    assert sum(len(line.get_xdata()) for line in points) == len(rows)
+    assert max(law.get_ydata()) == max(row["gbps"] for row in rows)
+    assert len(rows) >= 8
+
+
+def test_other_pictures_show_what_was_measured(records):
+    (axes,) = curves.kinds(records["memory-roofline"]).axes
+    assert len(axes.patches) == 4
+    (axes,) = curves.atomics(records["memory-latency"]).axes
+    assert len(axes.lines[0].get_xdata()) == 2
+
+
+def test_the_law_says_how_long_a_load_took(records):
+    record = copying.deepcopy(records["memory-occupancy"])
+    for row in record.rows:
+        row["gbps"], row["extra"]["sms"] = 2000.0, 100
+        if "kib" in row["extra"]:
+            row["extra"]["kib"] = 20.0
+    poorest = machine_conclusions.flights(record)[-1]
+    poorest["gbps"], poorest["extra"]["kib"] = 1000.0, 5.0
+    # 5 KiB on each of 100 SMs, replaced at 500 bytes a nanosecond.
+    assert record.value("starved_ns") == pytest.approx(5 * 1024 * 100 / 500)
+    assert record.value("starved_share") == 0.5
+    assert record.value("enough_kib") == 20.0
+
+
 def test_the_cores_roof_is_what_was_measured(records):
     record = records["memory-roofline"]
-    limits = figures.cores(record)
+    limits = curves.cores(record)
     assert limits["measured"].tflops == max(
         row["tflops"] for row in record.select(op="work")
     )
@@ -122,7 +168,7 @@ def test_values_can_be_told(records):
     for name, record in records.items():
         for value in measure.values(name):
             if value != "engine_over_wide":
-                assert isinstance(record.value(value), float)
+                assert isinstance(record.value(value), float | int)
 
 
 def test_claims_are_decided_by_the_record_alone(records):
@@ -170,7 +216,7 @@ def test_remaining_claims_hold_and_fail(records):
     for row in record.rows:
         row["ms"], row["gbps"] = 1.0, 100.0
     assert claim.broken(record) is not None
-    record.rows[0]["ms"], record.rows[0]["gbps"] = 1.25, 80.0
+    machine_conclusions.flights(record)[0]["gbps"] = 80.0
     assert claim.broken(record) is None
 
 
@@ -179,9 +225,11 @@ def test_remaining_claims_hold_and_fail(records):
 @pytest.mark.parametrize("name", NAMES)
 def test_measures_here(name, monkeypatch):
     monkeypatch.setattr(experiments, "SIZES", (2**14, 98_432, 2**20))
-    monkeypatch.setattr(experiments, "N", 2**22)
-    monkeypatch.setattr(experiments, "WORKING_SETS", (2**21, 2**24, 2**27))
-    monkeypatch.setattr(experiments, "CHAINS", (2**15, 2**23))
+    monkeypatch.setattr(experiments, "PICKED", 2**20)
+    for module in (experiments, machine):
+        monkeypatch.setattr(module, "N", 2**22)
+    monkeypatch.setattr(machine, "WORKING_SETS", (2**21, 2**24, 2**27))
+    monkeypatch.setattr(machine, "CHAINS", (2**15, 2**23))
     record = run(measure.find(name), here(), measure.Budget(2, 0.005), attempts=1)
     assert record.rows
     assert not record.problems()

@@ -1,5 +1,6 @@
 """The pictures show what the kernels touch."""
 
+import pytest
 from matplotlib.colors import to_hex
 
 from tilebook.memory import figures
@@ -24,3 +25,13 @@ def test_banks_are_numbered_in_each_layout():
     assert numbers[0][::4] == ["0"] * 4
     assert numbers[1][::4] == numbers[2][::4] == ["0", "1", "2", "3"]
     assert [axes.get_title(loc="center") or axes.get_title() for axes in panels]
+
+
+def test_places_are_drawn_to_scale():
+    (axes,) = figures.scale().axes
+    areas = [patch.get_width() ** 2 for patch in axes.patches]
+    sizes = list(figures.PLACES.values())
+    for i in (1, 2):
+        assert areas[i] / areas[0] == pytest.approx(sizes[i] / sizes[0])
+    across = (sizes[3] / sizes[2]) ** 0.5
+    assert f"{across:.0f} times" in axes.texts[-1].get_text()

@@ -464,6 +464,19 @@ def test_integers_with_a_reference_in_floating_point():
         check(large, lambda x: 2 ** (x + 54), quiet=True)
 
 
+def test_the_way_is_looked_at_once_the_values_are_right():
+    def watch(kernel):
+        return "Not that kernel." if kernel is scale_kernel else None
+
+    watched = dataclasses.replace(SCALE, watch=watch)
+    with pytest.raises(CheckFailed, match=r"(?s)is right.*Not that kernel"):
+        check(watched, scale_kernel)
+    ((_, wrong),) = mutants(scale_kernel, {"added": ("x * alpha", "x + alpha")})
+    with pytest.raises(CheckFailed, match="fails"):
+        check(watched, wrong)
+    assert check(dataclasses.replace(SCALE, watch=lambda kernel: None), scale_kernel)
+
+
 def test_in_place_exercises_and_invariants():
     task = dataclasses.replace(AS_FUNCTION, modifies=("x",), layouts=("contiguous",))
     check(task, lambda x, alpha: x.mul_(alpha), quiet=True)

@@ -8,17 +8,27 @@ The ladder, in order; each rung is a module with `copy_kernel` and `copy`:
 * `persistent`: as many programs as fit, each loading ahead.
 * `hinted`: hints for the caches.
 * `engine`: Hopper's copy engine, through shared memory (Gluon).
+* `capped`: no more threads at a time than keep the memory busy.
 
 `copy` is for use: any strides, any dtype, `out=`, a gradient, `torch.compile`. The
 kernels that ask the memory questions are in `streams`, `strides`, `sweep`, `chase`,
 `contention` and `intensity`.
 """
 
-from tilebook.memory import deep, engine, hinted, narrow, persistent, wide
+from tilebook.memory import (
+    capped,
+    deep,
+    engine,
+    hinted,
+    narrow,
+    persistent,
+    wide,
+)
 from tilebook.memory.public import copy
 
 __all__ = [
     "LADDER",
+    "capped",
     "copy",
     "deep",
     "engine",
@@ -28,5 +38,5 @@ __all__ = [
     "wide",
 ]
 
-LADDER = (narrow, wide, deep, persistent, hinted, engine)
+LADDER = (narrow, wide, deep, persistent, hinted, engine, capped)
 """The rungs of `copy`, in order."""

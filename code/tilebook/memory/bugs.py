@@ -1,5 +1,9 @@
 """Slow and right: kernels whose answers no test faults, and who finds them out."""
 
+import difflib
+import inspect
+import re
+import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -15,22 +19,38 @@ BLOCK_M, BLOCK_N = 32, 64
 
 
 @triton.jit
+def scattered_kernel(
+    x_ptr, out_ptr, m, n, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr
+):
+    # The tile's elements, numbered down the columns: neighbours lie n apart.
+    lanes = tl.arange(0, BLOCK_M * BLOCK_N)
+    offs_m = tl.program_id(0) * BLOCK_M + lanes % BLOCK_M
+    offs_n = tl.program_id(1) * BLOCK_N + lanes // BLOCK_M
+    offs = offs_m.to(tl.int64) * n + offs_n
+    mask = (offs_m < m) & (offs_n < n)
+    x = tl.load(x_ptr + offs, mask=mask, other=0.0)  # (BLOCK_M * BLOCK_N,)
+    tl.store(out_ptr + offs, 2 * x, mask=mask)
+
+
+@triton.jit
+def ordered_kernel(x_ptr, out_ptr, m, n, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr):
+    # The tile's elements, numbered along the rows, as they lie.
+    lanes = tl.arange(0, BLOCK_M * BLOCK_N)
+    offs_m = tl.program_id(0) * BLOCK_M + lanes // BLOCK_N
+    offs_n = tl.program_id(1) * BLOCK_N + lanes % BLOCK_N
+    offs = offs_m.to(tl.int64) * n + offs_n
+    mask = (offs_m < m) & (offs_n < n)
+    x = tl.load(x_ptr + offs, mask=mask, other=0.0)  # (BLOCK_M * BLOCK_N,)
+    tl.store(out_ptr + offs, 2 * x, mask=mask)
+
+
+@triton.jit
 def swapped_kernel(x_ptr, out_ptr, m, n, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr):
     offs_m = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     offs_n = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
     # Rows along the tile's last dimension: its neighbours lie n elements apart.
     offs = offs_m[None, :].to(tl.int64) * n + offs_n[:, None]
     mask = (offs_m < m)[None, :] & (offs_n < n)[:, None]  # (BLOCK_N, BLOCK_M)
-    x = tl.load(x_ptr + offs, mask=mask, other=0.0)
-    tl.store(out_ptr + offs, 2 * x, mask=mask)
-
-
-@triton.jit
-def aligned_kernel(x_ptr, out_ptr, m, n, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr):
-    offs_m = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
-    offs_n = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
-    offs = offs_m[:, None].to(tl.int64) * n + offs_n[None, :]
-    mask = (offs_m < m)[:, None] & (offs_n < n)[None, :]  # (BLOCK_M, BLOCK_N)
     x = tl.load(x_ptr + offs, mask=mask, other=0.0)
     tl.store(out_ptr + offs, 2 * x, mask=mask)
 
@@ -48,6 +68,23 @@ def promised_kernel(x_ptr, out_ptr, start, BLOCK: tl.constexpr):
     first = tl.multiple_of(start + tl.program_id(0) * BLOCK, 16)
     offs = first + tl.arange(0, BLOCK)
     tl.store(out_ptr + offs, 2 * tl.load(x_ptr + offs))
+
+
+def layout_of(kernel: Any) -> str:
+    """How the compiler shares a matrix's tile out among threads.
+
+    Args:
+        kernel: of the matrix ones above.
+
+    Returns:
+        The layout's line of the TTGIR, and the evidence line.
+    """
+    x = torch.empty(4096, 4096, device="meta")
+    made = compile_only.compile(
+        kernel, x, x, 4096, 4096, BLOCK_M=BLOCK_M, BLOCK_N=BLOCK_N, target="sm_90"
+    )
+    (first, *_) = re.findall(r"#ttg\.blocked<\{.*?\}>", made.ttgir)
+    return f"{first}\n{made.evidence.line()}"
 
 
 def _matrix(kernel: Any) -> str:
@@ -98,6 +135,17 @@ class Slow:
     right: Any
     tell: Callable[[Any], str]
 
+    def diff(self) -> str:
+        """The lines that the mend changes."""
+        sources = [
+            textwrap.dedent(inspect.getsource(getattr(it, "fn", it))).splitlines()
+            for it in (self.wrong, self.right)
+        ]
+        changed = difflib.unified_diff(*sources, lineterm="", n=0)
+        return "\n".join(
+            line for line in changed if not line.startswith(("---", "+++", "@@"))
+        )
+
     def verdicts(self) -> tuple[str, str]:
         """What the tool says of the slow one, and of the mend."""
         return self.tell(self.wrong), self.tell(self.right)
@@ -106,10 +154,10 @@ class Slow:
 GALLERY = {
     "swapped-stride": Slow(
         "Neighbours that are none",
-        "An eighth of the bandwidth that the same bytes have in the next kernel.",
+        "Slower than the same bytes moved by the next kernel.",
         "coalescing.traffic",
-        swapped_kernel,
-        aligned_kernel,
+        scattered_kernel,
+        ordered_kernel,
         _matrix,
     ),
     "no-promise": Slow(

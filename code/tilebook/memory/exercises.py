@@ -4,11 +4,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import torch
 
-from tilebook.memory import solutions
+from tilebook import compile_only, microscope
+from tilebook.memory import coalescing, solutions, streams
 from tilebook.testing import Exercise
 
-__all__ = ["EXERCISES"]
+__all__ = ["EXERCISES", "widths"]
 
 Arrays = Mapping[str, Any]
 Shape = tuple[int, ...]
@@ -81,6 +83,58 @@ CYCLES = Exercise(
 )
 
 
+ASKED = ("x[1:]", "x.bfloat16()", "x")
+
+
+def widths() -> dict[str, str]:
+    """The evidence lines of one kernel on three vectors, under letters.
+
+    Returns:
+        By letter; the vectors are those of the exercise, in another order.
+    """
+    x = torch.empty(2**16)
+    vectors = {"a": x[:-1024], "b": x[1:-1023], "c": x[:-1024].bfloat16()}
+    return {
+        letter: compile_only.compile(
+            streams.triad_kernel,
+            *(vector, vector, torch.empty_like(vector), 2.0, vector.numel()),
+            BLOCK=streams.BLOCK,
+            num_warps=streams.NUM_WARPS,
+            target="sm_90",
+        ).evidence.line()
+        for letter, vector in vectors.items()
+    }
+
+
+WIDTHS = Exercise(
+    name="memory-widths",
+    statement=(
+        "The three lines labelled a, b and c are of one kernel, launched once on an "
+        f"fp32 vector x, once on x[1:], once on x.bfloat16(). Which is {ASKED[0]}, "
+        f"which {ASKED[1]}, which {ASKED[2]}? Give three letters."
+    ),
+    answer=lambda: solutions.WIDTHS,
+    hint="A wide load needs an aligned start. How many bytes has each thread to load?",
+)
+
+
+def _seen(launch: Any, kernel: Any, out: torch.Tensor, *inputs: Any) -> microscope.Look:
+    """Look at a launch as an exercise makes it."""
+
+    class Caught:
+        def __getitem__(self, grid: Any) -> Any:
+            def look(*args: Any, **meta: Any) -> None:
+                self.look = microscope.look(
+                    kernel, grid, *args, raise_error=True, **meta
+                )
+
+            return look
+
+    caught = Caught()
+    launch(caught, out, *inputs)
+    return caught.look
+
+
 def _launch_rows(kernel: Any, out: Any, x: Any) -> None:
     m, n = x.shape
     rows, columns = (4, 128) if m % 2 else (16, 64)
@@ -95,7 +149,7 @@ ROWS = Exercise(
         "Write a kernel that copies a matrix x of m rows and n columns, whose rows "
         "start stride elements apart and whose columns are neighbours, into a "
         "contiguous out. Program (i, j) gets the tile of BLOCK_M rows and BLOCK_N "
-        "columns; its last dimension should run along memory."
+        "columns."
     ),
     inputs=lambda rng, shape: {"x": rng.standard_normal(shape)},
     reference=lambda x: x,
@@ -113,13 +167,24 @@ def _launch_pairs(kernel: Any, out: Any, x: Any, y: Any) -> None:
     kernel[(_programs(n),)](x, y, out, n, BLOCK=block(n))
 
 
+def _watch_pairs(kernel: Any) -> str | None:
+    look = _seen(_launch_pairs, kernel, torch.empty(512), *torch.randn(2, 256))
+    seen = coalescing.traffic(look, "out_ptr")
+    if seen.sectors > seen.least:
+        return (
+            f"The stores touch {seen.sectors} sectors where {seen.least} would do: the "
+            "lanes of a store aren't neighbours in memory."
+        )
+    return None
+
+
 INTERLEAVE = Exercise(
     name="memory-interleave",
     statement=(
         "Write a kernel that interleaves two vectors of n elements: out[2 i] = x[i] "
         "and out[2 i + 1] = y[i]. It gets one program for every BLOCK elements of x. "
-        "One store for both, whose neighbouring lanes are neighbours in memory, takes "
-        "half as many sectors as two with gaps."
+        "The lanes of each store must be neighbours in memory: two stores with gaps "
+        "touch every sector twice."
     ),
     inputs=lambda rng, shape: {
         "x": rng.standard_normal(shape),
@@ -130,6 +195,7 @@ INTERLEAVE = Exercise(
     launch=_launch_pairs,
     parameters=("x_ptr", "y_ptr", "out_ptr", "n", "BLOCK"),
     required=USES_BLOCK,
+    watch=_watch_pairs,
     hint="tl.interleave joins two tiles in this order.",
 )
 
@@ -190,12 +256,27 @@ def _launch_checksum(kernel: Any, out: Any, x: Any) -> None:
     kernel[(_programs(n),)](x, out, n, BLOCK=block(n))
 
 
+def _watch_checksum(kernel: Any) -> str | None:
+    x = torch.arange(1000, dtype=torch.int32)
+    look = _seen(_launch_checksum, kernel, torch.zeros(1, dtype=torch.int32), x)
+    if races := look.races():
+        return f"Programs run at the same time, and here two meet: {races[0]}."
+    adds = sum(np.sum(access.mask) for access in look.accesses if access.op == "atomic")
+    if adds > _programs(1000):
+        return (
+            f"{adds} atomics from {_programs(1000)} programs: reduce within the "
+            "program first, then one will do."
+        )
+    return None
+
+
 CHECKSUM = Exercise(
     name="memory-checksum",
     statement=(
         "Write a kernel that computes the exclusive or of n int32 numbers into out, a "
         "single int32 that holds 0 before the launch. It gets one program for every "
-        "BLOCK elements, and they run at the same time."
+        "BLOCK elements, and they run at the same time. One atomic for each program "
+        "is enough."
     ),
     inputs=lambda rng, shape: {
         "x": rng.integers(-(2**31), 2**31, shape, dtype=np.int64).astype(np.int32)
@@ -207,6 +288,7 @@ CHECKSUM = Exercise(
     initial=0,
     out_dtype="int32",
     required=USES_BLOCK,
+    watch=_watch_checksum,
     hint="Reduce within the program first. Then all want to change one place: an "
     "atomic.",
 )
@@ -214,6 +296,7 @@ CHECKSUM = Exercise(
 EXERCISES = (
     FLIGHT,
     SECTORS,
+    WIDTHS,
     ROWS,
     INTERLEAVE,
     PLANES,

@@ -1,14 +1,12 @@
-"""The chapter's pictures: sectors and banks from real addresses, curves of records."""
+"""The chapter's pictures: places to scale, sectors and banks from real addresses."""
 
 import numpy as np
 import torch
 from matplotlib.patches import Rectangle
 
-from tilebook import device, microscope
-from tilebook.measure import Record, Roof
-from tilebook.measure.palette import ACCENTS, GREY, Drawing, style
-from tilebook.measure.panels import log_axis
-from tilebook.memory import banks, machine_conclusions, strides
+from tilebook import microscope
+from tilebook.measure.palette import GREY, Drawing, style
+from tilebook.memory import banks, strides
 
 # Okabe and Ito's colours, light enough for black digits.
 WANTED, CARRIED, IDLE = "#e69f00", "#f7dca6", "#d0d0d0"
@@ -97,76 +95,60 @@ def bank_of(size: int = 8) -> Drawing:
     return figure
 
 
-def latency(record: Record) -> Drawing:
-    """Draw how long a hop takes against the memory that the chain visits.
-
-    Args:
-        record: of `memory-latency`.
-
-    Returns:
-        A curve over the chain's bytes.
-    """
-    rows = record.select(op="chase")
-    points = [(r["shape"]["nbytes"], r["extra"]["ns_per_hop"]) for r in rows]
-    return _curve(points, "ns for each hop", "bytes visited", record)
+PLACES = {
+    "registers": 132 * 256 * 2**10,
+    "shared memory and L1": 132 * 256 * 2**10,
+    "L2": 50 * 2**20,
+    "memory": 80 * 10**9,
+}
+"""Bytes of each place on an H100, by {cite}`nvidia2022h100`."""
 
 
-def swept(record: Record) -> Drawing:
-    """Draw the bandwidth of reading a working set again and again against its size.
-
-    Args:
-        record: of `memory-l2`.
+def scale() -> Drawing:
+    """Draw the places of an H100's data, areas to scale.
 
     Returns:
-        A curve over the working set's bytes, the driver's size of L2 marked.
+        Squares side by side, and a part of the frame that the memory would need.
     """
-    rows = record.select(impl="sweep")
-    points = [(r["shape"]["nbytes"], r["extra"]["swept_gbps"]) for r in rows]
-    return _curve(points, "GB/s", "bytes read again and again", record)
-
-
-def cores(record: Record) -> dict[str, Roof]:
-    """The roofs of the ordinary cores: as measured, and the datasheet's.
-
-    Args:
-        record: of `memory-roofline`.
-
-    Returns:
-        Roofs by name, for `measure.plots.roofline`.
-    """
-    best = max(row["gbps"] for row in record.select(op="work"))
-    found = {"measured": Roof(best, machine_conclusions.peak_tflops(record))}
-    sheet = device.DATASHEET.get(record.slug)
-    if sheet:
-        found["datasheet"] = Roof(sheet.hbm_gbps, sheet.fp32)
-    return found
-
-
-def _curve(
-    points: list[tuple[int, float]], unit: str, along: str, record: Record
-) -> Drawing:
-    points = sorted(points)
+    near = {name: size for name, size in PLACES.items() if name != "memory"}
+    sides = {name: size**0.5 for name, size in near.items()}
+    unit = max(sides.values())
+    far = PLACES["memory"] ** 0.5 / unit
     with style():
-        figure = Drawing(figsize=(7.2, 3.6))
-        axes = figure.subplots()
-        axes.plot(*zip(*points, strict=True), color=ACCENTS[0], marker="o")
-        log_axis(axes, [x for x, _ in points])
-        l2 = record.provenance["l2_bytes"]
-        axes.axvline(l2, color=GREY, linewidth=1.0, linestyle=(0, (4, 3)))
-        axes.annotate(
-            f"L2, {l2 / 2**20:.0f} MiB",
-            (l2, 1),
-            xycoords=("data", "axes fraction"),
-            xytext=(4, -2),
-            textcoords="offset points",
-            va="top",
+        figure = Drawing(figsize=(9, 3.0), layout="none")
+        axes = figure.add_axes((0.01, 0.02, 0.98, 0.96))
+        left = 0.0
+        for name, side in sides.items():
+            side /= unit
+            axes.add_patch(_box(left, 0, side, WANTED))
+            axes.text(
+                *(left + side / 2, -0.08),
+                f"{name}\n{near[name] / 2**20:.0f} MiB",
+                ha="center",
+                va="top",
+                color=GREY,
+                fontsize=9,
+            )
+            left += side + 0.35
+        # The corner of a square that would fill a wall.
+        axes.plot([left, left, 8], [1.5, 0, 0], color=GREY, linewidth=1.6)
+        axes.text(
+            *(left + 0.15, 0.75),
+            "memory, 80 GB: a square whose side\n"
+            f"is {far:.0f} times that of L2, {far:.0f} of them across",
+            va="center",
             color=GREY,
             fontsize=9,
         )
-        axes.set_ylim(0)
-        axes.set_xlabel(along)
-        axes.set_ylabel(unit)
+        axes.set_xlim(-0.1, 8)
+        axes.set_ylim(-0.65, 1.5)
+        axes.set_aspect("equal")
+        axes.set_axis_off()
     return figure
+
+
+def _box(x: float, y: float, side: float, fill: str) -> Rectangle:
+    return Rectangle((x, y), side, side, facecolor=fill, edgecolor=GREY, linewidth=0.6)
 
 
 def _cell(x: float, y: float, fill: str) -> Rectangle:

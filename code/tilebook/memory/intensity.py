@@ -12,7 +12,7 @@ NUM_WARPS = 4
 FACTOR, TERM = 0.5, 1.0
 
 
-@triton.jit(do_not_specialize=["n", "steps"])
+@triton.jit(do_not_specialize=["steps"])
 def work_kernel(x_ptr, out_ptr, n, steps, factor, term, BLOCK: tl.constexpr):
     offs = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     mask = offs < n

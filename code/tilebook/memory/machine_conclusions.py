@@ -83,6 +83,31 @@ def cached_is_faster(record: Record) -> tuple[bool, str]:
     return times > 1.2, f"{times:.2f} times"
 
 
+TABLE = 2**24
+"""Bytes of the table whose gain from hints is quoted."""
+
+
+def _hinted(record: Record, nbytes: int) -> float:
+    pair = [
+        record.one(op="add_table", impl=impl, nbytes=nbytes)["ms"]
+        for impl in ("no hints", "hints")
+    ]
+    return pair[0] / pair[1]
+
+
+@measure.value("memory-l2")
+def hints_gain(record: Record) -> float:
+    """What hints are worth beside a table of 16 MiB."""
+    return _hinted(record, TABLE)
+
+
+@measure.value("memory-l2")
+def best_hints_gain(record: Record) -> float:
+    """What they are worth beside the table that gains most."""
+    rows = record.select(op="add_table", impl="hints")
+    return max(_hinted(record, row["shape"]["nbytes"]) for row in rows)
+
+
 NEAR, MIDDLE, FAR = 2**15, 2**23, 2**30
 """Bytes of the chains that fit into an SM's own cache, into L2, and into neither."""
 
@@ -133,6 +158,13 @@ def farther_is_longer(record: Record) -> tuple[bool, str]:
     return near < middle < far, f"{near:.0f}, {middle:.0f}, {far:.0f} ns"
 
 
+@measure.value("memory-latency")
+def combined(record: Record) -> float:
+    """How many times as many additions a clock's worth of one L2 slice gives."""
+    clock = record.provenance["clocks"].get("sm_mhz_before") or 1e3
+    return one_place_adds(record) / (clock / 1e3)
+
+
 def _flying(row: Row) -> int:
     return 16 * 32 * row["shape"]["num_warps"] * row["shape"]["loads"]
 
@@ -140,29 +172,94 @@ def _flying(row: Row) -> int:
 @measure.value("memory-occupancy")
 def best_gbps(record: Record) -> float:
     """GB/s of the best combination of warps and loads."""
-    return record.best(maxnreg=0)["gbps"]
+    return record.best(impl="wide")["gbps"]
 
 
 @measure.value("memory-occupancy")
 def best_kib(record: Record) -> float:
     """KiB that a program of it loads at a time."""
-    return _flying(record.best(maxnreg=0)) / 1024
+    return _flying(record.best(impl="wide")) / 1024
 
 
 @measure.value("memory-occupancy")
 def worst_share(record: Record) -> float:
     """Bandwidth of the worst combination over that of the best."""
-    rows = record.select(maxnreg=0)
+    rows = record.select(impl="wide")
     return min(row["gbps"] for row in rows) / best_gbps(record)
+
+
+def flights(record: Record) -> list[Row]:
+    """The rows of which is known how many bytes are on their way, fewest first.
+
+    Args:
+        record: of `memory-occupancy`.
+    """
+    rows = [row for row in record.rows if "kib" in row["extra"]]
+    return sorted(rows, key=lambda row: row["extra"]["kib"])
+
+
+def _starved(record: Record) -> Row:
+    return flights(record)[0]
+
+
+@measure.value("memory-occupancy")
+def starved_kib(record: Record) -> float:
+    """KiB on their way to an SM where there are fewest."""
+    return _starved(record)["extra"]["kib"]
+
+
+@measure.value("memory-occupancy")
+def starved_share(record: Record) -> float:
+    """Bandwidth there over the best of all."""
+    return _starved(record)["gbps"] / max(row["gbps"] for row in flights(record))
+
+
+@measure.value("memory-occupancy")
+def starved_ns(record: Record) -> float:
+    """The latency that the law gives for it: bytes on their way over those loaded."""
+    row = _starved(record)
+    return row["extra"]["kib"] * 1024 * row["extra"]["sms"] / (row["gbps"] / 2)
+
+
+@measure.value("memory-occupancy")
+def enough_kib(record: Record) -> float:
+    """KiB on their way from which on nothing is slower than 0.97 of the best."""
+    rows = flights(record)
+    best = max(row["gbps"] for row in rows)
+    slow = [row["extra"]["kib"] for row in rows if row["gbps"] < 0.97 * best]
+    least = max(slow, default=0)
+    return min(
+        (row["extra"]["kib"] for row in rows if row["extra"]["kib"] > least),
+        default=least,
+    )
+
+
+def _staged(record: Record) -> dict[int, float]:
+    rows = record.select(impl="persistent")
+    return {row["shape"]["stages"]: row["gbps"] for row in rows}
+
+
+@measure.value("memory-occupancy")
+def stages_gain(record: Record) -> float:
+    """Bandwidth of the best number of stages over that of one."""
+    found = _staged(record)
+    return max(found.values()) / found[1]
+
+
+@measure.value("memory-occupancy")
+def best_stages(record: Record) -> int:
+    """The best number of stages."""
+    found = _staged(record)
+    return max(found, key=found.__getitem__)
 
 
 @measure.claim(
     "memory-occupancy",
-    "Warps and loads make a difference of a twentieth and more between best and worst.",
+    "With too few bytes on their way a copy has less than 0.9 of the best bandwidth.",
 )
-def choices_matter(record: Record) -> tuple[bool, str]:
-    share = worst_share(record)
-    return share <= 0.95, f"{share:.2f}"
+def starving_is_slow(record: Record) -> tuple[bool, str]:
+    share = starved_share(record)
+    return share < 0.9, f"{share:.2f} with {starved_kib(record):.0f} KiB"
 
 
 @measure.value("memory-roofline")

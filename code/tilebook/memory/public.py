@@ -6,7 +6,7 @@ import torch
 from torch.autograd.graph import increment_version
 
 from tilebook import check, library
-from tilebook.memory import layout, strided, vectors, wide
+from tilebook.memory import capped, layout, strided, vectors
 
 
 @library.operator("tilebook::copy")
@@ -94,7 +94,7 @@ def _copy_into(x: torch.Tensor, out: torch.Tensor, prepared: Any) -> None:
     dims = layout.merged(x, out)
     with library.on(out):
         if layout.flat(dims):
-            wide.launch(prepared(wide.copy_kernel), *vectors.spans(x, out))
+            capped.launch(prepared(capped.copy_kernel), *vectors.spans(x, out))
         else:
             source, target = vectors.elements(x), vectors.elements(out)
             kernel = prepared(strided.copy_kernel)

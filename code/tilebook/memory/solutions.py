@@ -6,6 +6,7 @@ import triton
 import triton.language as tl
 
 __all__ = [
+    "WIDTHS",
     "bound",
     "checksum_kernel",
     "cycles",
@@ -69,9 +70,15 @@ def cycles(stride: int) -> int:
         stride: words from one thread's to the next's.
 
     Returns:
-        How many threads share a bank: the greatest common divisor with 32.
+        How many different words share a bank: the greatest common divisor with 32; one
+        where all threads want the same word.
     """
-    return math.gcd(stride, 32)
+    return math.gcd(stride, 32) if stride else 1
+
+
+# x[1:] is off every multiple of 16, so each load takes one number; bf16 has half the
+# bytes, so that half as many wide loads do.
+WIDTHS = ("b", "c", "a")
 
 
 @triton.jit

@@ -11,7 +11,7 @@ BLOCK = 2048
 NUM_WARPS = 4
 
 
-@triton.jit(do_not_specialize=["n"])
+@triton.jit
 def sum_kernel(x_ptr, out_ptr, n, BLOCK: tl.constexpr):
     pid = tl.program_id(0)
     offs = pid.to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
@@ -20,13 +20,13 @@ def sum_kernel(x_ptr, out_ptr, n, BLOCK: tl.constexpr):
     tl.store(out_ptr + pid, tl.sum(x, 0))
 
 
-@triton.jit(do_not_specialize=["n"])
+@triton.jit
 def fill_kernel(out_ptr, value, n, BLOCK: tl.constexpr):
     offs = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     tl.store(out_ptr + offs, tl.full((BLOCK,), value, tl.float32), mask=offs < n)
 
 
-@triton.jit(do_not_specialize=["n"])
+@triton.jit
 def triad_kernel(x_ptr, y_ptr, out_ptr, a, n, BLOCK: tl.constexpr):
     offs = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     mask = offs < n

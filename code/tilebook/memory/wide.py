@@ -48,7 +48,7 @@ def launch(
     loads: int = 1,
     num_warps: int = NUM_WARPS,
     maxnreg: int | None = None,
-) -> None:
+):
     """Launch the kernel on words.
 
     Args:
@@ -58,11 +58,14 @@ def launch(
         loads: of 16 bytes for each thread, a power of two.
         num_warps: warps in a program, a power of two.
         maxnreg: registers of a thread at most.
+
+    Returns:
+        What Triton returns of a launch: the compiled kernel, if it was compiled.
     """
     block = block_of(x, loads=loads, num_warps=num_warps)
     cap = {"maxnreg": maxnreg} if maxnreg else {}
     grid = (triton.cdiv(x.numel(), block),)
-    kernel[grid](x, out, x.numel(), BLOCK=block, num_warps=num_warps, **cap)
+    return kernel[grid](x, out, x.numel(), BLOCK=block, num_warps=num_warps, **cap)
 
 
 def copy(x: torch.Tensor, *, out: torch.Tensor | None = None) -> torch.Tensor:

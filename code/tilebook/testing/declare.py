@@ -56,6 +56,8 @@ class Exercise:
         only_triton: whether torch may only allocate, copy and view, not compute, and
             a Triton kernel must be launched wherever inputs and outputs have elements.
         may_alias: whether a returned tensor may share memory with an input.
+        watch: what values don't show: maps an attempt whose results are all right to
+            what is wrong with the way it takes, or None.
         hint: a push in the right direction.
     """
 
@@ -86,6 +88,7 @@ class Exercise:
     forbidden: Sequence[str] = ()
     only_triton: bool = False
     may_alias: bool = False
+    watch: Callable[[Any], str | None] | None = None
     hint: str = ""
 
     def __post_init__(self) -> None:

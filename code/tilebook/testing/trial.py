@@ -301,6 +301,7 @@ def _raised(error: BaseException, attempt: Any) -> dict[str, str]:
     if type(error).__name__ == "OutOfBounds":
         lines["why"] = (
             "The last block reaches past the end unless its loads and stores are "
-            "masked; if they are, the offset is wrong."
+            "masked; if they are, the offset is wrong, or a mask covers one of two "
+            "dimensions, or a remainder is negative, as what was divided is."
         )
     return lines
