@@ -78,7 +78,12 @@ def describe(x: torch.Tensor, rows: int) -> TensorDescriptor:
 
 
 def copy(
-    x: torch.Tensor, *, out: torch.Tensor | None = None, stages: int = STAGES
+    x: torch.Tensor,
+    *,
+    out: torch.Tensor | None = None,
+    stages: int = STAGES,
+    rows: int = ROWS,
+    per_sm: int = PER_SM,
 ) -> torch.Tensor:
     """Copy a vector with Hopper's copy engine.
 
@@ -88,6 +93,8 @@ def copy(
         out: the same, and of the same shape, dtype and device; receives the copy.
         stages: tiles that a program holds in shared memory at a time, 2 to 12: with
             one it would wait for a tile that it never asked for.
+        rows: of `COLUMNS` words in a tile, a power of two up to 256.
+        per_sm: programs on each multiprocessor.
 
     Returns:
         `out`, or a new tensor.
@@ -96,7 +103,7 @@ def copy(
         HardwareError: there is no such engine here.
         TypeError: a tensor isn't one, or has another dtype.
         ValueError: shapes or devices differ, a tensor isn't contiguous, starts off a
-            multiple of 16 bytes, or `stages` is out of range.
+            multiple of 16 bytes, or a number is out of range.
 
     Notes:
         What is left after the last whole row of `COLUMNS` words goes the way of
@@ -105,6 +112,8 @@ def copy(
     device.require("tma")
     if check.positive_int(stages, "stages") not in range(2, 13):
         raise ValueError(f"stages must be from 2 to 12, got {stages}")
+    check.power_of_two(rows, "rows", 256)
+    check.positive_int(per_sm, "per_sm")
     out = vectors.check(x, out)
     for name, tensor in (("x", x), ("out", out)):
         if tensor.data_ptr() % 16:
@@ -119,11 +128,11 @@ def copy(
         source, target = (
             t[:whole].view(torch.int32).view(-1, COLUMNS) for t in (bytes_in, bytes_out)
         )
-        tiles = triton.cdiv(source.shape[0], ROWS)
-        programs = min(tiles, PER_SM * (device.current().sms or 1))
+        tiles = triton.cdiv(source.shape[0], rows)
+        programs = min(tiles, per_sm * (device.current().sms or 1))
         copy_kernel[(programs,)](
-            describe(source, ROWS),
-            describe(target, ROWS),
+            describe(source, rows),
+            describe(target, rows),
             tiles,
             STAGES=stages,
             num_warps=1,

@@ -134,8 +134,7 @@ def scale() -> Drawing:
         axes.plot([left, left, 8], [1.5, 0, 0], color=GREY, linewidth=1.6)
         axes.text(
             *(left + 0.15, 0.75),
-            "memory, 80 GB: a square whose side\n"
-            f"is {far:.0f} times that of L2, {far:.0f} of them across",
+            f"memory, 80 GB: a square\n{far:.0f} times as wide as that of L2",
             va="center",
             color=GREY,
             fontsize=9,
