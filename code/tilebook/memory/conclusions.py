@@ -70,6 +70,12 @@ def engine_over_wide(record: Record) -> float:
     return _over_wide(record, "engine")
 
 
+@measure.value("memory-copy")
+def capped_over_wide(record: Record) -> float:
+    """Fewer threads at a time against all that fit, large vectors: bandwidth."""
+    return _over_wide(record, "capped")
+
+
 def _against_torch(record: Record) -> list[measure.Ratio]:
     rows = record.against("copy", "copy_")
     return [found for row, found in rows if row["shape"]["n"] >= LARGE]
