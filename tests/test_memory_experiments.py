@@ -1,6 +1,7 @@
 """The experiments run, on a simulated clock, and their conclusions can fail."""
 
 import copy as copying
+import dataclasses
 
 import pytest
 
@@ -31,17 +32,21 @@ def shrink(patch):
     patch.setattr(conclusions, "LARGE", MOST)
     patch.setattr(conclusions, "FULL", MOST)
     patch.setattr(experiments, "SIZES", (301, MOST))
+    patch.setattr(experiments, "SIZES_BRIEF", (MOST,))
     patch.setattr(experiments, "PICKED", 64)
     for module in (experiments, machine):
         patch.setattr(module, "N", MOST)
     small = {
         "WORKING_SETS": (4000, 8000, 16_000),
         "TABLES": (2**12, 2**13),
-        "CHAINS": (2**9, 2**10, 2**11),
         "HOPS": 8,
         "ADDERS": 2,
         "REPEATS": 2,
         "PLACES": (1, 7),
+        "WORKING_SETS_BRIEF": (4000, 16_000),
+        "TABLES_BRIEF": (2**13,),
+        "CHAINS": (2**9, 2**10, 2**11, 2**12),
+        "CHAINS_BRIEF": (2**9, 2**10, 2**11),
     }
     for name, value in small.items():
         patch.setattr(machine, name, value)
@@ -119,7 +124,7 @@ def test_curves_show_every_row(records):
     for name, draw in drawn.items():
         (axes,) = draw(records[name]).axes
         (line, mark) = axes.lines
-        assert len(line.get_xdata()) == 3
+        assert len(line.get_xdata()) == {"memory-latency": 4, "memory-l2": 3}[name]
         assert mark.get_xdata()[0] == records[name].provenance["l2_bytes"]
 
 
@@ -164,6 +169,26 @@ def test_the_cores_roof_is_what_was_measured(records):
     assert max(axes.lines[0].get_ydata()) == limits["measured"].tflops
 
 
+def test_the_brief_cases_are_among_all():
+    for module in (experiments, machine):
+        for name, brief in vars(module).items():
+            if name.endswith("_BRIEF"):
+                assert set(brief) < set(getattr(module, name.removesuffix("_BRIEF")))
+                assert len(brief) >= 2
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_brief_cases_are_enough_for_every_value_and_claim(records, name):
+    brief = dataclasses.replace(BUDGET, brief=True)
+    record = run(measure.find(name), Simulated(), brief, attempts=1)
+    assert len(record.rows) < len(records[name].rows)
+    for value in measure.values(name):
+        if value != "engine_over_wide":
+            record.value(value)
+    for claim in measure.claims(name):
+        assert "cannot be told" not in (claim.broken(record) or "")
+
+
 def test_values_can_be_told(records):
     for name, record in records.items():
         for value in measure.values(name):
@@ -206,7 +231,7 @@ def test_claims_hold_and_fail(records, name, claim, rows, good, bad):
 def test_remaining_claims_hold_and_fail(records):
     record = copying.deepcopy(records["memory-latency"])
     (claim,) = measure.claims("memory-latency")
-    chases = record.select(op="chase")
+    chases = record.select(op="chase")[:3]
     for order, holds in (((1, 2, 3), True), ((1, 3, 2), False)):
         for row, ns in zip(chases, order, strict=True):
             row["extra"]["ns_per_hop"] = ns

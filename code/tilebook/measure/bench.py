@@ -4,7 +4,7 @@ import functools
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -20,6 +20,7 @@ ROTATE_L2 = 8
 MAX_SETS = 1024
 
 Progress = Callable[[str], None]
+Case = TypeVar("Case")
 
 
 class Bench:
@@ -49,6 +50,18 @@ class Bench:
         self.rows: list[Row] = []
         self._progress = progress
         torch.manual_seed(self.seed)
+
+    def choose(self, cases: Sequence[Case], brief: Sequence[Case]) -> Sequence[Case]:
+        """Pick the cases to measure.
+
+        Args:
+            cases: all, for a record.
+            brief: those among them that the chapter's figures, values and claims need.
+
+        Returns:
+            One of the two, by the budget.
+        """
+        return brief if self.budget.brief else cases
 
     def compare(
         self,

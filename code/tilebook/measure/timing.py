@@ -26,17 +26,21 @@ class Budget:
     Attributes:
         rounds: times that all providers of a case are timed in turn.
         seconds: wall-clock time for one provider in one round and regime.
+        brief: whether an experiment may leave out cases that no text or claim needs
+            (see `Bench.choose`).
     """
 
     rounds: int = 5
     seconds: float = 0.03
+    brief: bool = False
 
     def __post_init__(self) -> None:
         if self.rounds < 1 or not self.seconds > 0:
             raise ValueError(f"rounds and seconds must be positive, got {self}")
 
 
-LIVE = Budget(5, 0.015)
+LIVE = Budget(5, 0.015, brief=True)
+"""That of a build, for which somebody waits."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -36,14 +36,19 @@ __all__ = [
 ]
 
 SIZES = (2**14, 98_432, 2**18, 1_000_003, 2**22, 2**24, 2**26, 2**26 + 7, 2**28)
+SIZES_BRIEF = (2**14, 2**18, 2**22, 2**24, 2**26)
 DTYPES = (torch.float32, torch.bfloat16)
 PICKED = 2**24
 """Elements taken at each stride: starting must not count."""
 STRIDES = (1, 2, 3, 4, 8, 16, 32, 64)
+STRIDES_BRIEF = (1, 2, 8, 32)
 SHIFTS = (0, 1, 2, 4, 8)
 WARPS = (1, 2, 4, 8, 16)
+WARPS_BRIEF = (1, 4, 16)
 LOADS = (1, 2, 4, 8)
+LOADS_BRIEF = (1, 4)
 CAPS = (None, 40, 48, 64, 80, 96, 128, 168, 255)
+CAPS_BRIEF = (None, 64, 128, 255)
 """Registers of a thread, from as few as it needs to so many that 256 threads live."""
 HUNGRY = 8192
 """Words in a step of the ragged tile that make a thread ask for all registers."""
@@ -83,7 +88,7 @@ def memory_copy(bench: Bench) -> list[Row]:
         "torch.compile": measure.compiled(lambda x: x.clone()),
     }
     for dtype in DTYPES:
-        for n in SIZES:
+        for n in bench.choose(SIZES, SIZES_BRIEF):
             bench.compare(
                 shape={"n": n},
                 dtype=dtype,
@@ -104,7 +109,7 @@ def memory_copy(bench: Bench) -> list[Row]:
 )
 def memory_stride(bench: Bench) -> list[Row]:
     for dtype in DTYPES:
-        for stride in STRIDES:
+        for stride in bench.choose(STRIDES, STRIDES_BRIEF):
             _pick(bench, dtype, PICKED, stride, 0)
         for shift in SHIFTS[1:]:
             _pick(bench, dtype, PICKED, 1, shift)
@@ -132,14 +137,14 @@ def _pick(bench: Bench, dtype: torch.dtype, n: int, stride: int, shift: int) -> 
     modules=("memory.wide", "memory.capped", "memory.persistent", "memory.flight"),
 )
 def memory_occupancy(bench: Bench) -> list[Row]:
-    for num_warps in WARPS:
-        for loads in LOADS:
+    for num_warps in bench.choose(WARPS, WARPS_BRIEF):
+        for loads in bench.choose(LOADS, LOADS_BRIEF):
             launch = functools.partial(
                 wide.launch, wide.copy_kernel, loads=loads, num_warps=num_warps
             )
             _fly(bench, "wide", launch, {"num_warps": num_warps, "loads": loads})
-    for cap in CAPS:
-        for loads in LOADS[:3]:
+    for cap in bench.choose(CAPS, CAPS_BRIEF):
+        for loads in bench.choose(LOADS[:3], LOADS_BRIEF):
             tail = HUNGRY if cap else 256
             config = capped.Config(loads, capped.NUM_WARPS, tail, cap)
             launch = functools.partial(capped.launch_as, config, capped.copy_kernel)

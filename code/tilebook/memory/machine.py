@@ -13,11 +13,15 @@ MIB = 2**20
 N = 2**26
 """Elements of a vector that no cache holds."""
 WORKING_SETS = tuple(round(MIB * 2 ** (e / 2)) for e in range(2, 21))  # 2 MiB to 1 GiB
+WORKING_SETS_BRIEF = WORKING_SETS[::2]
 TABLES = (2**21, 2**23, 2**24, 2**25, 2**26)
 """Bytes of a table that is read beside a stream."""
+TABLES_BRIEF = (2**21, 2**24, 2**26)
 CHAINS = tuple(2**e for e in range(13, 31))
+CHAINS_BRIEF = tuple(2**e for e in (13, 15, 17, 19, 21, 23, 24, 25, 26, 28, 30))
 HOPS = 4096
 STEPS = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+STEPS_BRIEF = (0, 8, 32, 64, 128, 512)
 PLACES = (1, 2, 8, 32, 256, 4096, 65_536)
 ADDERS, REPEATS = 1056, 64
 
@@ -49,7 +53,7 @@ def memory_l2(bench: Bench) -> list[Row]:
 def _sweeps(bench: Bench) -> None:
     where = device.torch_device()
     programs = sweep.PER_SM * (device.current().sms or 1)
-    for nbytes in WORKING_SETS:
+    for nbytes in bench.choose(WORKING_SETS, WORKING_SETS_BRIEF):
         n = nbytes // 4
         # About as many bytes for each working set, so that starting doesn't count.
         passes = max(2, round(4 * WORKING_SETS[-1] / nbytes / 8))
@@ -80,7 +84,7 @@ def _tables(bench: Bench) -> None:
         )
         for name, hints in (("no hints", False), ("hints", True))
     }
-    for nbytes in TABLES:
+    for nbytes in bench.choose(TABLES, TABLES_BRIEF):
         tiles = nbytes // (4 * table.BLOCK)
         bench.compare(
             op="add_table",
@@ -107,7 +111,7 @@ def _tables(bench: Bench) -> None:
 )
 def memory_latency(bench: Bench) -> list[Row]:
     where = device.torch_device()
-    for nbytes in CHAINS:
+    for nbytes in bench.choose(CHAINS, CHAINS_BRIEF):
         links = chase.chain(nbytes, device=where)
         at = torch.zeros(1, dtype=torch.int64, device=where)
         lines = nbytes // chase.LINE
@@ -162,7 +166,7 @@ def memory_latency(bench: Bench) -> list[Row]:
     modules=("memory.intensity", "memory.streams"),
 )
 def memory_roofline(bench: Bench) -> list[Row]:
-    for steps in STEPS:
+    for steps in bench.choose(STEPS, STEPS_BRIEF):
         bench.compare(
             shape={"n": N, "steps": steps},
             dtype=torch.float32,
