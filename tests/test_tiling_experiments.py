@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tilebook import device, measure
-from tilebook.measure import plots, verify
+from tilebook.measure import Bench, plots, runner, verify
 from tilebook.measure.runner import measure as run
 from tilebook.measure.simulated import Simulated, retimed
 from tilebook.measure.timing import here
@@ -23,8 +23,11 @@ def eager(fn):
 
 def shrink(patch):
     """Make every size small, so that the interpreter is done in seconds."""
-    patch.setattr(experiments, "SHAPES", ((16, 8), *SMALL))
-    patch.setattr(experiments, "PICTURES", (4, 3))
+    shapes = ((16, 8), *SMALL)
+    patch.setattr(experiments, "CASES", [(torch.bfloat16, shape) for shape in shapes])
+    patch.setattr(
+        experiments, "STENCILS", [(k, side) for k in (3, 5) for side in (4, 3)]
+    )
     patch.setattr(experiments, "ORDERED", (130, 2))
     patch.setattr(experiments, "GROUPS", (1, 2))
     patch.setattr(conclusions, "SQUARE", {"m": 16, "n": 8})
@@ -72,6 +75,43 @@ def test_sizes_are_those_the_chapter_promises():
     assert conclusions.LARGE_PICTURE in experiments.PICTURES
     assert experiments.ORDERED in experiments.SHAPES
     assert 1 in experiments.GROUPS
+
+
+def test_brief_cases_are_enough_for_every_value_and_claim():
+    brief = (
+        *(experiments.CASES_BRIEF, experiments.STENCILS_BRIEF),
+        experiments.DTYPES_BRIEF,
+    )
+    everything = (experiments.CASES, experiments.STENCILS, experiments.DTYPES)
+    for few, many in zip(brief, everything, strict=True):
+        assert set(few) < set(many)
+
+    class Quick(Bench):
+        """Times nothing, and runs nothing."""
+
+        def compare(self, *, shape, dtype, providers, bytes, **_):
+            for regime in ("cold", "steady"):
+                for name, each in providers.items():
+                    self.row(
+                        impl=name,
+                        ours=each.ours,
+                        shape=shape,
+                        dtype=dtype,
+                        regime=regime,
+                        timing=measure.Timing(1.0, 1.0, 1.0, (1.0,)),
+                        bytes=bytes,
+                    )
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runner, "Bench", Quick)
+        for name in NAMES:
+            budget = measure.Budget(brief=True)
+            record = run(measure.find(name), Simulated(), budget, attempts=1)
+            for value in measure.values(name):
+                if value != "described_over_aligned" or device.has("gpu"):
+                    record.value(value)
+            for claim in measure.claims(name):
+                assert "cannot be told" not in (claim.broken(record) or "")
 
 
 def test_every_rung_is_measured_wherever_it_runs(records):

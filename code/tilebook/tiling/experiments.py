@@ -28,8 +28,18 @@ SHAPES = (
     *((64, 1048576), (1048576, 64), (17, 100003)),
 )
 DTYPES = (torch.float32, torch.bfloat16, torch.uint8)
+DTYPES_BRIEF = (torch.bfloat16,)
+CASES = tuple((dtype, shape) for dtype in DTYPES for shape in SHAPES)
+CASES_BRIEF = (
+    *((torch.float32, (side, side)) for side in (1024, 8192)),
+    *((torch.bfloat16, (side, side)) for side in (256, 1000, 4096, 8192)),
+    (torch.bfloat16, (4095, 4097)),
+    *((torch.uint8, (side, side)) for side in (1024, 8192)),
+)
 # One side of a picture; all are square.
 PICTURES = (255, 512, 1000, 1024, 2048, 4096, 8192, 16384)
+STENCILS = tuple((size, side) for size in blur.WEIGHTS for side in PICTURES)
+STENCILS_BRIEF = ((3, 1024), (3, 8192), (5, 8192))
 ORDERED = (8192, 8192)
 GROUPS = (1, 2, 4, 8, 16, 32)
 
@@ -87,18 +97,17 @@ def _ladder(shape: tuple[int, int], dtype: torch.dtype) -> dict[str, Provider]:
     ),
 )
 def tiling_transpose(bench: Bench) -> list[Row]:
-    for dtype in DTYPES:
-        for shape in SHAPES:
-            m, n = shape
-            bench.compare(
-                shape={"m": m, "n": n},
-                dtype=dtype,
-                providers=_ladder(shape, dtype),
-                make_inputs=functools.partial(_matrix, shape, dtype),
-                make_output=_place,
-                reference=_turned,
-                bytes=2 * m * n * dtype.itemsize,
-            )
+    for dtype, shape in bench.choose(CASES, CASES_BRIEF):
+        m, n = shape
+        bench.compare(
+            shape={"m": m, "n": n},
+            dtype=dtype,
+            providers=_ladder(shape, dtype),
+            make_inputs=functools.partial(_matrix, shape, dtype),
+            make_output=_place,
+            reference=_turned,
+            bytes=2 * m * n * dtype.itemsize,
+        )
     return bench.rows
 
 
@@ -117,7 +126,7 @@ def tiling_order(bench: Bench) -> list[Row]:
         )
         for group in GROUPS
     }
-    for dtype in DTYPES:
+    for dtype in bench.choose(DTYPES, DTYPES_BRIEF):
         bench.compare(
             shape={"m": m, "n": n},
             dtype=dtype,
@@ -211,14 +220,13 @@ def _stencils(side: int, size: int) -> dict[str, Provider]:
     modules=("tiling.stencil", "tiling.blur"),
 )
 def tiling_stencil(bench: Bench) -> list[Row]:
-    for size in blur.WEIGHTS:
-        for side in PICTURES:
-            bench.compare(
-                shape={"h": side, "w": side, "size": size},
-                dtype=torch.uint8,
-                providers=_stencils(side, size),
-                make_inputs=functools.partial(_matrix, (side, side), torch.uint8),
-                reference=functools.partial(_blurred, size=size),
-                bytes=2 * side * side,
-            )
+    for size, side in bench.choose(STENCILS, STENCILS_BRIEF):
+        bench.compare(
+            shape={"h": side, "w": side, "size": size},
+            dtype=torch.uint8,
+            providers=_stencils(side, size),
+            make_inputs=functools.partial(_matrix, (side, side), torch.uint8),
+            reference=functools.partial(_blurred, size=size),
+            bytes=2 * side * side,
+        )
     return bench.rows
