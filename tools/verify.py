@@ -43,22 +43,46 @@ def tests(junit: Path, workers: str, more: list[str]) -> int:
     return subprocess.run(command, cwd=ROOT, check=False).returncode
 
 
-def sanitizer(tool: str, log: Path) -> int:
-    """Run the tests marked ``sanitize`` under a tool of compute-sanitizer.
+def watched() -> list[str]:
+    """The tests marked ``sanitize``, by pytest's names."""
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-m", "sanitize"]
+    command += ["tests", "--ignore", "tests/site", "-p", "no:xdist"]
+    done = subprocess.run(
+        command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True
+    )
+    return [line for line in done.stdout.splitlines() if "::" in line]
+
+
+def sanitizer(tool: str, log: Path, names: list[str], parts: int) -> int:
+    """Run tests under a tool of compute-sanitizer, a share of them in each process.
 
     Args:
         tool: one of `TOOLS`.
-        log: where its report goes.
+        log: where its reports go, one after the other.
+        names: of the tests.
+        parts: processes at a time.
 
     Returns:
-        Its exit status, not 0 where it found anything or a test failed.
+        0 if every process ended and found nothing, and no test failed.
     """
-    command = ["compute-sanitizer", "--tool", tool, "--log-file", str(log), *OPTIONS]
-    command += [sys.executable, "-m", "pytest", "-q", "-m", "sanitize", "tests"]
-    command += ["--ignore", "tests/site", "-p", "no:xdist", "--timeout", "900"]
-    return subprocess.run(
-        command, cwd=ROOT, env=os.environ | ALONE, check=False
-    ).returncode
+    logs = [log.with_suffix(f".{i}.log") for i in range(min(parts, len(names)))]
+    running = []
+    for i, part in enumerate(logs):
+        command = ["compute-sanitizer", "--tool", tool, "--log-file", str(part)]
+        command += [*OPTIONS, sys.executable, "-m", "pytest", "-q", "-p", "no:xdist"]
+        command += ["-p", "no:cacheprovider", "--timeout", "900"]
+        command += names[i :: len(logs)]
+        running.append(subprocess.Popen(command, cwd=ROOT, env=os.environ | ALONE))
+    statuses = [process.wait() for process in running]
+    texts = [part.read_text(encoding="utf-8") for part in logs if part.exists()]
+    ended = [" SUMMARY: " in text for text in texts]
+    if all(ended) and len(ended) == len(logs):
+        log.write_text("".join(texts), encoding="utf-8")
+    else:
+        print(f"{tool}: {ended.count(True)} of {len(logs)} ended", file=sys.stderr)
+        log.unlink(missing_ok=True)
+        statuses.append(1)
+    return int(any(statuses))
 
 
 def notices(log: Path) -> bool:
@@ -81,6 +105,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--logs", type=Path, default=ROOT / "_build" / "verify")
     parser.add_argument("--workers", default="auto")
+    parser.add_argument("--parts", type=int, default=max(1, (os.cpu_count() or 2) // 3))
     parser.add_argument("more", nargs="*", help="arguments for pytest, behind --")
     given = parser.parse_args()
     logs = given.logs.resolve()
@@ -89,7 +114,11 @@ def main() -> int:
     if not notices(logs / "planted.log"):
         print("compute-sanitizer did not find the planted error", file=sys.stderr)
         return 1
-    statuses += [sanitizer(tool, logs / f"{tool}.log") for tool in TOOLS]
+    names = watched()
+    for tool in TOOLS:
+        statuses.append(sanitizer(tool, logs / f"{tool}.log", names, given.parts))
+        if not (logs / f"{tool}.log").exists():
+            return 1
     note = [sys.executable, "book/_ext/bookext/runs.py"]
     note += ["--junit", str(logs / "tests.xml")]
     for tool in TOOLS:
