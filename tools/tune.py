@@ -292,9 +292,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("module", help="where CONTESTS are: tilebook.tiling.tuning")
     parser.add_argument("--only", action="append", help="this contest; may be repeated")
-    parser.add_argument(
-        "--workers", type=int, default=max(1, (os.cpu_count() or 2) - 2)
-    )
+    # Each holds inputs and a reference of its own in the GPU's memory.
+    workers = min(8, os.cpu_count() or 1)
+    parser.add_argument("--workers", type=int, default=workers)
     parser.add_argument("--patience", type=float, default=60, help="seconds for a way")
     parser.add_argument("--finalists", type=int, default=8)
     parser.add_argument("--out", type=Path, help="a folder for what was measured")
