@@ -221,7 +221,7 @@ class TestBanks:
 
 
 def test_slow_ones_are_found_out_and_their_mends_are_not():
-    wrong, right = bugs.GALLERY["swapped-stride"].verdicts()
+    wrong, right = bugs.GALLERY["scattered"].verdicts()
     assert "13% of the bytes" in wrong or "12% of the bytes" in wrong
     assert "100% of the bytes" in right
     wrong, right = bugs.GALLERY["no-promise"].verdicts()
@@ -244,7 +244,7 @@ def test_a_tile_that_the_compiler_sees_is_turned_round_and_numbers_are_not():
 
 
 def test_the_diff_of_a_mend_is_its_lines():
-    lines = bugs.GALLERY["swapped-stride"].diff().splitlines()
+    lines = bugs.GALLERY["scattered"].diff().splitlines()
     assert any(line.endswith("lanes % BLOCK_M") for line in lines if line[0] == "-")
     assert any(line.endswith("lanes // BLOCK_N") for line in lines if line[0] == "+")
     assert not any("tl.store" in line for line in lines)

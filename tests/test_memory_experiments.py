@@ -42,7 +42,7 @@ def shrink(patch):
         "HOPS": 8,
         "ADDERS": 2,
         "REPEATS": 2,
-        "PLACES": (1, 7),
+        "PLACES": (1, 32),
         "WORKING_SETS_BRIEF": (4000, 16_000),
         "TABLES_BRIEF": (2**13,),
         "CHAINS": (2**9, 2**10, 2**11, 2**12),

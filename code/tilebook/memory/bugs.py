@@ -152,7 +152,7 @@ class Slow:
 
 
 GALLERY = {
-    "swapped-stride": Slow(
+    "scattered": Slow(
         "Neighbours that are none",
         "Slower than the same bytes moved by the next kernel.",
         "coalescing.traffic",

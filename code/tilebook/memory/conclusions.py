@@ -36,6 +36,18 @@ def narrow_share_float32(record: Record) -> float:
     return pair[0] / pair[1]
 
 
+@measure.value("memory-copy")
+def narrow_gbps_float32(record: Record) -> float:
+    """GB/s of `narrow` on 64 Mi float32, steady."""
+    return _gbps(record, "narrow", torch.float32, FULL)
+
+
+@measure.value("memory-copy")
+def narrow_gbps(record: Record) -> float:
+    """The same in bfloat16."""
+    return _gbps(record, "narrow", torch.bfloat16, FULL)
+
+
 def _over_wide(record: Record, impl: str) -> float:
     """Geometric mean of a rung's bandwidth over that of `wide`, large vectors."""
     found = []

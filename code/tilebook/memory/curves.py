@@ -73,7 +73,7 @@ def flight(record: Record) -> Drawing:
         sms = rows[0]["extra"]["sms"]
         # Half of what a copy moves is on its way in, the rest leaves at once.
         knee = best / 2 * ns / sms / 1024
-        law = sorted({min(kib), knee, max(kib)})
+        law = sorted({min(kib), min(knee, max(kib)), max(kib)})
         axes.plot(
             law,
             [min(best, best * each / knee) for each in law],
@@ -90,7 +90,12 @@ def flight(record: Record) -> Drawing:
             fontsize=9,
         )
         log_axis(axes, kib)
-        axes.set_ylim(0, 1.12 * best)
+        # On two logarithmic axes what is proportional is straight.
+        axes.set_yscale("log")
+        axes.set_ylim(0.8 * min(row["gbps"] for row in rows), 1.4 * best)
+        ticks = [t for t in (100, 200, 500, 1000, 2000, 5000) if t < 1.4 * best]
+        axes.set_yticks(ticks, [f"{t:,}" for t in ticks])
+        axes.minorticks_off()
         axes.set_xlabel("KiB of loads on their way to an SM")
         axes.set_ylabel("GB/s")
         axes.legend(loc="lower right", fontsize=9)

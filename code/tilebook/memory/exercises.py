@@ -35,7 +35,8 @@ FLIGHT = Exercise(
     statement=(
         f"A card moves {FLIGHT_GBPS:,.0f} GB/s, a load takes {FLIGHT_NS:.0f} ns, and "
         f"on each of {FLIGHT_SMS} SMs {FLIGHT_THREADS:,} threads live. How many bytes "
-        "must each thread have on their way? Give the number to within 1 %."
+        "must each thread have on their way, if the kernel only reads? Give the number "
+        "to within 1 %."
     ),
     answer=lambda: solutions.flight(FLIGHT_GBPS, FLIGHT_NS, FLIGHT_SMS, FLIGHT_THREADS),
     hint="Little's law gives the bytes of the whole card; share them out.",

@@ -87,7 +87,7 @@ def bank_of(size: int = 8) -> Drawing:
                         fontsize=7,
                     )
             row, column = banks.cycles(layout)
-            axes.set_title(f"{name}: row {row}, column {column}", fontsize=9)
+            axes.set_title(f"{name}: a row {row}, a column {column}", fontsize=9)
             axes.set_xlim(-0.1, size + 0.1)
             axes.set_ylim(size + 0.1, -0.1)
             axes.set_aspect("equal")

@@ -12,11 +12,12 @@ from tilebook.memory import chase, contention, intensity, streams, sweep, table
 MIB = 2**20
 N = 2**26
 """Elements of a vector that no cache holds."""
-WORKING_SETS = tuple(round(MIB * 2 ** (e / 2)) for e in range(2, 21))  # 2 MiB to 1 GiB
+# 2 MiB to 1 GiB in steps of sqrt(2), whole tiles.
+WORKING_SETS = tuple(round(16 * 2 ** (e / 2)) * MIB // 16 for e in range(2, 21))
 WORKING_SETS_BRIEF = WORKING_SETS[::2]
 TABLES = (2**21, 2**23, 2**24, 2**25, 2**26)
 """Bytes of a table that is read beside a stream."""
-TABLES_BRIEF = (2**21, 2**24, 2**26)
+TABLES_BRIEF = (2**21, 2**25, 2**26)
 CHAINS = tuple(2**e for e in range(13, 31))
 CHAINS_BRIEF = tuple(2**e for e in (13, 15, 17, 19, 21, 23, 24, 25, 26, 28, 30))
 HOPS = 4096

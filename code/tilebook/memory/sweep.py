@@ -11,7 +11,7 @@ NUM_WARPS = 4
 PER_SM = 4
 
 
-@triton.jit(do_not_specialize=["n", "passes"])
+@triton.jit(do_not_specialize=["passes"])
 def sweep_kernel(x_ptr, out_ptr, n, passes, BLOCK: tl.constexpr):
     pid = tl.program_id(0)
     step = tl.num_programs(0) * BLOCK
