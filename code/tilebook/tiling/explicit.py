@@ -77,10 +77,10 @@ def transpose(x: torch.Tensor) -> torch.Tensor:
     Raises:
         HardwareError: no NVIDIA GPU of compute capability 8.0 or later, or interpreted.
         TypeError: `x` isn't a tensor, or its elements take more than 8 bytes.
-        ValueError: not a matrix, one where this process's kernels can't reach it, or
-            one that isn't aligned.
+        ValueError: not a matrix, one where this process's kernels can't reach it, one
+            that takes part in a gradient, or that isn't aligned.
     """
-    check_matrix(x)
+    x = check_matrix(x)
     if reason := refusal(x):
         raise ValueError(f"x isn't aligned: {reason}; tilebook.tiling.aligned takes it")
     device.require("sm80")
