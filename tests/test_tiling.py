@@ -373,6 +373,8 @@ class TestOperator:
     def test_vmap(self, device):
         x = torch.randn(3, 4, 5, device=device)
         assert torch.equal(torch.vmap(transpose)(x), x.transpose(1, 2))
+        ends = torch.vmap(transpose, in_dims=2)(x)
+        assert torch.equal(ends, x.permute(2, 1, 0))
 
 
 MISTAKES = [
@@ -427,13 +429,24 @@ def test_planted_mistakes_are_found(rung, old, new, device):
 
 def test_planted_mistakes_in_the_operator_are_found(device):
     x = torch.randn(2, 3, 5, device=device)
-    for old, new in (
-        ("x.resolve_conj().resolve_neg()", "x"),
-        ("x.shape[-1], x.shape[-2])", "x.shape[-2], x.shape[-1])"),
+    for where, old, new in (
+        (operands, "x.resolve_conj().resolve_neg()", "x"),
+        (public, "x.shape[-1], x.shape[-2])", "x.shape[-2], x.shape[-1])"),
+        (public, "m * n).t()[None]", "m * n)[None]"),
+        (public, "movedim(in_dims[0], 0)", "movedim(in_dims[0], 1)"),
+        (public, "    return transpose(grad)", "    return grad"),
     ):
-        with testing.mutated_module(public, old, new):
-            assert not holds(lambda: assert_same(transpose(x), x.transpose(1, 2))) or (
-                not holds(test_views_that_are_still_to_be_conjugated_or_negated, device)
+        with testing.mutated_module(where, old, new):
+            assert not all(
+                (
+                    holds(lambda: assert_same(transpose(x), x.transpose(1, 2))),
+                    holds(lambda: assert_same(transpose(x[:, :1]), x[:, :1].mT)),
+                    holds(
+                        test_views_that_are_still_to_be_conjugated_or_negated, device
+                    ),
+                    holds(TestOperator().test_gradient_of_a_strided_one, device),
+                    holds(TestOperator().test_vmap, device),
+                )
             )
 
 

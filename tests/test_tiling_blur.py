@@ -159,7 +159,7 @@ class TestRefused:
 
 
 MISTAKES = [
-    (direct, stencil, "2 * (n - 1) - i, i)", "2 * n - 1 - i, i)"),
+    (direct, stencil, "last - (i - last), i)", "last - (i - last) + 1, i)"),
     (direct, stencil, "tl.where(i < 0, -i, i)", "tl.where(i < 0, -1 - i, i)"),
     (direct, stencil, "tl.minimum(tl.maximum(i, 0), n - 1)", "tl.minimum(i, n - 1)"),
     (

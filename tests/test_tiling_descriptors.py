@@ -37,6 +37,39 @@ def test_what_can_not_be_described_is_refused(make, device):
         copy(make(torch.zeros(8, 16, device=device)))
 
 
+@pytest.mark.parametrize(
+    ("block", "error", "message"),
+    [
+        (5, TypeError, "block must be a tuple of two integers, got 5"),
+        ((32,), TypeError, "block must be a tuple of two integers"),
+        ((32, 64.0), TypeError, "block must be an int, got float"),
+        ((3, 64), ValueError, "block must be a power of two up to 256, got 3"),
+        ((512, 64), ValueError, "block must be a power of two up to 256, got 512"),
+        ((32, 2), ValueError, "block must have rows of at least 16 bytes"),
+    ],
+)
+def test_unfit_blocks(block, error, message, device):
+    with pytest.raises(error, match=message):
+        copy(torch.zeros(8, 16, device=device), block=block)
+
+
+def test_the_grid_has_one_axis(device, monkeypatch):
+    """Of its second and third a grid on NVIDIA's has 65,535 programs at most."""
+    grids = []
+    kernel = descriptors.copy_kernel
+
+    class Spy:
+        def __getitem__(self, grid):
+            grids.append(grid)
+            return kernel[grid]
+
+    monkeypatch.setattr(descriptors, "copy_kernel", Spy())
+    x = torch.randn(20, 40, device=device)
+    for block in ((8, 16), (32, 4), (1, 64)):
+        assert torch.equal(copy(x, block=block), x)
+    assert grids == [(9,), (10,), (20,)]
+
+
 MENTIONED = {
     "starts at a multiple of 16 bytes": "base must be 16-byte aligned",
     "strides are multiples of 16 bytes": "strides must be 16-byte aligned",

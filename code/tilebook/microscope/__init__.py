@@ -4,6 +4,7 @@
     look.ownership("out_ptr")    # which program wrote each element
     look.races()                 # elements that two programs fight over
     look.shape_table()           # every tile in the kernel, with its shape
+    microscope.shapes(...)       # the same, shorter, and on demand of what has no name
 
 The kernel runs under the interpreter: in this process if its kernels are interpreted,
 otherwise in a helper process. Its results end up in the tensors either way.
@@ -11,24 +12,23 @@ otherwise in a helper process. Its results end up in the tensors either way.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from triton.runtime.interpreter import InterpretedFunction
 
 from tilebook import _ship
 from tilebook.interpreter import Access
-from tilebook.microscope import options, races, uninitialised
+from tilebook.microscope import launches, races, uninitialised
 from tilebook.microscope.arguments import Argument, is_poisoned, poison
 from tilebook.microscope.races import Race
-from tilebook.microscope.run import record, record_elsewhere, tensors_by_name
+from tilebook.microscope.run import tensors_by_name
+from tilebook.microscope.shapes import shapes
 from tilebook.microscope.trace import Step
 
-__all__ = ["Access", "Argument", "Look", "Race", "Step", "look", "poison"]
+__all__ = ["Access", "Argument", "Look", "Race", "Step", "look", "poison", "shapes"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,7 +164,7 @@ class Look:
 
 def look(
     kernel: Any,
-    grid: tuple[int, ...] | Callable[[dict[str, Any]], tuple[int, ...]],
+    grid: launches.Grid,
     *args: Any,
     raise_error: bool = False,
     **meta: Any,
@@ -189,29 +189,14 @@ def look(
             includes an unknown keyword, for which a compiled launch raises KeyError.
         Exception: the kernel's own, with `raise_error`.
     """
-    kernel, meta = _ship.unwrap(kernel, args, meta)
-    if not isinstance(kernel, InterpretedFunction) and kernel.is_gluon():
-        raise TypeError(f"{kernel.__name__} is a Gluon kernel: it can't be interpreted")
-    options.check(kernel, meta)
-    names = set(kernel.arg_names)
-    given = {name: value for name, value in meta.items() if name in names}
-    bound = inspect.signature(kernel.fn).bind(*args, **given)
-    bound.apply_defaults()
-    size = grid(bound.arguments) if callable(grid) else grid
-    if not 1 <= len(size) <= 3:
-        raise ValueError(f"grid must have one to three axes, got {size!r}")
-    programs = tuple(map(int, size)) + (1,) * (3 - len(size))
-    tensors = tensors_by_name(kernel, args, given)
-    poisoned = frozenset(name for name, t in tensors.items() if is_poisoned(t))
-    here = isinstance(kernel, InterpretedFunction)
-    log = (record if here else record_elsewhere)(
-        kernel, programs, args, given, poisoned
-    )
+    launch = launches.prepare(kernel, grid, args, meta)
+    tensors = tensors_by_name(launch.kernel, args, launch.meta)
+    log = launch.record(frozenset(n for n, t in tensors.items() if is_poisoned(t)))
     if raise_error and log.error is not None:
         raise log.error
     return Look(
-        kernel=_ship.kernel_name(kernel),
-        grid=programs,
+        kernel=_ship.kernel_name(launch.kernel),
+        grid=launch.grid,
         arguments=log.arguments,
         accesses=log.accesses,
         shapes=log.shapes,

@@ -34,6 +34,7 @@ def record(
     args: tuple[Any, ...],
     meta: Mapping[str, Any],
     poisoned: frozenset[str],
+    expressions: bool = False,
 ) -> Log:
     """Launch an interpreted kernel and record it.
 
@@ -43,6 +44,7 @@ def record(
         args: positional arguments.
         meta: keyword arguments.
         poisoned: names of the arguments whose contents are undefined.
+        expressions: whether the shapes are also those of what has no name.
 
     Returns:
         The log; an exception of the kernel is part of it.
@@ -58,7 +60,7 @@ def record(
     with (
         interpreter.observing(accesses.append),
         contextlib.redirect_stdout(printed),
-        tracing(steps),
+        tracing(steps, expressions),
     ):
         try:
             kernel[grid](*args, **meta)
@@ -82,6 +84,7 @@ def record_elsewhere(
     args: tuple[Any, ...],
     meta: Mapping[str, Any],
     poisoned: frozenset[str],
+    expressions: bool = False,
 ) -> Log:
     """Record in the interpreted worker, for a process whose kernels are compiled.
 
@@ -91,12 +94,13 @@ def record_elsewhere(
         args: see `record`; tensors of any device, changed as the kernel changes them.
         meta: see `record`.
         poisoned: see `record`.
+        expressions: see `record`.
 
     Returns:
         The log.
     """
     storages: list[torch.UntypedStorage] = []
-    request = _ship.dumps((kernel, grid, args, meta, poisoned), storages)
+    request = _ship.dumps((kernel, grid, args, meta, poisoned, expressions), storages)
     log, error, after = _worker.call(
         "interpreted", "tilebook.microscope.run:record_request", request
     )

@@ -9,7 +9,7 @@ import triton.language as tl
 
 from tilebook import library
 from tilebook.tiling.grouped import grouped
-from tilebook.tiling.operands import bits, check_matrix
+from tilebook.tiling.operands import bits, check_grid, check_matrix
 
 
 class Config(NamedTuple):
@@ -143,7 +143,7 @@ def launch_as(config: Config, kernel: Any, x: torch.Tensor, out: torch.Tensor) -
     b, m, n = map(int, x.shape)
     values, factors = arguments(x)
     tiles = -(-m // config.block_m) * -(-n // config.block_n)
-    return kernel[(b * tiles,)](
+    return kernel[(check_grid(b * tiles, "tiles"),)](
         x,
         out,
         *values,
@@ -166,9 +166,10 @@ def transpose(x: torch.Tensor) -> torch.Tensor:
 
     Raises:
         TypeError: `x` isn't a tensor, or its elements are larger.
-        ValueError: not a matrix, or one where this process's kernels can't reach it.
+        ValueError: not a matrix, one where this process's kernels can't reach it, or
+            one that takes part in a gradient.
     """
-    check_matrix(x)
+    x = check_matrix(x)
     m, n = x.shape
     out = torch.empty((n, m), dtype=x.dtype, device=x.device)
     if out.numel():

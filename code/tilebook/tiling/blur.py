@@ -7,6 +7,7 @@ import triton
 
 from tilebook import check, library
 from tilebook.tiling import stencil
+from tilebook.tiling.operands import check_grid
 
 BORDERS = {"reflect": "reflect", "replicate": "replicate", "zero": "constant"}
 """Ways to go on beyond a picture's edge, and `torch.nn.functional.pad`'s modes."""
@@ -82,12 +83,15 @@ def blur(
     Raises:
         TypeError: `image` isn't a tensor of uint8.
         ValueError: another shape, size or border, a picture too small to be reflected,
-            or a tensor where this process's kernels can't reach it.
+            a tensor where this process's kernels can't reach it, or a picture of more
+            tiles than a grid has programs.
 
     Notes:
         Borders are those of `torch.nn.functional.pad`; its "constant" is our "zero".
     """
     _check(image, size, border)
+    if not library.eager(image):
+        return blur_operator(image, size, border)
     return _launched(_packed if fits_words(image) else _rows, image, size, border)
 
 
@@ -114,6 +118,18 @@ def _check(image: torch.Tensor, size: int, border: str) -> None:
         )
 
 
+# Not a `library.operator`: which kernel runs depends on an address, which nobody knows
+# while PyTorch traces.
+@torch.library.custom_op("tilebook::blur", mutates_args=())
+def blur_operator(image: torch.Tensor, size: int, border: str) -> torch.Tensor:
+    return _launched(_packed if fits_words(image) else _rows, image, size, border)
+
+
+@blur_operator.register_fake
+def _(image: torch.Tensor, size: int, border: str) -> torch.Tensor:
+    return torch.empty(image.shape, dtype=torch.uint8, device=image.device)
+
+
 def _launched(
     launch: Callable[..., None], image: torch.Tensor, size: int, border: str
 ) -> torch.Tensor:
@@ -127,7 +143,7 @@ def _launched(
 def _direct(image: torch.Tensor, out: torch.Tensor, size: int, border: str) -> None:
     h, w = image.shape
     tiles = triton.cdiv(h, DIRECT["BLOCK_H"]) * triton.cdiv(w, DIRECT["BLOCK_W"])
-    stencil.direct_kernel[(tiles,)](
+    stencil.direct_kernel[(check_grid(tiles, "tiles", "image"),)](
         image, out, h, w, *image.stride(),
         RADIUS=size // 2, WEIGHTS=WEIGHTS[size], BORDER=border, **DIRECT,
     )  # fmt: skip
@@ -136,7 +152,7 @@ def _direct(image: torch.Tensor, out: torch.Tensor, size: int, border: str) -> N
 def _rows(image: torch.Tensor, out: torch.Tensor, size: int, border: str) -> None:
     h, w = image.shape
     strips = triton.cdiv(h, ROWS["ROWS"]) * triton.cdiv(w, ROWS["BLOCK_W"])
-    stencil.rows_kernel[(strips,)](
+    stencil.rows_kernel[(check_grid(strips, "tiles", "image"),)](
         image, out, h, w, *image.stride(),
         RADIUS=size // 2, WEIGHTS=WEIGHTS[size], BORDER=border, **ROWS,
     )  # fmt: skip
@@ -146,7 +162,7 @@ def _packed(image: torch.Tensor, out: torch.Tensor, size: int, border: str) -> N
     h, w = image.shape
     words = w // 4
     strips = triton.cdiv(h, PACKED["ROWS"]) * triton.cdiv(words, PACKED["BLOCK"])
-    stencil.packed_kernel[(strips,)](
+    stencil.packed_kernel[(check_grid(strips, "tiles", "image"),)](
         image, out, h, words, image.stride(0) // 4,
         RADIUS=size // 2, BORDER=border, num_warps=PACKED_WARPS, **PACKED,
     )  # fmt: skip

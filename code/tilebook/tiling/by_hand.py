@@ -9,9 +9,13 @@ import triton.language as tl
 
 from tilebook import check, library, microscope
 from tilebook.tiling.grouped import grouped
+from tilebook.tiling.operands import check_grid, no_gradient
 
 BLOCKS = (1, 2, 4, 8)
 """Sides of a tile. From 16 on the compiler takes the sum of products for a `tl.dot`."""
+
+LONGEST = 2**30
+"""The longest side: a step beyond it still fits 32 bits."""
 
 
 @triton.jit
@@ -58,13 +62,18 @@ def matmul(
 
     Raises:
         TypeError: not tensors of float32, or `group` isn't an integer.
-        ValueError: shapes that don't fit, other devices, not contiguous, a tensor
-            where this process's kernels can't reach it, another `block`, or
-            `group` < 1.
+        ValueError: shapes that don't fit, sides of more than `LONGEST`, other devices,
+            not contiguous, a tensor where this process's kernels can't reach it or that
+            takes part in a gradient, another `block`, or `group` < 1.
     """
     for name, x in (("a", a), ("b", b)):
         check.tensor(x, name, dtype=torch.float32, ndim=2, contiguous=True)
         check.runs_here(x, name)
+        no_gradient(x, name)
+        if max(x.shape) > LONGEST:
+            raise ValueError(
+                f"{name} must have sides of at most {LONGEST}, got {tuple(x.shape)}"
+            )
     check.same_device(a=a, b=b)
     if a.shape[1] != b.shape[0]:
         raise ValueError(
@@ -75,7 +84,9 @@ def matmul(
     (m, k), n = a.shape, b.shape[1]
     c = torch.empty((m, n), dtype=torch.float32, device=a.device)
     if c.numel():
-        tiles = triton.cdiv(m, block) * triton.cdiv(n, block)
+        tiles_m, tiles_n = triton.cdiv(m, block), triton.cdiv(n, block)
+        tiles = check_grid(tiles_m * tiles_n, "tiles of the result", "a")
+        group = min(group, tiles_m)
         with library.on(a):
             matmul_kernel[(tiles,)](a, b, c, m, n, k, BLOCK=block, GROUP=group)
     return c
@@ -110,14 +121,23 @@ def reads(
 
     Returns:
         The counts, from the addresses of a real launch.
+
+    Raises:
+        TypeError: `tiles`, `group` or `programs` isn't an integer.
+        ValueError: one of them below 1, more `programs` than tiles, or another `block`
+            than those of `BLOCKS`.
     """
     check.positive_int(tiles, "tiles")
+    check.positive_int(group, "group")
+    check.one_of(block, "block", BLOCKS)
     programs = tiles if programs is None else programs
+    if check.positive_int(programs, "programs") > tiles * tiles:
+        raise ValueError(f"programs must be at most {tiles * tiles}, got {programs}")
     side = tiles * block
     a, b, c = (torch.zeros(side, side) for _ in range(3))
     look = microscope.look(
         matmul_kernel, (programs,), a, b, c, side, side, side,
-        BLOCK=block, GROUP=group, raise_error=True,
+        BLOCK=block, GROUP=min(group, tiles), raise_error=True,
     )  # fmt: skip
     # A program loads each element of its blocks once, so any element of a
     # block tells how many programs loaded it.

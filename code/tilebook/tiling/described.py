@@ -64,14 +64,14 @@ def transpose(x: torch.Tensor) -> torch.Tensor:
 
     Raises:
         TypeError: `x` isn't a tensor, or its elements take more than 8 bytes.
-        ValueError: not a matrix, one that can't be described, or one where this
-            process's kernels can't reach it.
+        ValueError: not a matrix, one that can't be described, one where this process's
+            kernels can't reach it, or one that takes part in a gradient.
 
     Notes:
         On GPUs without a tensor memory accelerator Triton turns the descriptors back
         into pointers and masks.
     """
-    check_matrix(x)
+    x = check_matrix(x)
     m, n = x.shape
     out = torch.empty((n, m), dtype=x.dtype, device=x.device)
     if not out.numel():

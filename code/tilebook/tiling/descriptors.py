@@ -11,6 +11,8 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 
 from tilebook import check, compile_only, library
 from tilebook.parallel.operands import DTYPES
+from tilebook.tiling.described import LARGEST
+from tilebook.tiling.operands import check_grid, check_matrix
 
 
 @triton.jit
@@ -23,7 +25,10 @@ def copy_kernel(
     out_desc = tl.make_tensor_descriptor(
         out_ptr, [m, n], [stride_out, 1], [BLOCK_M, BLOCK_N]
     )
-    start_m, start_n = tl.program_id(0) * BLOCK_M, tl.program_id(1) * BLOCK_N
+    # On one axis: a grid's second one ends at 65,535.
+    tiles_n = tl.cdiv(n, BLOCK_N)
+    start_m = tl.program_id(0) // tiles_n * BLOCK_M
+    start_n = tl.program_id(0) % tiles_n * BLOCK_N
     # Where a block pointer was advanced, a descriptor is given other offsets.
     out_desc.store([start_m, start_n], x_desc.load([start_m, start_n]))
 
@@ -34,18 +39,21 @@ def copy(x: torch.Tensor, *, block: tuple[int, int] = (32, 64)) -> torch.Tensor:
     Args:
         x: matrix (m, n); its start and row stride are multiples of 16 bytes, and so
             are `n` elements; the elements of a row are neighbours.
-        block: rows and columns of a tile, powers of two; a row of at least 16 bytes.
+        block: rows and columns of a tile, powers of two up to 256; a row of at least
+            16 bytes.
 
     Returns:
         A contiguous copy.
 
     Raises:
-        TypeError: `x` isn't a tensor of a type in `operands.DTYPES` of `parallel`.
-        ValueError: no matrix of that kind, or one where this process's kernels can't
-            reach it.
+        TypeError: `x` isn't a tensor of a type in `operands.DTYPES` of `parallel`, or
+            `block` isn't two integers.
+        ValueError: no matrix of that kind, one where this process's kernels can't
+            reach it or that takes part in a gradient, or another `block`.
     """
-    check.tensor(x, "x", dtype=DTYPES, ndim=2)
-    check.runs_here(x, "x")
+    check.tensor(x, "x", dtype=DTYPES)
+    x = check_matrix(x)
+    _check_block(block, x.itemsize)
     step = 16 // x.itemsize
     if x.numel() and (
         x.stride(1) != 1
@@ -53,21 +61,32 @@ def copy(x: torch.Tensor, *, block: tuple[int, int] = (32, 64)) -> torch.Tensor:
         or x.stride(0) % step
         or x.shape[1] % step
         or x.stride(0) <= 0
+        or max(x.shape) > LARGEST
     ):
         raise ValueError(
-            "x must have neighbouring elements in rows of multiples of 16 bytes, got "
-            f"shape {tuple(x.shape)}, strides {x.stride()}"
+            "x must have neighbouring elements in rows of multiples of 16 bytes, and "
+            f"sides up to {LARGEST}, got shape {tuple(x.shape)}, strides {x.stride()}"
         )
     out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     if out.numel():
         # A descriptor that a kernel makes lies in memory that torch provides.
         triton.set_allocator(_allocate)
         m, n = x.shape
+        tiles = check_grid(triton.cdiv(m, block[0]) * triton.cdiv(n, block[1]), "tiles")
         with library.on(x):
-            copy_kernel[(triton.cdiv(m, block[0]), triton.cdiv(n, block[1]))](
+            copy_kernel[(tiles,)](
                 x, out, m, n, x.stride(0), n, BLOCK_M=block[0], BLOCK_N=block[1]
             )
     return out
+
+
+def _check_block(block: tuple[int, int], itemsize: int) -> None:
+    if not isinstance(block, tuple) or len(block) != 2:
+        raise TypeError(f"block must be a tuple of two integers, got {block!r}")
+    for side in block:
+        check.power_of_two(side, "block", 256)
+    if block[1] * itemsize < 16:
+        raise ValueError(f"block must have rows of at least 16 bytes, got {block}")
 
 
 def _allocate(size: int, alignment: int, stream: Any) -> torch.Tensor:

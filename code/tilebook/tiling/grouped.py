@@ -58,17 +58,19 @@ def transpose(x: torch.Tensor, *, group: int = GROUP) -> torch.Tensor:
     Raises:
         TypeError: `x` isn't a tensor, its elements are larger, or `group` isn't an
             integer.
-        ValueError: not a matrix, one where this process's kernels can't reach it, or
-            `group` < 1.
+        ValueError: not a matrix, one where this process's kernels can't reach it, one
+            that takes part in a gradient, or `group` < 1.
     """
-    check_matrix(x)
+    x = check_matrix(x)
     check.positive_int(group, "group")
     m, n = x.shape
     out = torch.empty((n, m), dtype=x.dtype, device=x.device)
     if out.numel():
-        tiles = triton.cdiv(m, BLOCK_M) * triton.cdiv(n, BLOCK_N)
+        tiles_m, tiles_n = triton.cdiv(m, BLOCK_M), triton.cdiv(n, BLOCK_N)
+        # A strip as high as the matrix is all there is, and fits 32 bits.
+        group = min(group, tiles_m)
         with library.on(x):
-            transpose_kernel[(tiles,)](
+            transpose_kernel[(tiles_m * tiles_n,)](
                 bits(x), bits(out), m, n, *x.stride(),
                 BLOCK_M=BLOCK_M, BLOCK_N=BLOCK_N, GROUP=group,
             )  # fmt: skip

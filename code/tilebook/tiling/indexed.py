@@ -1,24 +1,19 @@
 """`gather` and `scatter`: rows and columns that another tensor names."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
+import torch.nn.functional as F
 import triton
 import triton.language as tl
 
 from tilebook import check as checks
 from tilebook import library
-from tilebook.tiling.operands import bits, check_matrix
+from tilebook.tiling import indices, scattering
+from tilebook.tiling.operands import bits
 
-BLOCK_M, BLOCK_N = 4, 256
-BLOCK = 256
-
-SUMMED = (
-    torch.float16,
-    torch.bfloat16,
-    torch.float32,
-    torch.float64,
-    torch.int32,
-    torch.int64,
-)
+SUMMED = (*indices.TRAINED, torch.int32, torch.int64)
 """The element types that `scatter_add` takes."""
 
 
@@ -28,7 +23,7 @@ def gather_kernel(
     x_along, x_across, index_m, index_n, out_m, out_n,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
-    tiles_n = tl.cdiv(n, BLOCK_N)
+    tiles_n = (n - 1) // BLOCK_N + 1
     pid_m = (tl.program_id(0) // tiles_n).to(tl.int64)
     pid_n = (tl.program_id(0) % tiles_n).to(tl.int64)
     offs_m = (pid_m * BLOCK_M + tl.arange(0, BLOCK_M))[:, None]
@@ -46,102 +41,51 @@ def gather_kernel(
     tl.store(out_ptr + offs_m * out_m + offs_n * out_n, x, mask=mask)
 
 
-@triton.jit
-def ordered_kernel(
-    out_ptr, index_ptr, src_ptr, size, m, n,
-    out_along, out_across, index_m, index_n, src_m, src_n,
-    ADD: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
-    # Nothing leaves its column, so who owns the columns owns what is written
-    # there, and goes through the rows in order.
-    offs = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    mask = offs < n
-    for i in range(0, m):
-        row = tl.cast(i, tl.int64)
-        index = tl.load(
-            index_ptr + row * index_m + offs * index_n, mask=mask, other=-1
-        ).to(tl.int64)
-        src = tl.load(src_ptr + row * src_m + offs * src_n, mask=mask, other=0)
-        inside = (index >= 0) & (index < size)
-        ptrs = out_ptr + index * out_along + offs * out_across
-        if ADD:
-            src += tl.load(ptrs, mask=inside, other=0)
-        tl.store(ptrs, src, mask=inside)
-        # The next row may come back to an element that another thread of this
-        # program has just written.
-        tl.debug_barrier()
-
-
-@triton.jit
-def unordered_kernel(
-    out_ptr, index_ptr, src_ptr, size, m, n,
-    out_along, out_across, index_m, index_n, src_m, src_n,
-    ADD: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
-):  # fmt: skip
-    tiles_n = tl.cdiv(n, BLOCK_N)
-    pid_m = (tl.program_id(0) // tiles_n).to(tl.int64)
-    pid_n = (tl.program_id(0) % tiles_n).to(tl.int64)
-    offs_m = (pid_m * BLOCK_M + tl.arange(0, BLOCK_M))[:, None]
-    offs_n = (pid_n * BLOCK_N + tl.arange(0, BLOCK_N))[None, :]
-    mask = (offs_m < m) & (offs_n < n)  # (BLOCK_M, BLOCK_N)
-    index = tl.load(
-        index_ptr + offs_m * index_m + offs_n * index_n, mask=mask, other=-1
-    ).to(tl.int64)
-    src = tl.load(src_ptr + offs_m * src_m + offs_n * src_n, mask=mask, other=0)
-    inside = (index >= 0) & (index < size)
-    ptrs = out_ptr + index * out_along + offs_n * out_across
-    if ADD:
-        tl.atomic_add(ptrs, src, mask=inside, sem="relaxed")
-    else:
-        tl.store(ptrs, src, mask=inside)
-
-
 def gather(
-    x: torch.Tensor, index: torch.Tensor, dim: int, *, check: bool = False
+    x: torch.Tensor, dim: int, index: torch.Tensor, *, check: bool = False
 ) -> torch.Tensor:
     """Pick elements of a matrix along a dimension, as `torch.gather` does.
 
     Args:
         x: matrix, any strides, elements of 1, 2, 4 or 8 bytes.
+        dim: 0 or 1: `out[i, j]` is `x[index[i, j], j]` or `x[i, index[i, j]]`; -2 and
+            -1 are the same two.
         index: matrix of int32 or int64, any strides, no longer than `x` in the other
             dimension.
-        dim: 0 or 1: `out[i, j]` is `x[index[i, j], j]` or `x[i, index[i, j]]`.
         check: refuse indices outside `x`, which takes a pass over `index` and waits
             for it. Without it, what such an index names is 0; memory outside `x` is
             never read.
 
     Returns:
-        Matrix of the shape of `index`, contiguous.
+        Matrix of the shape of `index`, contiguous. Differentiable in `x` for types in
+        `indices.TRAINED`.
 
     Raises:
-        TypeError: not tensors, elements too large, or an index of another type.
+        TypeError: not tensors, elements too large, an index of another type, or a
+            gradient of another dtype.
         ValueError: other shapes or devices, a tensor where this process's kernels
-            can't reach it, another `dim`, or a gradient, which there is none of.
+            can't reach it, or another `dim`.
         IndexError: an index outside `x`, with `check`.
+
+    Notes:
+        The gradient of an element that is picked several times is a sum, whose terms
+        are added atomically, in any order, unless
+        `torch.use_deterministic_algorithms` is on.
     """
-    _check(x, index, dim)
-    _no_gradient(x=x)
+    (x,) = indices.check(x, dim, index)
+    dim = indices.dimension(dim)
     if check:
-        _check_indices(index, x.shape[dim])
-    out = torch.empty(index.shape, dtype=x.dtype, device=x.device)
-    if out.numel():
-        source, where, into = (_turned(t, dim) for t in (bits(x), index, bits(out)))
-        m, n = where.shape
-        tiles = triton.cdiv(m, BLOCK_M) * triton.cdiv(n, BLOCK_N)
-        with library.on(x):
-            gather_kernel[(tiles,)](
-                source, where, into, source.shape[0], m, n,
-                *source.stride(), *where.stride(), *into.stride(),
-                BLOCK_M=BLOCK_M, BLOCK_N=BLOCK_N,
-            )  # fmt: skip
-    return out
+        indices.check_values(index, x.shape[dim])
+    if not library.eager(x, index):
+        return gather_operator(x, dim, index)
+    return _gathered(_as_it_is, x, dim, index)
 
 
 def scatter(
     x: torch.Tensor,
+    dim: int,
     index: torch.Tensor,
     src: torch.Tensor,
-    dim: int,
     *,
     check: bool = False,
     ordered: bool = True,
@@ -150,11 +94,11 @@ def scatter(
 
     Args:
         x: matrix, any strides, elements of 1, 2, 4 or 8 bytes; it is not changed.
+        dim: 0 or 1: `src[i, j]` goes to `out[index[i, j], j]` or
+            `out[i, index[i, j]]`; -2 and -1 are the same two.
         index: matrix of int32 or int64, any strides, no longer than `x` in the other
             dimension nor than `src` in any.
         src: matrix of the dtype of `x`, any strides.
-        dim: 0 or 1: `src[i, j]` goes to `out[index[i, j], j]` or
-            `out[i, index[i, j]]`.
         check: refuse indices outside `x`, which takes a pass over `index` and waits
             for it. Without it, what such an index names is dropped; memory outside
             the result is never written.
@@ -163,24 +107,29 @@ def scatter(
             it, one of them stays, and which one may differ from run to run.
 
     Returns:
-        Matrix of the shape of `x`, contiguous.
+        Matrix of the shape of `x`, contiguous. Differentiable in `x` and `src` for
+        types in `indices.TRAINED`.
 
     Raises:
-        TypeError: not tensors, elements too large, different dtypes, or an index of
-            another type.
+        TypeError: not tensors, elements too large, different dtypes, an index of
+            another type, or a gradient of another dtype.
         ValueError: other shapes or devices, a tensor where this process's kernels
-            can't reach it, another `dim`, or a gradient, which there is none of.
+            can't reach it, or another `dim`.
         IndexError: an index outside `x`, with `check`.
+
+    Notes:
+        A value that did not stay has no gradient. Which ones stayed is known only if
+        they were `ordered`; otherwise the gradient is right where no two values have
+        one place, as that of PyTorch.
     """
-    _check(x, index, dim, src)
-    return _scattered(x, index, src, dim, check, ordered, add=False)
+    return _scattered(x, dim, index, src, check, ordered, add=False)
 
 
 def scatter_add(
     x: torch.Tensor,
+    dim: int,
     index: torch.Tensor,
     src: torch.Tensor,
-    dim: int,
     *,
     check: bool = False,
     ordered: bool = True,
@@ -189,9 +138,9 @@ def scatter_add(
 
     Args:
         x: matrix of a type in `SUMMED`, any strides; it is not changed.
+        dim: see `scatter`.
         index: see `scatter`.
         src: see `scatter`.
-        dim: see `scatter`.
         check: see `scatter`.
         ordered: several values for one element are added in their order along `dim`,
             so that the same call gives the same bits. Without it they are added
@@ -199,6 +148,7 @@ def scatter_add(
 
     Returns:
         Matrix of the shape of `x`, contiguous. Each addition is rounded to the dtype.
+        Differentiable in `x` and `src`.
 
     Raises:
         TypeError: see `scatter`; or a dtype outside `SUMMED`.
@@ -206,89 +156,139 @@ def scatter_add(
         IndexError: see `scatter`.
     """
     checks.tensor(x, "x", dtype=SUMMED)
-    _check(x, index, dim, src)
-    return _scattered(x, index, src, dim, check, ordered, add=True)
+    return _scattered(x, dim, index, src, check, ordered, add=True)
 
 
 def _scattered(
     x: torch.Tensor,
+    dim: int,
     index: torch.Tensor,
     src: torch.Tensor,
-    dim: int,
     check: bool,
     ordered: bool,
     *,
     add: bool,
 ) -> torch.Tensor:
-    _no_gradient(x=x, src=src)
+    x, src = indices.check(x, dim, index, src)
+    dim = indices.dimension(dim)
     if check:
-        _check_indices(index, x.shape[dim])
-    out = torch.empty(x.shape, dtype=x.dtype, device=x.device).copy_(x)
-    if not index.numel() or not out.numel():
-        return out
-    plain = (out, src) if add else (bits(out), bits(src))
-    into, where, values = (_turned(t, dim) for t in (plain[0], index, plain[1]))
-    m, n = where.shape
-    arguments = (into, where, values, into.shape[0], m, n)
-    strides = (*into.stride(), *where.stride(), *values.stride())
-    with library.on(x):
-        if ordered:
-            ordered_kernel[(triton.cdiv(n, BLOCK),)](
-                *arguments, *strides, ADD=add, BLOCK=BLOCK
-            )
-        else:
-            tiles = triton.cdiv(m, BLOCK_M) * triton.cdiv(n, BLOCK_N)
-            unordered_kernel[(tiles,)](
-                *arguments, *strides, ADD=add, BLOCK_M=BLOCK_M, BLOCK_N=BLOCK_N
-            )
+        indices.check_values(index, x.shape[dim])
+    if not library.eager(x, index, src):
+        return scatter_operator(x, dim, index, src, add, ordered)
+    return _placed(_as_it_is, x, dim, index, src, add, ordered)
+
+
+def _as_it_is(kernel: Any) -> Any:
+    return kernel
+
+
+def _gathered(
+    prepared: Callable[[Any], Any], x: torch.Tensor, dim: int, index: torch.Tensor
+) -> torch.Tensor:
+    out = torch.empty(index.shape, dtype=x.dtype, device=x.device)
+    if out.numel():
+        source, where, into = indices.turned(dim, (bits(x), index, bits(out)))
+        tile = indices.tile_for(where)
+        with library.on(x):
+            prepared(gather_kernel)[(indices.tiles(where, tile),)](
+                source, where, into, source.shape[0], *where.shape,
+                *source.stride(), *where.stride(), *into.stride(), **tile,
+            )  # fmt: skip
     return out
 
 
-def _turned(x: torch.Tensor, dim: int) -> torch.Tensor:
-    """The matrix with the dimension that is indexed in front."""
-    return x if dim == 0 else x.t()
+def _placed(
+    prepared: Callable[[Any], Any],
+    x: torch.Tensor,
+    dim: int,
+    index: torch.Tensor,
+    src: torch.Tensor,
+    add: bool,
+    ordered: bool,
+) -> torch.Tensor:
+    out = torch.empty(x.shape, dtype=x.dtype, device=x.device).copy_(x)
+    if index.numel() and out.numel():
+        into, values = (out, src) if add else (bits(out), bits(src))
+        scattering.launch(prepared, into, dim, index, values, add=add, ordered=ordered)
+    return out
 
 
-def _check(
-    x: torch.Tensor, index: torch.Tensor, dim: int, src: torch.Tensor | None = None
-) -> None:
-    check_matrix(x)
-    checks.tensor(index, "index", dtype=(torch.int32, torch.int64), ndim=2)
-    checks.one_of(dim, "dim", (0, 1))
-    others = {"index": index}
-    if src is not None:
-        checks.tensor(src, "src", dtype=x.dtype, ndim=2)
-        others["src"] = src
-    checks.same_device(x=x, **others)
-    if index.shape[1 - dim] > x.shape[1 - dim]:
-        raise ValueError(
-            f"index must not be longer than x in dimension {1 - dim}, got "
-            f"{tuple(index.shape)} for {tuple(x.shape)}"
-        )
-    if src is not None and (
-        index.shape[0] > src.shape[0] or index.shape[1] > src.shape[1]
-    ):
-        raise ValueError(
-            "index must not be longer than src, got "
-            f"{tuple(index.shape)} for {tuple(src.shape)}"
-        )
+@library.operator("tilebook::gather")
+def gather_operator(x: torch.Tensor, dim: int, index: torch.Tensor) -> torch.Tensor:
+    return _gathered(library.launchable, x, dim, index)
 
 
-def _no_gradient(**tensors: torch.Tensor) -> None:
-    for name, tensor in tensors.items():
-        if torch.is_grad_enabled() and tensor.requires_grad:
-            raise ValueError(f"{name} takes part in a gradient, which there is none of")
+@gather_operator.register_fake
+def _(x: torch.Tensor, dim: int, index: torch.Tensor) -> torch.Tensor:
+    return torch.empty(index.shape, dtype=x.dtype, device=x.device)
 
 
-def _check_indices(index: torch.Tensor, size: int) -> None:
-    if not index.numel():
-        return
-    low, high = (int(bound) for bound in torch.aminmax(index))
-    if low >= 0 and high < size:
-        return
-    outside = (index < 0) | (index >= size)
-    i, j = (int(at) for at in outside.nonzero()[0])
-    raise IndexError(
-        f"index[{i}, {j}] is {int(index[i, j])}, outside 0 to {size - 1}; "
-        f"{int(outside.sum())} of {index.numel()} are outside"
-    )
+@library.operator("tilebook::scatter")
+def scatter_operator(
+    x: torch.Tensor,
+    dim: int,
+    index: torch.Tensor,
+    src: torch.Tensor,
+    add: bool,
+    ordered: bool,
+) -> torch.Tensor:
+    return _placed(library.launchable, x, dim, index, src, add, ordered)
+
+
+@scatter_operator.register_fake
+def _(
+    x: torch.Tensor,
+    dim: int,
+    index: torch.Tensor,
+    src: torch.Tensor,
+    add: bool,
+    ordered: bool,
+) -> torch.Tensor:
+    return torch.empty(x.shape, dtype=x.dtype, device=x.device)
+
+
+def _keep_for_gather(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+    x, ctx.dim, index = inputs
+    ctx.shape = x.shape
+    ctx.save_for_backward(index)
+
+
+def _gather_gradient(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+    (index,) = ctx.saved_tensors
+    ordered = torch.are_deterministic_algorithms_enabled()
+    zeros = grad.new_zeros(ctx.shape)
+    return scatter_add(zeros, ctx.dim, index, grad, ordered=ordered), None, None
+
+
+def _keep_for_scatter(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+    _, ctx.dim, index, src, ctx.add, ctx.ordered = inputs
+    ctx.shape = src.shape
+    ctx.save_for_backward(index)
+
+
+def _scatter_gradient(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    (index,) = ctx.saved_tensors
+    to_x = to_src = None
+    if ctx.needs_input_grad[0]:
+        # What was replaced has no part in the result.
+        zeros = grad.new_zeros(1, 1).expand(index.shape)
+        to_x = grad if ctx.add else scatter(grad, ctx.dim, index, zeros, ordered=False)
+    if ctx.needs_input_grad[3]:
+        to_src = gather(grad, ctx.dim, index)
+        if ctx.ordered and not ctx.add:
+            to_src = to_src.where(_stayed(grad.shape, ctx.dim, index), 0)
+        rows, columns = (a - b for a, b in zip(ctx.shape, index.shape, strict=True))
+        to_src = F.pad(to_src, (0, columns, 0, rows))
+    return to_x, None, None, to_src, None, None
+
+
+def _stayed(shape: torch.Size, dim: int, index: torch.Tensor) -> torch.Tensor:
+    """Which values are the last of those that an index sends to one place."""
+    places = torch.arange(index.shape[dim], device=index.device)
+    places = (places[:, None] if dim == 0 else places[None, :]).expand(index.shape)
+    last = scatter(places.new_full(shape, -1), dim, index, places)
+    return gather(last, dim, index) == places
+
+
+gather_operator.register_autograd(_gather_gradient, setup_context=_keep_for_gather)
+scatter_operator.register_autograd(_scatter_gradient, setup_context=_keep_for_scatter)

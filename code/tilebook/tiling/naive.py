@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 
 from tilebook import library
-from tilebook.tiling.operands import bits, check_matrix
+from tilebook.tiling.operands import bits, check_grid, check_matrix
 
 BLOCK = 1024
 
@@ -38,16 +38,12 @@ def transpose(x: torch.Tensor) -> torch.Tensor:
 
     Raises:
         TypeError: `x` isn't a tensor, or its elements are larger.
-        ValueError: not a matrix, one where this process's kernels can't reach it, or
-            one of more pieces than a grid has programs.
+        ValueError: not a matrix, one where this process's kernels can't reach it, one
+            that takes part in a gradient, or of more pieces than a grid has programs.
     """
-    check_matrix(x)
+    x = check_matrix(x)
     m, n = x.shape
-    programs = m * triton.cdiv(n, BLOCK)
-    if programs >= 2**31:
-        raise ValueError(
-            f"x has {programs} pieces of rows, and a grid at most {2**31 - 1} programs"
-        )
+    programs = check_grid(m * triton.cdiv(n, BLOCK), "pieces of rows")
     out = torch.empty((n, m), dtype=x.dtype, device=x.device)
     if out.numel():
         with library.on(x):

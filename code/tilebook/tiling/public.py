@@ -26,6 +26,12 @@ def _gradient(ctx: Any, grad: torch.Tensor) -> torch.Tensor:
 transpose_operator.register_autograd(_gradient)
 
 
+@transpose_operator.register_vmap
+def _(info: Any, in_dims: tuple[int], x: torch.Tensor) -> tuple[torch.Tensor, int]:
+    # One more dimension before the last two.
+    return transpose(x.movedim(in_dims[0], 0)), 0
+
+
 def transpose(x: torch.Tensor) -> torch.Tensor:
     """Transpose the last two dimensions, in memory.
 
@@ -38,19 +44,16 @@ def transpose(x: torch.Tensor) -> torch.Tensor:
         memory. Differentiable.
 
     Raises:
-        TypeError: `x` isn't a tensor, or its elements are larger.
-        ValueError: fewer dimensions, or a tensor where this process's kernels can't
-            reach it.
+        TypeError: `x` isn't a tensor, a quantised one, or its elements are larger.
+        ValueError: fewer dimensions, a tensor where this process's kernels can't reach
+            it, or a batch of more tiles than a grid has programs.
 
     Notes:
         Dimensions before the last two that don't lie in memory as one dimension could
-        are copied first. A batch of tiny matrices takes a program for each.
+        are copied first. A batch of tiny matrices takes a program for each, unless they
+        are single rows or columns.
     """
-    check_matrix(x, least=0)
-    if x.ndim < 2:
-        raise ValueError(f"x must have at least 2 dimensions, got {x.ndim}")
-    # Views that PyTorch conjugates or negates when they are read.
-    x = x.resolve_conj().resolve_neg()
+    x = check_matrix(x, batches=True, gradient=True)
     if not library.eager(x):
         return transpose_operator(x)
     return _transposed(aligned.transpose_kernel, x)
@@ -65,6 +68,13 @@ def _transposed(kernel: Any, x: torch.Tensor) -> torch.Tensor:
     out = _place(x)
     if x.numel():
         m, n = x.shape[-2:]
+        source, place = bits(x).reshape(-1, m, n), bits(out).view(-1, n, m)
+        if m == 1 or n == 1:
+            # A batch of rows or columns comes out in the order of one matrix.
+            source, place = (
+                source.reshape(-1, m * n).t()[None],
+                place.view(1, -1, m * n),
+            )
         with library.on(x):
-            aligned.launch(kernel, bits(x).reshape(-1, m, n), bits(out).view(-1, n, m))
+            aligned.launch(kernel, source, place)
     return out

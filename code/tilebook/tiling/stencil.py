@@ -13,8 +13,9 @@ def mirrored(i, n, BORDER: tl.constexpr):
     """Where along an axis of n pixels the one at i is found."""
     if BORDER == "reflect":
         # Round the last pixel, which itself is not repeated.
+        last = n - 1
         i = tl.where(i < 0, -i, i)
-        i = tl.where(i >= n, 2 * (n - 1) - i, i)
+        i = tl.where(i > last, last - (i - last), i)
     elif BORDER == "replicate":
         i = tl.minimum(tl.maximum(i, 0), n - 1)
     return i
@@ -26,7 +27,7 @@ def direct_kernel(
     RADIUS: tl.constexpr, WEIGHTS: tl.constexpr, BORDER: tl.constexpr,
     BLOCK_H: tl.constexpr, BLOCK_W: tl.constexpr,
 ):  # fmt: skip
-    tiles_w = tl.cdiv(w, BLOCK_W)
+    tiles_w = (w - 1) // BLOCK_W + 1  # cdiv would pass 2^31 if w comes near
     pid_h = (tl.program_id(0) // tiles_w).to(tl.int64)
     pid_w = (tl.program_id(0) % tiles_w).to(tl.int64)
     offs_h = (pid_h * BLOCK_H + tl.arange(0, BLOCK_H))[:, None]
@@ -71,7 +72,7 @@ def rows_kernel(
     RADIUS: tl.constexpr, WEIGHTS: tl.constexpr, BORDER: tl.constexpr,
     ROWS: tl.constexpr, BLOCK_W: tl.constexpr,
 ):  # fmt: skip
-    strips = tl.cdiv(w, BLOCK_W)
+    strips = (w - 1) // BLOCK_W + 1
     first = (tl.program_id(0) // strips).to(tl.int64) * ROWS
     offs = (tl.program_id(0) % strips).to(tl.int64) * BLOCK_W
     offs += tl.arange(0, BLOCK_W)
@@ -115,7 +116,7 @@ def beyond(row_ptr, words, LEFT: tl.constexpr, BORDER: tl.constexpr):
     """
     if BORDER == "zero":
         return tl.full((), 0, tl.uint32)
-    last = 4 * words - 1
+    last = 4 * tl.cast(words, tl.int64) - 1
     # A picture of fewer than three columns has no pixel to reflect that far out.
     one: tl.constexpr = 1 if BORDER == "reflect" else 0
     two: tl.constexpr = 2 if BORDER == "reflect" else 0
@@ -180,7 +181,7 @@ def packed_kernel(
     RADIUS: tl.constexpr, BORDER: tl.constexpr,
     ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    strips = tl.cdiv(words, BLOCK)
+    strips = (words - 1) // BLOCK + 1
     first = (tl.program_id(0) // strips).to(tl.int64) * ROWS
     offs = (tl.program_id(0) % strips).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     top = first - RADIUS

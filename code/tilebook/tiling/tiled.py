@@ -46,9 +46,10 @@ def transpose(x: torch.Tensor) -> torch.Tensor:
 
     Raises:
         TypeError: `x` isn't a tensor, or its elements are larger.
-        ValueError: not a matrix, or one where this process's kernels can't reach it.
+        ValueError: not a matrix, one where this process's kernels can't reach it, or
+            one that takes part in a gradient.
     """
-    check_matrix(x)
+    x = check_matrix(x)
     m, n = x.shape
     out = torch.empty((n, m), dtype=x.dtype, device=x.device)
     if out.numel():
