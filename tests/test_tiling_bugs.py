@@ -1,11 +1,17 @@
 """Every planted bug slips through the usual test, and its tool finds it."""
 
 import pytest
+import torch
 
 from tilebook import compile_only, testing
 from tilebook.tiling import bugs
 
-MENTIONS = {"swapped-strides": ("out_ptr",), "half-a-mask": ("out_ptr",)}
+MENTIONS = {
+    "swapped-strides": ("out_ptr",),
+    "half-a-mask": ("out_ptr",),
+    "unturned-mask": ("never written",),
+    "narrow-rows": ("x_ptr", str(-(2**31))),
+}
 
 
 @pytest.fixture(params=bugs.GALLERY.values(), ids=lambda bug: bug.name)
@@ -38,6 +44,18 @@ def test_what_the_chapter_shows_fits_its_column(bug):
     for case in (bug.wrong, bug.mended):
         assert max(map(len, case.source().splitlines())) <= 80
     assert bug.diff()
+
+
+def test_a_half_mask_spoils_the_beginnings_of_rows(device):
+    """As the page says: the first eight, and on a CPU neither in row 0 nor in 16."""
+    bug = bugs.GALLERY["half-a-mask"]
+    (x,) = bug.inputs()
+    right = torch.isclose(bug.run(x), bug.expected(x))
+    assert right[:, 8:].all()
+    assert right[0].all()
+    if device.type == "cpu":
+        rows = (~right[:, :8]).all(dim=1).nonzero().flatten().tolist()
+        assert rows == [row for row in range(20) if row % 16]
 
 
 @pytest.mark.parametrize("target", ["sm_90", "gfx942"])

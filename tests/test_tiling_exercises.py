@@ -5,6 +5,7 @@ from functools import partial
 import pytest
 import torch
 import triton
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 from tilebook import compile_only, testing
 from tilebook.testing import CheckFailed, check, exercise, mutants
@@ -14,7 +15,7 @@ from tilebook.tiling.exercises import EXERCISES, SHAPES, blocks
 CHECK = partial(check, quiet=True)
 KERNELS = {
     "tiling-outer": solutions.outer_kernel,
-    "tiling-transpose": solutions.transpose_kernel,
+    "tiling-stack": solutions.stack_kernel,
     "tiling-flip": solutions.flip_kernel,
     "tiling-sums": solutions.sums_kernel,
 }
@@ -22,6 +23,7 @@ ANSWERS = {
     "tiling-offset": 75 * 128 + 36,
     "tiling-lines": (32, 1024),
     "tiling-grouped": (272, 128),
+    "tiling-holds": (1, 14, 0, 18),
 }
 # Each is a mistake that is easily made at that exercise.
 WRONG_ANSWERS = {
@@ -32,6 +34,13 @@ WRONG_ANSWERS = {
         75 * 128 + 31,  # the five columns forgotten
     ],
     "tiling-lines": [(32, 32), (1024, 32), (8, 1024), (32, 8192), 32],
+    "tiling-holds": [
+        (1, 14, 1, 14),  # nothing moves
+        (5, 14, 12, 18),  # warps that the program doesn't have
+        (1, 6, 0, 2),  # lanes of one row of threads
+        (0, 18, 1, 14),  # the two sides swapped
+        (3, 25, 1, 0),  # numbered along dimension 0 first
+    ],
     "tiling-grouped": [(256, 128), (272, 64), (32, 128), (128, 272), (272, 80)],
 }
 WRONG_KERNELS = {
@@ -40,14 +49,21 @@ WRONG_KERNELS = {
         "rows of m": ("offs_m[:, None] * n", "offs_m[:, None] * m"),
         "store unmasked": ("out, mask=mask", "out"),
         "only rows masked": (" & (offs_n < n)[None, :]", ""),
+        "one mask for both": (
+            "(offs_m < m)[:, None] & (offs_n < n)[None, :]",
+            "offs_m[:, None] * n + offs_n[None, :] < m * n",
+        ),
         "one axis of the grid": ("tl.program_id(1)", "tl.program_id(0)"),
     },
-    "tiling-transpose": {
-        "not turned": ("tl.trans(x)", "x"),
-        "mask not turned": ("mask=tl.trans(mask)", "mask=mask"),
-        "rows of n": ("offs_n[:, None] * m", "offs_n[:, None] * n"),
-        "reshaped": ("tl.trans(x)", "tl.reshape(x, (BLOCK_N, BLOCK_M))"),
-        "stored unmasked": (",\n        mask=tl.trans(mask)", ""),
+    "tiling-stack": {
+        "not turned": ("tl.trans(x, 0, 2, 1)", "tl.reshape(x, (1, BLOCK_N, BLOCK_M))"),
+        "offsets not turned": ("[b, start_n, start_m]", "[b, start_m, start_n]"),
+        "the first matrix only": ("[b, start_m, start_n]", "[0, start_m, start_n]"),
+        "axes of the grid swapped": (
+            "tl.program_id(1) * BLOCK_M, tl.program_id(2) * BLOCK_N",
+            "tl.program_id(2) * BLOCK_M, tl.program_id(1) * BLOCK_N",
+        ),
+        "tiles for elements": ("tl.program_id(1) * BLOCK_M", "tl.program_id(1)"),
     },
     "tiling-flip": {
         "within the tile": (
@@ -130,11 +146,28 @@ def test_shapes_meet_several_tiles():
 
 @pytest.mark.parametrize("name", KERNELS)
 def test_kernels_of_ours_are_taken(name):
-    assert CHECK(name, KERNELS[name]).shapes >= len(SHAPES)
+    least = len(SHAPES) if name != "tiling-stack" else 5
+    assert CHECK(name, KERNELS[name]).shapes >= least
 
 
-def test_the_function_of_ours_is_taken():
-    assert CHECK("tiling-pool", solutions.pool).shapes >= 6
+@pytest.mark.parametrize("function", [solutions.pool, solutions.pool_wide])
+def test_functions_of_ours_are_taken(function):
+    assert CHECK("tiling-pool", function).shapes >= 6
+
+
+def test_the_wide_one_loads_16_bytes_at_a_time():
+    """As the evidence lines on the page say."""
+    x, out = (torch.empty(side, side, device="meta") for side in (8192, 4096))
+    widths = [
+        compile_only.compile(
+            kernel, x, out, 4096, 4096, *strides, BLOCK_H=8, BLOCK_W=32
+        ).evidence.global_loads
+        for kernel, strides in (
+            (solutions.pool_kernel, (8192, 1)),
+            (solutions.pool_wide_kernel, (8192,)),
+        )
+    ]
+    assert [set(found) for found in widths] == [{32}, {128}]
 
 
 @pytest.mark.parametrize("name", ANSWERS)
@@ -148,7 +181,7 @@ def test_wrong_kernels_are_refused(name, kernel):
         CHECK(name, kernel)
 
 
-@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("name", [n for n in KERNELS if n != "tiling-stack"])
 def test_hard_wired_tiles_are_refused(name):
     edits = {
         "rows": ("tl.arange(0, BLOCK_M)", "tl.arange(0, 8)"),
@@ -186,12 +219,28 @@ def test_solutions_compile_everywhere(target):
     tile = {"BLOCK_M": 16, "BLOCK_N": 32}
     names = KERNELS if target == "sm_90" else ("tiling-flip",)
     for name in names:
+        if name == "tiling-stack":
+            continue
         tensors = (x, x, x) if name == "tiling-outer" else (x, x)
         strides = (64, 1) if name == "tiling-flip" else ()
         evidence = compile_only.compile(
             KERNELS[name], *tensors, 64, 64, *strides, **tile, target=target
         ).evidence
         assert evidence.spill_store_bytes == 0
+
+
+@pytest.mark.parametrize("target", ["sm_80", "sm_90", "sm_100", "gfx942"])
+def test_the_stack_compiles_everywhere(target):
+    x = torch.empty(3, 64, 64, device="meta")
+    descriptors = (
+        TensorDescriptor.from_tensor(x, [1, 16, 32]),
+        TensorDescriptor.from_tensor(x, [1, 32, 16]),
+    )
+    evidence = compile_only.compile(
+        solutions.stack_kernel, *descriptors, BLOCK_M=16, BLOCK_N=32, target=target
+    ).evidence
+    assert evidence.spill_store_bytes == 0
+    assert bool(evidence.tma_stores) == (target in ("sm_90", "sm_100"))
 
 
 def test_repeats_are_equal(device):

@@ -72,6 +72,12 @@ def naive_share(record: Record) -> float:
     return _row(record, "naive")["gbps"] / copy_gbps(record)
 
 
+@measure.value("tiling-transpose")
+def tiled_share(record: Record) -> float:
+    """Bandwidth of `tiled` on 8192 by 8192 bfloat16 over that of a copy."""
+    return _row(record, "tiled")["gbps"] / copy_gbps(record)
+
+
 def _over(record: Record, a: str, b: str, dtype: str = "bfloat16") -> float:
     return _row(record, a, dtype)["gbps"] / _row(record, b, dtype)["gbps"]
 
@@ -102,6 +108,24 @@ def described_over_aligned(record: Record) -> float:
 
 
 @measure.value("tiling-transpose")
+def described_over_aligned_uint8(record: Record) -> float:
+    """The same of bytes."""
+    return _over(record, "described", "aligned", "uint8")
+
+
+@measure.value("tiling-transpose")
+def explicit_over_aligned(record: Record) -> float:
+    """Layouts by hand against the compiler's on 8192 by 8192 bfloat16."""
+    return _over(record, "explicit", "aligned")
+
+
+@measure.value("tiling-transpose")
+def explicit_over_aligned_uint8(record: Record) -> float:
+    """The same of bytes."""
+    return _over(record, "explicit", "aligned", "uint8")
+
+
+@measure.value("tiling-transpose")
 def odd_share(record: Record) -> float:
     """Bandwidth on 4095 by 4097 bfloat16 over that on 4096 by 4096."""
     odd = _row(record, "transpose", m=4095, n=4097)["gbps"]
@@ -113,6 +137,12 @@ def over_torch(record: Record) -> float:
     """`transpose` over the faster of PyTorch's two, 8192 by 8192 bfloat16, cold."""
     case = {"dtype": "bfloat16", "regime": "cold"} | SQUARE
     return _fastest(record, PEERS[:2], **case)["ms"] / _row(record, "transpose")["ms"]
+
+
+@measure.value("tiling-transpose")
+def time_of_torch(record: Record) -> float:
+    """The time of `transpose` over that of the faster of PyTorch's two, likewise."""
+    return 1 / over_torch(record)
 
 
 def _against_fastest(record: Record) -> list[tuple[str, Ratio]]:
@@ -216,6 +246,41 @@ def blur_gbps(record: Record) -> float:
 def blur_share_of_copy(record: Record) -> float:
     """Bandwidth of that over a copy's."""
     return blur_gbps(record) / measure.roofline.measured(record.canary).gbps
+
+
+def _share(record: Record, impl: str, size: int) -> float:
+    row = _picture(record, impl, size)
+    return row["gbps"] / measure.roofline.measured(record.canary).gbps
+
+
+@measure.value("tiling-stencil")
+def direct_share_of_copy(record: Record) -> float:
+    """Bandwidth of the way that loads all neighbours over a copy's, 3 by 3."""
+    return _share(record, "direct", 3)
+
+
+@measure.value("tiling-stencil")
+def rows_share_of_copy(record: Record) -> float:
+    """The same of the way that keeps rows, 3 by 3."""
+    return _share(record, "rows", 3)
+
+
+@measure.value("tiling-stencil")
+def direct_share_of_copy_5(record: Record) -> float:
+    """Bandwidth of the way that loads all neighbours over a copy's, 5 by 5."""
+    return _share(record, "direct", 5)
+
+
+@measure.value("tiling-stencil")
+def rows_share_of_copy_5(record: Record) -> float:
+    """The same of the way that keeps rows, 5 by 5."""
+    return _share(record, "rows", 5)
+
+
+@measure.value("tiling-stencil")
+def blur_share_of_copy_5(record: Record) -> float:
+    """The same of `blur`, 5 by 5."""
+    return _share(record, "blur", 5)
 
 
 @measure.value("tiling-stencil")

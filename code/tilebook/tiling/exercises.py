@@ -1,12 +1,14 @@
-"""The chapter's exercises, from an offset to a stencil of one's own."""
+"""The chapter's exercises, from an offset to a pooling of one's own."""
 
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 from tilebook.testing import Exercise
 from tilebook.tiling import solutions
+from tilebook.tiling.layouts import Blocked
 
 __all__ = ["EXERCISES"]
 
@@ -41,6 +43,16 @@ def _vectors(rng: np.random.Generator, shape: Shape) -> Arrays:
 def _launch(kernel: Any, out: Any, x: Any) -> None:
     m, n = x.shape
     kernel[_grid(m, n)](x, out, m, n, **blocks(m, n))
+
+
+def _launch_stack(kernel: Any, out: Any, x: Any) -> None:
+    b, m, n = x.shape
+    # A descriptor wants rows of 16 bytes and more, in a block too.
+    tile = {"BLOCK_M": 16, "BLOCK_N": 32} if m % 8 else {"BLOCK_M": 8, "BLOCK_N": 4}
+    grid = (b, -(-m // tile["BLOCK_M"]), -(-n // tile["BLOCK_N"]))
+    x_desc = TensorDescriptor.from_tensor(x, [1, tile["BLOCK_M"], tile["BLOCK_N"]])
+    out_desc = TensorDescriptor.from_tensor(out, [1, tile["BLOCK_N"], tile["BLOCK_M"]])
+    kernel[grid](x_desc, out_desc, **tile)
 
 
 def _launch_outer(kernel: Any, out: Any, x: Any, y: Any) -> None:
@@ -83,6 +95,24 @@ LINES = Exercise(
     hint="How far apart are two neighbours of a row once they are stored?",
 )
 
+LAYOUT, HELD, SIZE = Blocked((1, 8), (4, 8), (4, 1), (1, 0)), (21, 50), 64
+
+HOLDS = Exercise(
+    name="tiling-holds",
+    statement=(
+        f"A tile of {SIZE} by {SIZE} is loaded in the layout sizePerThread = [1, 8], "
+        "threadsPerWarp = [4, 8], warpsPerCTA = [4, 1], order = [1, 0], and its "
+        f"transpose is stored in the same layout. Which warp and which lane load "
+        f"element [{HELD[0]}, {HELD[1]}], and which store it? Give four whole numbers: "
+        "warp and lane, warp and lane."
+    ),
+    answer=lambda: solutions.holds(LAYOUT, *HELD, SIZE),
+    hint=(
+        "How many rows and columns does one warp cover? How many do all four, before "
+        "the layout begins anew?"
+    ),
+)
+
 OUTER = Exercise(
     name="tiling-outer",
     statement=(
@@ -95,23 +125,7 @@ OUTER = Exercise(
     launch=_launch_outer,
     parameters=("x_ptr", "y_ptr", "out_ptr", "m", "n", "BLOCK_M", "BLOCK_N"),
     required=USES_BLOCKS,
-    hint="Two tiles of one dimension; broadcasting makes the third.",
-)
-
-TRANSPOSE = Exercise(
-    name="tiling-transpose",
-    statement=(
-        "Write a kernel that stores the transpose of a contiguous (m, n) matrix into a "
-        "contiguous (n, m) one. Its grid has an axis for rows of tiles and one for "
-        "columns."
-    ),
-    inputs=_matrix,
-    reference=lambda x: x.T,
-    shapes=SHAPES,
-    launch=_launch,
-    parameters=("x_ptr", "out_ptr", "m", "n", "BLOCK_M", "BLOCK_N"),
-    required=USES_BLOCKS,
-    hint="The mask is turned round as the tile is.",
+    hint="Two tiles of one dimension; broadcasting makes the third. Of its mask too.",
 )
 
 FLIP = Exercise(
@@ -149,6 +163,24 @@ SUMS = Exercise(
     hint="What must the lanes below the last row hold?",
 )
 
+STACK = Exercise(
+    name="tiling-stack",
+    statement=(
+        "Write a kernel that transposes every matrix of a stack through descriptors: "
+        "x_desc is one of x (b, m, n) in blocks of (1, BLOCK_M, BLOCK_N), out_desc one "
+        "of the result (b, n, m) in blocks of (1, BLOCK_N, BLOCK_M). The three axes of "
+        "its grid count matrices, rows of tiles and columns of tiles."
+    ),
+    inputs=_matrix,
+    reference=lambda x: x.transpose(0, 2, 1),
+    shapes=((2, 16, 32), (1, 4, 4), (3, 20, 36), (5, 8, 68), (2, 52, 12)),
+    extra_shape=lambda rng: (int(rng.integers(1, 5)), *(4 * rng.integers(1, 17, 2))),
+    launch=_launch_stack,
+    parameters=("x_desc", "out_desc", "BLOCK_M", "BLOCK_N"),
+    required=USES_BLOCKS,
+    hint="tl.trans takes the order of the dimensions; without one it turns all round.",
+)
+
 TILES, GROUP = 16, 4
 
 GROUPED = Exercise(
@@ -169,7 +201,8 @@ POOL = Exercise(
         "Write a function that averages a float32 matrix over squares of two by two, "
         "as torch.nn.functional.avg_pool2d(x, 2) does: an odd row or column at the end "
         "is left out. x has any strides. Use Triton for all that is computed. Then "
-        "make it move 16 bytes at a time, and measure what that is worth."
+        "make it load 16 bytes at a time where the elements of a row are neighbours: "
+        "the evidence line says whether it does."
     ),
     inputs=lambda rng, shape: {"x": np.abs(rng.standard_normal(shape))},
     reference=lambda x: (
@@ -184,4 +217,4 @@ POOL = Exercise(
     hint="Where is the upper left element of a square, in steps of which stride?",
 )
 
-EXERCISES = (OFFSET, LINES, OUTER, TRANSPOSE, FLIP, SUMS, GROUPED, POOL)
+EXERCISES = (OFFSET, LINES, HOLDS, OUTER, FLIP, SUMS, STACK, GROUPED, POOL)

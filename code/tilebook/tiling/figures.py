@@ -1,55 +1,65 @@
-"""The chapter's pictures, each drawn from what a real launch touched."""
+"""The chapter's pictures, each drawn from what a real launch touched.
 
-from collections.abc import Callable
+Numbers stand in the cells, so that no picture needs its colours to be told apart.
+"""
 
 import numpy as np
 import torch
-from matplotlib.axes import Axes
-from matplotlib.patches import Rectangle
 
 from tilebook import check, microscope
-from tilebook.measure.palette import GREY, Drawing, style
-from tilebook.parallel.figures import FILLS, IDLE, INK, Picture
-from tilebook.tiling import blur, by_hand, stencil, tiled
+from tilebook.measure.palette import style
+from tilebook.parallel.figures import FILLS, IDLE, Picture
+from tilebook.tiling import blur, by_hand, grouped, indexed, layouts, stencil, tiled
+from tilebook.tiling._cells import blank, board, frame, grid, idle
+from tilebook.tiling.evidence import compiled
 
 
-def _board(width: float, height: float) -> tuple[Drawing, Axes]:
-    """Make a figure whose axes have square cells and no frame."""
-    cell = min(0.45, 8.5 / width)
-    figure = Drawing(figsize=(cell * width, cell * height), layout="none")
-    axes = figure.add_axes((0, 0, 1, 1))
-    axes.set_xlim(-0.1, width + 0.1)
-    axes.set_ylim(height + 0.1, -0.1)
-    axes.set_aspect("equal")
-    axes.set_axis_off()
-    return figure, axes
+def ragged(m: int = 5, n: int = 6, stride: int = 8, block: int = 4) -> Picture:
+    """Draw the offsets and the mask of the last tile of a slice.
 
+    Args:
+        m: rows of the slice.
+        n: columns of it.
+        stride: columns of the matrix that it is a slice of.
+        block: side of a tile, a power of two.
 
-def _grid(
-    axes: Axes,
-    values: np.ndarray,
-    left: float,
-    top: float,
-    title: str,
-    text: Callable[[int], str] = str,
-    fill: Callable[[int], str] | None = None,
-) -> None:
-    """Draw a matrix of numbers: a cell for each, coloured by it, named above."""
-    rows, columns = values.shape
-    size = 8 if max(rows, columns) <= 9 else 6
-    for (i, j), value in np.ndenumerate(values):
-        value = int(value)
-        color = fill(value) if fill else FILLS[value % len(FILLS)]
-        place = (left + j, top + i)
-        axes.add_patch(Rectangle(place, 1, 1, facecolor=color, edgecolor=GREY))
-        axes.text(
-            left + j + 0.5, top + i + 0.5, text(value),
-            ha="center", va="center", color=INK, fontsize=size,
+    Returns:
+        The matrix with the offset of each element and the tile's frame, and the tile
+        with what each of its places loads.
+    """
+    whole = torch.arange(m * stride).view(m, stride)
+    tiles = -(-m // block), -(-n // block)
+    look = microscope.look(
+        tiled.transpose_kernel,
+        (tiles[0] * tiles[1],),
+        *(whole[:, :n], torch.empty(n, m, dtype=torch.int64), m, n, stride, 1),
+        **{"BLOCK_M": block, "BLOCK_N": block},
+        raise_error=True,
+    )
+    load = next(
+        a for a in reversed(look.accesses) if a.argument == "x_ptr" and a.op == "load"
+    )
+    top, left = (tiles[0] - 1) * block, (tiles[1] - 1) * block
+
+    def inside(value: int) -> str:
+        return FILLS[0] if value % stride < n else IDLE
+
+    with style():
+        figure, axes = board(stride + block + 2, m + block)
+        grid(axes, whole.numpy(), 0, 1, "offsets in memory", fill=inside)
+        frame(axes, left, 1 + top, block, block)
+        grid(
+            axes, load.elements, stride + 2, 1, "the last tile's offsets",
+            fill=lambda _: FILLS[0], off=~load.mask,
         )  # fmt: skip
-    axes.text(
-        left + columns / 2, top - 0.4, title,
-        ha="center", va="center", color=GREY, fontsize=8,
-    )  # fmt: skip
+    loaded, below = int(load.mask.sum()), int((load.elements < m * stride).sum())
+    alt = (
+        f"A matrix of {m} by {stride} numbered elements; its first {n} columns are x. "
+        f"A frame of {block} by {block} hangs over the lower right corner. Beside it "
+        f"stand its offsets: {loaded} of {load.mask.size} are in x, the others are "
+        f"hatched, though {below} are less than {m * stride}."
+    )
+    return Picture(figure, alt)
 
 
 def turned(m: int = 6, n: int = 8, block: int = 4) -> Picture:
@@ -65,24 +75,106 @@ def turned(m: int = 6, n: int = 8, block: int = 4) -> Picture:
     """
     check.positive_int(m, "m")
     x, out = torch.arange(m * n).view(m, n), torch.zeros(n, m, dtype=torch.int64)
-    grid = (-(-m // block) * -(-n // block),)
+    tiles = (-(-m // block) * -(-n // block),)
     look = microscope.look(
-        tiled.transpose_kernel, grid, x, out, m, n, n, 1,
+        tiled.transpose_kernel, tiles, x, out, m, n, n, 1,
         BLOCK_M=block, BLOCK_N=block, raise_error=True,
     )  # fmt: skip
-    written = look.ownership("out_ptr")
-    read = np.full((m, n), -1)
-    for access in look.accesses:
-        if access.argument == "x_ptr":
-            read.reshape(-1)[access.touched()] = look.program(access.program)
+    written, read = look.ownership("out_ptr"), _readers(look, "x_ptr")
     with style():
-        figure, axes = _board(m + n + 2, max(m, n) + 1)
-        _grid(axes, read, 0, 1, f"x ({m}, {n}), read by program")
-        _grid(axes, written, n + 2, 1, f"out ({n}, {m}), written by program")
+        figure, axes = board(m + n + 2, max(m, n) + 1)
+        grid(axes, read, 0, 1, f"x ({m}, {n}), read by program")
+        grid(axes, written, n + 2, 1, f"out ({n}, {m}), written by program")
     alt = (
         f"Two matrices of cells, {m} by {n} and {n} by {m}, in tiles of {block} by "
         f"{block}. Program 1 reads {int((read == 1).sum())} elements in the upper row "
         f"of tiles of the first, and writes the mirrored tile of the second."
+    )
+    return Picture(figure, alt)
+
+
+def _readers(look: microscope.Look, name: str) -> np.ndarray:
+    """Which program loaded each element of a contiguous tensor last."""
+    read = np.full(look.counts(name).shape, -1)
+    for access in look.accesses:
+        if access.argument == name and access.op == "load":
+            read.reshape(-1)[access.touched()] = look.program(access.program)
+    return read
+
+
+def corner(size: int = 8) -> Picture:
+    """Draw which thread holds what of `tiled`, from the compiler's own layouts.
+
+    Args:
+        size: rows and columns of the tile's corner that are drawn.
+
+    Returns:
+        Three squares with the thread's number in each cell: after the load, after
+        `tl.trans`, and as the store wants it.
+    """
+    ttgir = compiled(tiled).ttgir
+    (loaded,) = layouts.moved(ttgir, "tt.load", "i16")
+    before, after = layouts.moved(ttgir, "ttg.convert_layout", "i16")
+    shape = (tiled.BLOCK_M, tiled.BLOCK_N)
+    shown = {
+        "x, after the load": loaded.threads(shape),
+        "after tl.trans": before.threads(shape[::-1]),
+        "as it is stored": after.threads(shape[::-1]),
+    }
+    parts = [threads[:size, :size] for threads in shown.values()]
+    known = np.unique(np.stack(parts)).tolist()
+
+    def fill(thread: int) -> str:
+        return FILLS[known.index(thread) % len(FILLS)]
+
+    with style():
+        figure, axes = board(3 * size + 2, size + 1, 0.36)
+        for at, (title, part) in enumerate(zip(shown, parts, strict=True)):
+            grid(axes, part, at * (size + 1), 1, title, fill=fill)
+    alt = (
+        f"Three squares of {size} by {size} cells, each with the number of a thread. "
+        f"After the load every row is one thread's. Transposed, every column is. What "
+        f"is stored is held by rows again: thread {parts[2][1, 0]} has the second."
+    )
+    return Picture(figure, alt)
+
+
+def launch_orders(rows: int = 3, columns: int = 4, group: int = 2) -> Picture:
+    """Draw which tile each program takes, row by row and in strips.
+
+    Args:
+        rows: of tiles.
+        columns: of tiles.
+        group: rows in a strip of the second order.
+
+    Returns:
+        Two boards of tiles, the program's number in each, the first half of the
+        programs in another colour than the second.
+    """
+    found = {}
+    for name, strip in (("row by row", 1), (f"strips of {group} rows", group)):
+        x = torch.zeros(2 * rows, 2 * columns)
+        look = microscope.look(
+            grouped.transpose_kernel,
+            (rows * columns,),
+            *(x, torch.zeros_like(x).t().contiguous(), *x.shape, *x.stride()),
+            **{"BLOCK_M": 2, "BLOCK_N": 2, "GROUP": strip},
+            raise_error=True,
+        )
+        found[name] = _readers(look, "x_ptr")[::2, ::2]
+
+    def fill(program: int) -> str:
+        return FILLS[0] if program < rows * columns // 2 else FILLS[3]
+
+    with style():
+        figure, axes = board(2 * columns + 2, rows + 1, 0.6)
+        for at, (name, order) in enumerate(found.items()):
+            grid(axes, order, at * (columns + 2), 1, name, fill=fill)
+    alt = (
+        f"Two boards of {rows} by {columns} tiles with the numbers of programs. Row by "
+        f"row, numbers run along each row. In strips of {group} they run down {group} "
+        f"rows, then to the next column; the strip at the end has "
+        f"{rows % group or group}."
     )
     return Picture(figure, alt)
 
@@ -111,18 +203,11 @@ def hand(size: int = 6, block: int = 2, program: int = 5) -> Picture:
             steps[access.argument].reshape(-1)[access.touched()] = seen[access.argument]
             seen[access.argument] += 1
     own = np.where(look.ownership("c_ptr") == program, program, -1)
-
-    def text(value: int) -> str:
-        return "" if value < 0 else str(value)
-
-    def fill(value: int) -> str:
-        return IDLE if value < 0 else FILLS[value % len(FILLS)]
-
     with style():
-        figure, axes = _board(3 * size + 2, size + 1)
-        _grid(axes, steps["a_ptr"], 0, 1, "A, read in step", text, fill)
-        _grid(axes, steps["b_ptr"], size + 1, 1, "B, read in step", text, fill)
-        _grid(axes, own, 2 * size + 2, 1, "C, written by program", text, fill)
+        figure, axes = board(3 * size + 2, size + 1)
+        grid(axes, steps["a_ptr"], 0, 1, "A, read in step", blank, idle)
+        grid(axes, steps["b_ptr"], size + 1, 1, "B, read in step", blank, idle)
+        grid(axes, own, 2 * size + 2, 1, "C, written by program", blank, idle)
     row, column = divmod(program, tiles)
     alt = (
         f"Three matrices of {size} by {size} cells. Program {program} owns tile row "
@@ -154,64 +239,103 @@ def orders(tiles: int = 9, group: int = 3) -> Picture:
     def count(value: int) -> str:
         return "" if value <= 0 else str(value)
 
-    def number(value: int) -> str:
-        return "" if value < 0 else str(value)
-
     with style():
-        figure, axes = _board(3 * tiles + 2, 2 * (tiles + 1.5))
+        figure, axes = board(3 * tiles + 2, 2 * (tiles + 1.5))
         for at, (name, seen) in enumerate(
             zip(("row by row", f"strips of {group}"), found, strict=True)
         ):
             top = 1 + at * (tiles + 1.5)
-            _grid(axes, seen.a, 0, top, f"A: {int((seen.a > 0).sum())} blocks",
-                  count, shade)  # fmt: skip
-            _grid(axes, seen.b, tiles + 1, top,
-                  f"B: {int((seen.b > 0).sum())} blocks", count, shade)  # fmt: skip
-            _grid(axes, seen.c, 2 * tiles + 2, top, f"C, {name}",
-                  number, owner)  # fmt: skip
+            for side, (letter, counts) in enumerate((("A", seen.a), ("B", seen.b))):
+                title = f"{letter}: {int((counts > 0).sum())} different blocks"
+                grid(axes, counts, side * (tiles + 1), top, title, count, shade)
+            grid(axes, seen.c, 2 * tiles + 2, top, f"C, {name}", blank, owner)
     alt = (
         f"The first {tiles} programs of a product of {tiles} by {tiles} blocks. Row by "
-        f"row they own a row of C and read {found[0].blocks} blocks of A and B; in "
-        f"strips of {group} rows they own a square and read {found[1].blocks}."
+        f"row they own a row of C and read {found[0].blocks} different blocks of A and "
+        f"B; in strips of {group} rows they own a square and read {found[1].blocks}."
     )
     return Picture(figure, alt)
 
 
-def halo(height: int = 8, width: int = 12, size: int = 3) -> Picture:
+def halo(tile: int = 4, size: int = 3) -> Picture:
     """Draw how often one program of each stencil reads each pixel.
 
     Args:
-        height: rows of the picture.
-        width: columns of it.
+        tile: side of what a program blurs, a power of two.
         size: of the stencil, 3 or 5.
 
     Returns:
-        Two pictures of counts: all neighbours loaded, and rows kept.
+        Two pictures of counts, all neighbours loaded and rows kept, for the program
+        in the middle of nine; its own pixels are framed.
     """
-    image = torch.zeros(height, width, dtype=torch.uint8)
+    side = 3 * tile
+    image = torch.zeros(side, side, dtype=torch.uint8)
     taps = {"RADIUS": size // 2, "WEIGHTS": blur.WEIGHTS[size], "BORDER": "zero"}
-    found = []
-    for kernel, tile in (
-        (stencil.direct_kernel, {"BLOCK_H": 4, "BLOCK_W": 8}),
-        (stencil.rows_kernel, {"ROWS": 4, "BLOCK_W": 8}),
+    found = {}
+    for name, kernel, blocks in (
+        ("all neighbours loaded", stencil.direct_kernel, ("BLOCK_H", "BLOCK_W")),
+        ("rows kept", stencil.rows_kernel, ("ROWS", "BLOCK_W")),
     ):
         look = microscope.look(
-            kernel, (1,), image, torch.zeros_like(image), height, width, width, 1,
-            **taps, **tile, raise_error=True,
+            kernel, (9,), image, torch.zeros_like(image), side, side, side, 1,
+            **taps, **dict.fromkeys(blocks, tile), raise_error=True,
         )  # fmt: skip
-        found.append(look.counts("x_ptr"))
+        counts = np.zeros(side * side, dtype=np.int64)
+        for access in look.accesses:
+            if access.argument == "x_ptr" and look.program(access.program) == 4:
+                np.add.at(counts, access.touched(), 1)
+        found[name] = counts.reshape(side, side)[
+            tile - 2 : -tile + 2, tile - 2 : -tile + 2
+        ]
+    known = np.unique(np.stack(list(found.values()))).tolist()[1:]
 
     def fill(value: int) -> str:
-        return IDLE if not value else FILLS[min(value, 5)]
+        return FILLS[known.index(value)] if value else IDLE
 
     with style():
-        figure, axes = _board(2 * width + 1, height + 1)
-        _grid(axes, found[0], 0, 1, "direct: loads of each pixel", str, fill)
-        _grid(axes, found[1], width + 1, 1, "rows: loads of each pixel", str, fill)
+        figure, axes = board(2 * tile + 10, tile + 5)
+        for at, (name, counts) in enumerate(found.items()):
+            left = at * (tile + 6)
+            grid(axes, counts, left, 1, name, fill=fill)
+            frame(axes, left + 2, 3, tile, tile)
+    direct, rows = found.values()
     alt = (
-        f"Two pictures of {height} by {width} pixels, of which one program blurs 4 by "
-        f"8. Loading every neighbour reads pixels up to {int(found[0].max())} times, "
-        f"{int(found[0].sum())} loads in all; keeping rows reads them up to "
-        f"{int(found[1].max())} times, {int(found[1].sum())} loads."
+        f"Two pictures of pixels in whose middle one program blurs {tile} by {tile}, "
+        f"framed. Loading every neighbour reads a pixel up to {int(direct.max())} "
+        f"times, {int(direct.sum())} loads in all; keeping rows reads it up to "
+        f"{int(rows.max())} times, {int(rows.sum())} loads. Both read {size // 2} "
+        f"row or column more on each side of the frame."
+    )
+    return Picture(figure, alt)
+
+
+def collision() -> Picture:
+    """Draw a scatter in which several values are sent to one place.
+
+    Returns:
+        The rows of the source, coloured, the index, and the result, in which each
+        value has its source row's colour and places that several wanted are hatched.
+    """
+    index = torch.tensor([[0, 1, 3, 1], [2, 1, 3, 0], [0, 3, 2, 1]])
+    rows, columns = index.shape
+    src = 10 * torch.arange(1, rows + 1)[:, None] + torch.arange(columns)
+    empty = torch.full((4, columns), -1)
+    out = indexed.scatter(empty, index=index, src=src, dim=0)
+    wanted = np.zeros(out.shape, dtype=np.int64)
+    np.add.at(wanted, (index.numpy(), np.arange(columns)[None, :]), 1)
+
+    def fill(value: int) -> str:
+        return IDLE if value < 0 else FILLS[value // 10 - 1]
+
+    with style():
+        figure, axes = board(3 * columns + 4, len(out) + 1)
+        grid(axes, src.numpy(), 0, 1, "src", fill=fill)
+        grid(axes, index.numpy(), columns + 2, 1, "row to go to", fill=lambda _: IDLE)
+        grid(axes, out.numpy(), 2 * columns + 4, 1, "out", blank, fill, off=wanted > 1)
+    alt = (
+        f"{rows} rows of {columns} values, the row to which each is sent, and the "
+        f"result of {len(out)} rows. {int((wanted > 1).sum())} places, hatched, were "
+        f"wanted by several values of their column, and hold the lowest one's; "
+        f"{int((wanted == 0).sum())} places stay empty."
     )
     return Picture(figure, alt)

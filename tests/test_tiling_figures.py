@@ -1,0 +1,97 @@
+"""The pictures show what the kernels did, and say it in words."""
+
+import io
+
+import matplotlib
+import pytest
+
+from tilebook.tiling import figures
+
+ALL = (
+    figures.ragged,
+    figures.turned,
+    figures.corner,
+    figures.launch_orders,
+    figures.hand,
+    figures.orders,
+    figures.halo,
+    figures.collision,
+)
+
+
+def texts(picture):
+    return [text.get_text() for text in picture.figure.axes[0].texts]
+
+
+def drawn(picture):
+    out = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": "a constant"}):
+        picture.figure.savefig(out, format="svg", metadata={"Date": None})
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("make", ALL)
+def test_draws_and_speaks(make):
+    picture = make()
+    assert b"<svg" in drawn(picture)
+    assert len(picture.alt) > 60
+    assert picture.alt.endswith(".")
+
+
+def test_a_ragged_tile():
+    picture = figures.ragged()
+    tile = texts(picture)[41:-1]
+    assert tile == [str(8 * i + j) for i in range(4, 8) for j in range(4, 8)]
+    hatched = [p.get_hatch() for p in picture.figure.axes[0].patches[-16:]]
+    assert hatched == [None, None, *["///"] * 14]
+    assert "2 of 16 are in x" in picture.alt
+
+
+def test_turned():
+    shown = texts(figures.turned(m=4, n=8, block=4))
+    assert shown[:8] == list("00001111")
+    assert shown[33 : 33 + 32] == [*"0" * 16, *"1" * 16]
+
+
+def test_a_corner_is_held_by_rows_then_columns_then_rows():
+    shown = texts(figures.corner(size=4))
+    parts = [shown[17 * at : 17 * at + 16] for at in range(3)]
+    rows = [str(8 * row) for row in range(4) for _ in range(4)]
+    assert parts == [rows, 4 * ["0", "8", "16", "24"], rows]
+
+
+def test_launch_orders():
+    shown = texts(figures.launch_orders())
+    assert shown[:12] == [str(i) for i in range(12)]
+    assert " ".join(shown[13:25]) == "0 2 4 6 1 3 5 7 8 9 10 11"
+
+
+def test_a_halo_lies_round_the_middle_and_no_two_counts_share_a_colour():
+    picture = figures.halo()
+    axes = picture.figure.axes[0]
+    shown = [text for text in texts(picture) if text.isdigit()]
+    direct, rows = shown[:64], shown[64:]
+    assert direct[8 * 3 + 2 : 8 * 3 + 6] == ["6", "9", "9", "6"]
+    assert rows[8 + 1 : 8 + 7] == ["1", "2", "3", "3", "2", "1"]
+    assert set(rows[:8]) == set(direct[:8]) == {"0"}
+    fills = [p.get_facecolor() for p in axes.patches if p.get_fill()]
+    colours = dict(zip(shown, fills, strict=True))
+    assert len(set(colours.values())) == len(colours)
+
+
+def test_a_collision_leaves_the_last():
+    shown = texts(figures.collision())
+    assert shown[-17:-1] == [
+        *("30", "", "", "23"),
+        *("", "21", "", "33"),
+        *("20", "", "32", ""),
+        *("", "31", "22", ""),
+    ]
+
+
+def test_orders_count_different_blocks():
+    picture = figures.orders(tiles=4, group=2)
+    assert "B: 16 different blocks" in texts(picture)
+    assert "A: 8 different blocks" in texts(picture)
+    assert "read 20 different blocks" in picture.alt
+    assert picture.alt.endswith("own a square and read 16.")
