@@ -17,9 +17,13 @@ def vector_kernel(x_ptr, out_ptr, i, HOW: tl.constexpr, N: tl.constexpr):
     offs = tl.arange(0, N)
     x = tl.load(x_ptr + offs)
     if HOW == "element":
-        tl.store(out_ptr + offs, tl.zeros_like(x) + recipes.element(x, i))
+        # Of the type of x: what is wider would not fit the pointer's.
+        tl.static_assert(recipes.element(x, i).dtype == x.dtype)
+        tl.store(out_ptr + offs, tl.where(offs >= 0, recipes.element(x, i), x))
     elif HOW == "with_element":
-        tl.store(out_ptr + offs, recipes.with_element(x, i, recipes.element(x, 0)))
+        placed = recipes.with_element(x, i, recipes.element(x, 0).to(tl.float32))
+        tl.static_assert(placed.dtype == x.dtype)
+        tl.store(out_ptr + offs, placed)
     elif HOW == "evens_and_odds":
         even, odd = recipes.evens_and_odds(x)
         tl.store(out_ptr + tl.arange(0, N // 2), even)
@@ -77,12 +81,16 @@ INDEXED = {
     "reversed": lambda x, i: x.flip(0),
     "rolled": lambda x, i: x.roll(i),
 }
-DTYPES = (torch.float32, torch.bfloat16, torch.int32)
+DTYPES = (
+    *(torch.float32, torch.bfloat16, torch.float64),
+    *(torch.int32, torch.int8, torch.uint8, torch.int64),
+)
 
 
 def made(n, dtype, device):
-    if dtype == torch.int32:
-        return torch.randint(-100, 100, (n,), dtype=dtype, device=device)
+    if not dtype.is_floating_point:
+        low = 100 if dtype == torch.uint8 else -100
+        return torch.randint(low, low + 150, (n,), device=device).to(dtype)
     return torch.randn(n, device=device).to(dtype)
 
 
@@ -90,7 +98,8 @@ def made(n, dtype, device):
 @pytest.mark.parametrize("how", INDEXED)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_vectors(how, dtype, device):
-    for n, i in ((N, 0), (N, 5), (N, N - 1), (64, 17)):
+    cases = [(N, 0), (N, 5), (N, N - 1), (64, 17)] + [(N, -3)] * (how == "rolled")
+    for n, i in cases:
         x = made(n, dtype, device)
         out = testing.guard(torch.empty_like(x))
         vector_kernel[(1,)](x, out.tensor, i, HOW=how, N=n)
@@ -125,9 +134,8 @@ def test_an_index_outside_selects_nothing(device):
 
 
 MISTAKES = [
-    ("element", "tl.where(offs == i, x, tl.zeros_like(x)), axis=0)\n\n\n@triton.jit\n"
-     "def row", "tl.where(offs >= i, x, tl.zeros_like(x)), axis=0)\n\n\n@triton.jit\n"
-     "def row"),
+    ("element", "these.\n    return tl.sum(tl.where(offs == i",
+     "these.\n    return tl.sum(tl.where(offs >= i"),
     ("halves", "tl.split(tl.trans(tl.reshape(x, (2, n))))",
      "tl.split(tl.reshape(x, (n, 2)))"),
     ("concatenated", "tl.reshape(tl.trans(tl.join(a, b)), (n,))",
@@ -135,7 +143,7 @@ MISTAKES = [
     ("quarter", "if i % 2 == 1:", "if i % 2 == 0:"),
     ("reversed", "n - 1 - tl.arange(0, n), axis=0", "tl.arange(0, n), axis=0"),
     ("rolled", "+ n - shift % n) % n", "+ shift % n) % n"),
-    ("with_element", "== i, value, x)", "== i, x, value)"),
+    ("with_element", "tl.cast(value, x.dtype), x)", "x, tl.cast(value, x.dtype))"),
 ]  # fmt: skip
 
 
@@ -165,6 +173,18 @@ def test_what_a_tile_refuses():
     x = torch.empty(N, device="meta")
     with pytest.raises(triton.CompilationError):
         compile_only.compile(indexing_kernel, x, x, N=N)
+
+
+def test_there_are_four_quarters():
+    x = torch.empty(N, device="meta")
+    with pytest.raises(triton.CompilationError):
+        compile_only.compile(fifth_kernel, x, x, N=N)
+
+
+@triton.jit
+def fifth_kernel(x_ptr, out_ptr, N: tl.constexpr):
+    part = recipes.quarter(tl.load(x_ptr + tl.arange(0, N)), 4)
+    tl.store(out_ptr + tl.arange(0, N // 4), part)
 
 
 @triton.jit

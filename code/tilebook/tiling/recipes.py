@@ -15,29 +15,31 @@ def element(x, i):
 
     All lanes but one are zero, so their sum is the one: for floats an infinity or
     NaN elsewhere does not leak in, because `where` chooses and does not multiply.
+    What was -0.0 comes out as 0.0, and floats of 8 bits can't be summed.
     """
     offs = tl.arange(0, x.shape[0])
-    return tl.sum(tl.where(offs == i, x, tl.zeros_like(x)), axis=0)
+    # Sums of small integers are wider than these.
+    return tl.sum(tl.where(offs == i, x, tl.zeros_like(x)), axis=0).to(x.dtype)
 
 
 @triton.jit
 def row(x, i):
     """Select `x[i, :]` of a matrix: (m, n) to (n,)."""
     offs = tl.arange(0, x.shape[0])[:, None]
-    return tl.sum(tl.where(offs == i, x, tl.zeros_like(x)), axis=0)
+    return tl.sum(tl.where(offs == i, x, tl.zeros_like(x)), axis=0).to(x.dtype)
 
 
 @triton.jit
 def column(x, j):
     """Select `x[:, j]` of a matrix: (m, n) to (m,)."""
     offs = tl.arange(0, x.shape[1])[None, :]
-    return tl.sum(tl.where(offs == j, x, tl.zeros_like(x)), axis=1)
+    return tl.sum(tl.where(offs == j, x, tl.zeros_like(x)), axis=1).to(x.dtype)
 
 
 @triton.jit
 def with_element(x, i, value):
     """Replace an element of a vector: instead of `x[i] = value`."""
-    return tl.where(tl.arange(0, x.shape[0]) == i, value, x)
+    return tl.where(tl.arange(0, x.shape[0]) == i, tl.cast(value, x.dtype), x)
 
 
 @triton.jit
@@ -76,6 +78,7 @@ def concatenated(a, b):
 @triton.jit
 def quarter(x, i: tl.constexpr):
     """Slice `x[i * n : (i + 1) * n]` of a vector: (4n,) to (n,), i from 0 to 3."""
+    tl.static_assert(i >= 0 and i < 4, "i must be 0, 1, 2 or 3")
     low, high = halves(x)
     half = low
     if i >= 2:
@@ -96,6 +99,6 @@ def reversed_(x):
 
 @triton.jit
 def rolled(x, shift):
-    """Shift a vector round its end: element i is `x[(i - shift) % n]`, shift >= 0."""
+    """Shift a vector round its end: element i is `x[(i - shift) % n]`."""
     n: tl.constexpr = x.shape[0]
     return tl.gather(x, (tl.arange(0, n) + n - shift % n) % n, axis=0)
