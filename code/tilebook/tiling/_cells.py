@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
-from tilebook.measure.palette import ACCENTS, GREY, Drawing
+from tilebook.measure.palette import GREY, Drawing
 from tilebook.parallel.figures import FILLS, IDLE, INK
 
 
@@ -57,11 +57,14 @@ def grid(
 
 
 def frame(axes: Axes, left: float, top: float, width: float, height: float) -> None:
-    axes.add_patch(
-        Rectangle(
-            (left, top), width, height, fill=False, edgecolor=ACCENTS[0], linewidth=2.5
-        )
-    )
+    """Draw a frame that shows on any ground: black with a white edge on either side."""
+    for color, thickness in (("#ffffff", 4.5), (INK, 2)):
+        axes.add_patch(
+            Rectangle(
+                (left, top), width, height,
+                fill=False, edgecolor=color, linewidth=thickness,
+            )
+        )  # fmt: skip
 
 
 def blank(value: int) -> str:

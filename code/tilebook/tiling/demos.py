@@ -141,7 +141,7 @@ def calls(n: int = 8, large: int = 1024) -> pd.DataFrame:
         memory of a kernel that does nothing else on an sm_90.
     """
     where = device.torch_device()
-    rows = []
+    rows = {}
     for call, (how, size) in CALLS.items():
         x = torch.arange(n, dtype=torch.float32, device=where)
         out = torch.empty(size(n), device=where)
@@ -152,9 +152,9 @@ def calls(n: int = 8, large: int = 1024) -> pd.DataFrame:
         ).evidence
         shown = " ".join(f"{value:.0f}" for value in out.tolist())
         counts = evidence.instructions, evidence.barriers, evidence.shared_bytes
-        rows.append((call, shown, *counts))
-    columns = ["call", "gives", "instructions", "barriers", "shared bytes"]
-    return pd.DataFrame(rows, columns=columns)
+        rows[call] = [shown, *counts]
+    columns = ["gives", "instructions", "barriers", "shared bytes"]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
 
 
 def factors(size: int = 6) -> tuple[torch.Tensor, torch.Tensor]:

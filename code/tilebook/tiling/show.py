@@ -1,4 +1,4 @@
-"""What the chapter's cells print: compiled kernels read back, compared and counted."""
+"""What the chapter's cells print of compiled kernels: lines, and what they cost."""
 
 import difflib
 import inspect
@@ -9,20 +9,9 @@ from types import ModuleType
 import pandas as pd
 import torch
 
-from tilebook import compile_only, microscope
+from tilebook import compile_only
 from tilebook.compile_only import Artefact
-from tilebook.memory import coalescing
-from tilebook.tiling import (
-    aligned,
-    blur,
-    descriptors,
-    explicit,
-    indexed,
-    layouts,
-    naive,
-    stencil,
-    tiled,
-)
+from tilebook.tiling import aligned, blur, descriptors, explicit, stencil, tiled
 from tilebook.tiling.evidence import compiled
 
 GBPS, SMS, GHZ = 3000, 132, 1.7
@@ -95,41 +84,6 @@ def turned_view(m: int = 8192, n: int = 8192) -> Artefact:
     )
 
 
-def sectors(m: int = 64, n: int = 256) -> pd.DataFrame:
-    """Count the sectors that a warp's accesses touch, for two rungs.
-
-    Args:
-        m: rows of the input, whose elements have 2 bytes.
-        n: columns of it, a power of two.
-
-    Returns:
-        A row per rung: sectors for 32 neighbouring lanes, on average, reading and
-        writing.
-    """
-    launches = {
-        naive: ((m,), {"BLOCK": n}),
-        tiled: (
-            (-(-m // tiled.BLOCK_M) * -(-n // tiled.BLOCK_N),),
-            {"BLOCK_M": tiled.BLOCK_M, "BLOCK_N": tiled.BLOCK_N},
-        ),
-    }
-    rows = {}
-    for rung, (grid, blocks) in launches.items():
-        x = torch.zeros(m, n, dtype=torch.int16)
-        out = torch.zeros(n, m, dtype=torch.int16)
-        look = microscope.look(
-            rung.transpose_kernel, grid, x, out, m, n, n, 1, **blocks, raise_error=True
-        )
-        warps = m * n / coalescing.WARP
-        rows[rung.__name__.rpartition(".")[2]] = [
-            coalescing.traffic(look, name).sectors / warps
-            for name in ("x_ptr", "out_ptr")
-        ]
-    return pd.DataFrame.from_dict(
-        rows, orient="index", columns=["read by a warp", "written by a warp"]
-    )
-
-
 def allowed(nbytes: int) -> float:
     """Clocks that memory gives an SM for a tile that is read and written once.
 
@@ -158,10 +112,10 @@ def budgets() -> pd.DataFrame:
     """Hold what two rungs have to issue against what memory allows them.
 
     Returns:
-        A row per size of element and rung, on 8192 by 8192 elements: bytes of a tile,
+        A row per rung and size of element, on 8192 by 8192 elements: bytes of a tile,
         clocks that memory allows for it, and clocks in which it is issued.
     """
-    rows = []
+    rows = {}
     for dtype in (torch.uint8, torch.int16, torch.int32):
         config = aligned.config_for(dtype.itemsize, 8192, 8192)
         side, _ = explicit.SIDES[dtype.itemsize]
@@ -170,91 +124,22 @@ def budgets() -> pd.DataFrame:
             (explicit, side * side),
         ):
             nbytes = elements * dtype.itemsize
-            rows.append(
-                {
-                    "bytes of an element": dtype.itemsize,
-                    "rung": rung.__name__.rpartition(".")[2],
-                    "bytes of a tile": nbytes,
-                    "clocks allowed": round(allowed(nbytes)),
-                    "clocks to issue": round(issued(compiled(rung, dtype=dtype))),
-                }
-            )
-    return pd.DataFrame(rows)
-
-
-def gathered(size: int = 256, rows: int = 8) -> pd.DataFrame:
-    """Count the sectors that a warp reads of a matrix, for two kinds of index.
-
-    Args:
-        size: rows and columns of the matrix, whose elements have 2 bytes.
-        rows: of the index.
-
-    Returns:
-        A row per kind: sectors for 32 neighbouring lanes, on average.
-    """
-    draw = torch.Generator().manual_seed(0)
-    wild = torch.randint(0, size, (rows, size), generator=draw)
-    found = {}
-    for name, index in (
-        ("a row for each lane", wild),
-        ("a row for all lanes", wild[:, :1].expand_as(wild)),
-    ):
-        x = torch.zeros(size, size, dtype=torch.int16)
-        look = microscope.look(
-            indexed.gather_kernel,
-            (-(-rows // 4),),
-            *(x, index, x.new_empty(rows, size), size, rows, size),
-            *(*x.stride(), *index.stride(), size, 1),
-            **{"BLOCK_M": 4, "BLOCK_N": size},
-            raise_error=True,
-        )
-        warps = rows * size / coalescing.WARP
-        found[name] = [coalescing.traffic(look, "x_ptr").sectors / warps]
-    return pd.DataFrame.from_dict(found, orient="index", columns=["read by a warp"])
-
-
-def waits() -> pd.DataFrame:
-    """Count the cycles of eight lanes that write a column of 16-byte groups.
-
-    Returns:
-        A row per size of element, a column per way to lay rows out in shared memory:
-        as they come, shifted by the row, shifted every so many rows.
-    """
-    rows = {}
-    for element, dtype in (
-        ("i8", torch.uint8),
-        ("i16", torch.int16),
-        ("i32", torch.int32),
-    ):
-        block, _ = explicit.SIDES[dtype.itemsize]
-        vector = 16 // dtype.itemsize
-        holds = layouts.moved(
-            compiled(explicit, dtype=dtype).ttgir, "tt.trans", element
-        )
-        rows[vector] = {"V": vector} | {
-            name: layouts.cycles(
-                holds[-1],
-                layouts.Shared(vector, per_phase, phases, block),
-                (block, block),
-                dtype.itemsize,
-                vector,
-            )
-            for name, per_phase, phases in (
-                ("as they come", 1, 1),
-                ("by the row", 1, 8),
-                ("every V rows", vector, 8),
-            )
-        }
-    return pd.DataFrame(rows.values())
+            name = rung.__name__.rpartition(".")[2]
+            rows[f"{name}, {8 * dtype.itemsize} bits"] = {
+                "bytes of a tile": nbytes,
+                "clocks allowed": round(allowed(nbytes)),
+                "clocks to issue": round(issued(compiled(rung, dtype=dtype))),
+            }
+    return pd.DataFrame.from_dict(rows, orient="index")
 
 
 def rules() -> pd.DataFrame:
     """Break every rule of descriptors and tabulate what is said, in short.
 
     Returns:
-        One row per rule: where the descriptor is made, the rule, the error's text.
+        One row per rule: where the descriptor is made, and the error's text.
     """
-    table = descriptors.rules()
+    table = descriptors.rules().set_index("rule").rename_axis(None)
     said = table.columns[-1]
     table[said] = (
         table[said]
@@ -298,19 +183,17 @@ def stencils() -> pd.DataFrame:
             _cost("rows", size, size + 1, kept, strip, blur.ROWS["ROWS"]),
             _cost("packed", size, 4 / 4, packed, wide, blur.PACKED["ROWS"]),
         ]
-    return pd.DataFrame(rows)
+    return pd.DataFrame.from_dict(dict(rows), orient="index")
 
 
 def _cost(
     name: str, size: int, accesses: float, made: Artefact, pixels: int, turns: int
-) -> dict[str, object]:
+) -> tuple[str, dict[str, float]]:
     total = made.evidence.instructions + (turns - 1) * loop_length(made.sass)
     lanes = 32 * made.metadata["num_warps"]
     instructions = total * lanes / pixels
     by_loads, by_issue = LANES / accesses, ISSUED * 32 / instructions
-    return {
-        "way": name,
-        "size": size,
+    return f"{name}, {size} by {size}", {
         "accesses": accesses,
         "instructions": round(instructions, 1),
         "pixels by accesses": round(by_loads, 1),
