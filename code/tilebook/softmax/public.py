@@ -5,13 +5,10 @@ from typing import Any
 import torch
 
 from tilebook import check, library
-from tilebook.softmax import columns, masked
+from tilebook.softmax import arguments, columns, masked, resident
 from tilebook.softmax.choose import choose, describe
 from tilebook.softmax.derivative import around, gradient_operator
-from tilebook.softmax.operands import DTYPES, Task
-
-# One over the temperature has to be a normal float32.
-COLDEST, HOTTEST = 2.0**-126, 2.0**126
+from tilebook.softmax.operands import PLAIN, Task
 
 
 @library.operator("tilebook::softmax")
@@ -175,9 +172,10 @@ def _apply(
 ) -> torch.Tensor:
     check.tensor(x, "x")
     check.runs_here(x, "x")
-    x, dtype = _typed(x, dtype)
-    dim = _dimension(dim, x.ndim)
-    inverse_t = _inverse(temperature)
+    x, dtype = arguments.typed(x, dtype)
+    dim = arguments.dimension(dim, x.ndim)
+    inverse_t = arguments.inverse(temperature)
+    arguments.causality(causal, dim, x.ndim)
     if dtype == torch.float64 and inverse_t != 1:
         # A kernel's scalars are float32.
         x, inverse_t = x / temperature, 1.0
@@ -187,9 +185,8 @@ def _apply(
         if not library.eager(x):
             return softmax_operator(x, dim, inverse_t, log, dtype)
         return _over(Task(inverse_t, log), x, dim, dtype)
-    causal = _causal(causal, dim, x.ndim)
     if mask is not None:
-        mask = _broadcast(mask, x)
+        mask = arguments.broadcast(mask, x)
     if not x.ndim:
         x, dim, mask = x[None], 0, mask[None]
         return _left_out(x, mask, False, inverse_t, log, dtype)[0]
@@ -226,9 +223,11 @@ def _over(task: Task, x: torch.Tensor, dim: int, dtype: torch.dtype) -> torch.Te
             if n > 1 and rows.stride(1) != 1:
                 rows = rows.contiguous()
             place = out.view(outer, n)
-            # What torch.compile traces has to be kernels that it knows.
+            # torch.compile, which traces with tensors of other types, knows no Gluon.
             real = type(x) in (torch.Tensor, torch.nn.Parameter)
             rung, config = choose(describe(rows, place, engine=real))
+            if rung is resident:
+                task = task._replace(wrap=PLAIN.wrap)
             rung.launch_as(config, rows, place, task)
         else:
             shape = (outer, n, inner)
@@ -250,61 +249,3 @@ def _masked(
         with library.on(x):
             masked.launch_as(config, x, mask, out, causal, task)
     return out
-
-
-def _typed(
-    x: torch.Tensor, dtype: torch.dtype | None
-) -> tuple[torch.Tensor, torch.dtype]:
-    """The operand as kernels get it, and the result's dtype."""
-    if dtype is None:
-        if x.dtype not in DTYPES:
-            check.tensor(x, "x without dtype=", dtype=DTYPES)
-        return x, x.dtype
-    if dtype not in DTYPES:
-        allowed = ", ".join(str(d).removeprefix("torch.") for d in DTYPES)
-        raise TypeError(f"dtype must be one of {allowed}, got {dtype}")
-    if x.is_complex():
-        raise TypeError(f"x must be real, got {x.dtype}")
-    widens = dtype == torch.float32 and x.dtype in (torch.bfloat16, torch.float16)
-    return (x if widens else x.to(dtype)), dtype
-
-
-def _dimension(dim: int, ndim: int) -> int:
-    if isinstance(dim, bool) or not isinstance(dim, int):
-        raise TypeError(f"dim must be an int, got {type(dim).__name__}")
-    most = max(ndim, 1)
-    if not -most <= dim < most:
-        raise ValueError(f"dim must be from {-most} to {most - 1}, got {dim}")
-    return dim % most
-
-
-def _inverse(temperature: float) -> float:
-    value = check.number(temperature, "temperature")
-    if not COLDEST <= value <= HOTTEST:
-        raise ValueError(
-            f"temperature must be positive, with an inverse that float32 holds: from "
-            f"2^-126 to 2^126, got {temperature}"
-        )
-    return 1.0 / value
-
-
-def _causal(causal: bool, dim: int, ndim: int) -> bool:
-    if not isinstance(causal, bool):
-        raise TypeError(f"causal must be a bool, got {type(causal).__name__}")
-    if causal and (ndim < 2 or dim != ndim - 1):
-        raise ValueError(
-            f"causal needs dim to be the last of two or more dimensions, got dim {dim} "
-            f"of {ndim}"
-        )
-    return causal
-
-
-def _broadcast(mask: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    check.tensor(mask, "mask", dtype=torch.bool, device=x.device)
-    sizes = zip(reversed(mask.shape), reversed(x.shape), strict=False)
-    if mask.ndim > x.ndim or any(a not in (1, b) for a, b in sizes):
-        raise ValueError(
-            f"mask must broadcast to the shape of x, {tuple(x.shape)}, got "
-            f"{tuple(mask.shape)}"
-        )
-    return mask.expand(x.shape)
