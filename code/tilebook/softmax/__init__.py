@@ -1,0 +1,1 @@
+"""Softmax and the reductions on the way to it."""
