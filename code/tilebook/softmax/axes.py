@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 import triton
+import triton.language as tl
 
 # What will be tuned on a card.
 MOST_WARPS = 8
@@ -19,7 +20,8 @@ WARP_BYTES = 4096
 LANE_REGISTERS = 32
 """Registers of a thread that may hold what it has gathered so far."""
 LINE_BYTES = 512
-"""What a tile takes of each row where rows are reduced to one: a warp's width."""
+"""What a warp loads at once, 16 bytes for each of its threads: the width of a tile
+where rows are reduced to one, and the least that a warp is launched for."""
 IN_FLIGHT_BYTES = 2**23
 """What all programs together should have on their way, or sequences are split: 64 KiB
 for each of some 130 multiprocessors."""
@@ -53,6 +55,20 @@ class Plan(NamedTuple):
     """Sizes and strides, as `begin` takes them."""
     meta: dict[str, Any]
     """Constexprs and options."""
+
+
+def accumulator(dtype: torch.dtype) -> tl.dtype:
+    """The type in which sums of a dtype are kept while they grow."""
+    if not dtype.is_floating_point:
+        return tl.int64
+    return tl.float64 if dtype == torch.float64 else tl.float32
+
+
+def comparable(dtype: torch.dtype) -> tl.dtype:
+    """The type in which elements of a dtype are compared: signed, 32 bits at least."""
+    if not dtype.is_floating_point:
+        return tl.int64 if dtype == torch.int64 else tl.int32
+    return tl.float64 if dtype == torch.float64 else tl.float32
 
 
 def reduced_dim(x: torch.Tensor, dim: int | None) -> int | None:
@@ -117,7 +133,8 @@ def view(x: torch.Tensor, dim: int | None, *, any_order: bool = False) -> View:
     kept, gone = _merged(kept), _merged(gone)
     if len(kept) > 2 or len(gone) > 1:
         return view(x.contiguous(), dim)
-    (terms, stride_term), *_ = gone or [(1, 1)]
+    # A single term has no neighbours.
+    (terms, stride_term), *_ = gone or [(1, 0)]
     kept = [*[(1, 0)] * (2 - len(kept)), *kept]
     out = [(*kept[0], kept[1][0]), (*kept[1], 1)]
     # A tile reaches along the dimension whose elements lie nearer each other.
@@ -180,7 +197,8 @@ def plan(
     def in_flight(kept: int) -> int:
         return seen.outer * -(-seen.inner // kept) * kept * terms * size
 
-    while along and kept > 1 and in_flight(kept) < IN_FLIGHT_BYTES:
+    least = num_warps * LINE_BYTES // (terms * size)
+    while along and kept > max(1, least) and in_flight(kept) < IN_FLIGHT_BYTES:
         kept //= 2
     parts = -(-seen.terms // LONGEST)
     if split and in_flight(kept) < IN_FLIGHT_BYTES:

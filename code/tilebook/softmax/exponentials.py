@@ -9,7 +9,7 @@ import triton.language as tl
 from tilebook import check, library
 from tilebook.softmax import axes, gradients
 from tilebook.softmax.sums import FLOATS
-from tilebook.softmax.walking import begin, edges, walk, wide, zeros_like_sums
+from tilebook.softmax.walking import begin, edges, walk
 
 
 @triton.jit
@@ -63,7 +63,7 @@ def logsumexp_kernel(
     stride_outer, stride_inner, stride_term, out_outer, out_inner,
     DIV: tl.constexpr, ALONG: tl.constexpr, EDGES: tl.constexpr,
     KEPT: tl.constexpr, TERMS: tl.constexpr,
-    GROUP: tl.constexpr, PARTS: tl.constexpr,
+    ACC: tl.constexpr, GROUP: tl.constexpr, PARTS: tl.constexpr,
 ):  # fmt: skip
     rows, step, count, part, _, out, mask_k = begin(
         x_ptr, outer, inner, terms, part_terms,
@@ -73,19 +73,19 @@ def logsumexp_kernel(
     ptrs, ahead, between, full = walk(rows, step, count, EDGES, TERMS)
     mask, lanes = mask_k[:, None], tl.arange(0, TERMS)[None, :]
     none: tl.constexpr = float("-inf")
-    d = zeros_like_sums(x_ptr, KEPT, TERMS // GROUP)
-    m = d + none
+    m = tl.full((KEPT, TERMS // GROUP), none, ACC)
+    d = tl.full((KEPT, TERMS // GROUP), 0.0, ACC)
     for start in range(0, full, TERMS):
-        x = wide(tl.load(ptrs + start * step, mask=mask, other=none))
+        x = tl.load(ptrs + start * step, mask=mask, other=none).to(ACC)
         m, d = absorbed(x, m, d, GROUP)
     if full < count:
         rest = mask & (lanes < between - full)
-        x = wide(tl.load(ptrs + full * step, mask=rest, other=none))
+        x = tl.load(ptrs + full * step, mask=rest, other=none).to(ACC)
         m, d = absorbed(x, m, d, GROUP)
     top, total = joined(m, d)
     if EDGES:
         offs, inside = edges(rows, ahead, between, count)
-        x = wide(tl.load(rows + offs, mask=mask & inside, other=none))
+        x = tl.load(rows + offs, mask=mask & inside, other=none).to(ACC)
         # Each is a state of its own: the sum of one exponential.
         top_e, total_e = joined(x, tl.exp(x - base_of(x)))
         top, total = joined(tl.join(top, top_e), tl.join(total, total_e))
@@ -203,13 +203,14 @@ def summed(
         return out.fill_(float("-inf")), exact.fill_(float("-inf"))
     seen = axes.view(x, dim, any_order=True)
     plan = axes.plan(seen, exact.itemsize // 4)
-    meta = {"PARTS": plan.parts, "GROUP": group_of(seen, plan)}
+    meta = plan.meta | {"ACC": axes.accumulator(x.dtype), "PARTS": plan.parts}
+    meta["GROUP"] = group_of(seen, plan)
     m = d = exact
     if plan.parts > 1:
         shape = (plan.parts, out.numel())
         m, d = exact.new_empty(shape), exact.new_empty(shape)
     with library.on(x):
-        kernels[0][(plan.programs,)](seen.x, out, m, d, *plan.args, **plan.meta, **meta)
+        kernels[0][(plan.programs,)](seen.x, out, m, d, *plan.args, **meta)
         if plan.parts > 1:
             kept, width = axes.merge_tile(out.numel(), plan.parts)
             kernels[1][(triton.cdiv(out.numel(), kept),)](

@@ -10,7 +10,7 @@ from tilebook import check, library
 from tilebook.softmax import axes
 from tilebook.softmax.exponentials import logsumexp
 from tilebook.softmax.sums import FLOATS, INTEGERS
-from tilebook.softmax.walking import begin, compared, edges, least, ordered, walk
+from tilebook.softmax.walking import begin, edges, least, ordered, walk
 
 __all__ = ["argmax", "logsumexp"]
 
@@ -42,7 +42,8 @@ def argmax_kernel(
     x_ptr, out_ptr, key_ptr, outer, inner, terms, part_terms,
     stride_outer, stride_inner, stride_term, out_outer, out_inner,
     DIV: tl.constexpr, ALONG: tl.constexpr, EDGES: tl.constexpr,
-    KEPT: tl.constexpr, TERMS: tl.constexpr, PARTS: tl.constexpr,
+    KEPT: tl.constexpr, TERMS: tl.constexpr,
+    ACC: tl.constexpr, PARTS: tl.constexpr,
 ):  # fmt: skip
     rows, step, count, part, first, out, mask_k = begin(
         x_ptr, outer, inner, terms, part_terms,
@@ -52,23 +53,23 @@ def argmax_kernel(
     ptrs, ahead, between, full = walk(rows, step, count, EDGES, TERMS)
     mask, lanes = mask_k[:, None], tl.arange(0, TERMS)[None, :]
     low = least(x_ptr)
-    best = compared(tl.full((KEPT, TERMS), low, x_ptr.dtype.element_ty))
+    best = tl.full((KEPT, TERMS), low, ACC)
     # In which tile a lane met that, as the number of the tile's first term.
     tile = tl.zeros((KEPT, TERMS), tl.int32)
     for start in range(0, full, TERMS):
-        x = compared(tl.load(ptrs + start * step, mask=mask, other=low))
+        x = tl.load(ptrs + start * step, mask=mask, other=low).to(ACC)
         take = better(x, best)
         best, tile = tl.where(take, x, best), tl.where(take, start, tile)
     if full < count:
         rest = mask & (lanes < between - full)
-        x = compared(tl.load(ptrs + full * step, mask=rest, other=low))
+        x = tl.load(ptrs + full * step, mask=rest, other=low).to(ACC)
         take = better(x, best)
         best, tile = tl.where(take, x, best), tl.where(take, full, tile)
     # A lane that met nothing better than the least there is stands for its first term.
     key, index = chosen(ordered(best), first + (ahead + tile + lanes))
     if EDGES:
         offs, inside = edges(rows, ahead, between, count)
-        x = compared(tl.load(rows + offs, mask=mask & inside, other=low))
+        x = tl.load(rows + offs, mask=mask & inside, other=low).to(ACC)
         key_e, index_e = chosen(ordered(x), first + tl.where(inside, offs, count))
         key, index = chosen(tl.join(key, key_e), tl.join(index, index_e))
     if PARTS > 1:
@@ -157,15 +158,14 @@ def found_in(
     seen = axes.view(x, dim)
     # A lane holds a value and 32 bits of where it was.
     plan = axes.plan(seen, 2 if x.itemsize <= 4 else 3)
-    found, keys, parts = out, out, {"PARTS": plan.parts}
+    meta = plan.meta | {"ACC": axes.comparable(x.dtype), "PARTS": plan.parts}
+    found, keys = out, out
     if plan.parts > 1:
         found = out.new_empty((plan.parts, out.numel()))
         dtype = torch.int64 if x.itemsize == 8 else torch.int32
         keys = found.new_empty(found.shape, dtype=dtype)
     with library.on(x):
-        kernels[0][(plan.programs,)](
-            seen.x, found, keys, *plan.args, **plan.meta, **parts
-        )
+        kernels[0][(plan.programs,)](seen.x, found, keys, *plan.args, **meta)
         if plan.parts > 1:
             kept, width = axes.merge_tile(out.numel(), plan.parts)
             kernels[1][(triton.cdiv(out.numel(), kept),)](

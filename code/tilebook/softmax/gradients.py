@@ -8,7 +8,7 @@ import triton.language as tl
 
 from tilebook import library
 from tilebook.softmax import axes
-from tilebook.softmax.walking import begin, wide
+from tilebook.softmax.walking import begin
 
 
 @triton.jit
@@ -17,7 +17,7 @@ def centred_kernel(
     stride_outer, stride_inner, stride_term, stat_outer, stat_inner,
     out_inner_size, out_terms, out_outer, out_inner, out_term,
     DIV: tl.constexpr, DIV_OUT: tl.constexpr, ALONG: tl.constexpr,
-    KEPT: tl.constexpr, TERMS: tl.constexpr,
+    KEPT: tl.constexpr, TERMS: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
     rows, step, count, _, first, stats, mask_k = begin(
         x_ptr, outer, inner, terms, part_terms,
@@ -31,11 +31,11 @@ def centred_kernel(
     )  # fmt: skip
     lanes = tl.arange(0, TERMS)[None, :]
     mask = mask_k[:, None] & (lanes < count)
-    x = wide(tl.load(rows + lanes * step, mask=mask, other=0))  # (KEPT, TERMS)
-    pivot = wide(tl.load(rows - first * step, mask=mask_k[:, None], other=0))
+    x = tl.load(rows + lanes * step, mask=mask, other=0).to(ACC)  # (KEPT, TERMS)
+    pivot = tl.load(rows - first * step, mask=mask_k[:, None], other=0).to(ACC)
     shift = tl.load(shift_ptr + stats, mask=mask_k, other=0)[:, None]  # (KEPT, 1)
-    grad = wide(tl.load(grad_ptr + stats, mask=mask_k, other=0))[:, None]  # (KEPT, 1)
-    grad *= 2.0 / tl.cast(divisor, grad.dtype)
+    grad = tl.load(grad_ptr + stats, mask=mask_k, other=0).to(ACC)[:, None]  # (KEPT, 1)
+    grad *= 2.0 / tl.cast(divisor, ACC)
     tl.store(outs + lanes * out_step, grad * ((x - pivot) - shift), mask=mask)
 
 
@@ -45,7 +45,7 @@ def share_kernel(
     stride_outer, stride_inner, stride_term, stat_outer, stat_inner,
     out_inner_size, out_terms, out_outer, out_inner, out_term,
     DIV: tl.constexpr, DIV_OUT: tl.constexpr, ALONG: tl.constexpr,
-    KEPT: tl.constexpr, TERMS: tl.constexpr,
+    KEPT: tl.constexpr, TERMS: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
     rows, step, count, _, _, stats, mask_k = begin(
         x_ptr, outer, inner, terms, part_terms,
@@ -59,9 +59,9 @@ def share_kernel(
     )  # fmt: skip
     lanes = tl.arange(0, TERMS)[None, :]
     mask = mask_k[:, None] & (lanes < count)
-    x = wide(tl.load(rows + lanes * step, mask=mask, other=0))  # (KEPT, TERMS)
-    result = wide(tl.load(result_ptr + stats, mask=mask_k, other=0))[:, None]
-    grad = wide(tl.load(grad_ptr + stats, mask=mask_k, other=0))[:, None]  # (KEPT, 1)
+    x = tl.load(rows + lanes * step, mask=mask, other=0).to(ACC)  # (KEPT, TERMS)
+    result = tl.load(result_ptr + stats, mask=mask_k, other=0)[:, None]
+    grad = tl.load(grad_ptr + stats, mask=mask_k, other=0).to(ACC)[:, None]  # (KEPT, 1)
     # Element i's share of the sum of exponentials: the softmax.
     tl.store(outs + lanes * out_step, grad * tl.exp(x - result), mask=mask)
 
@@ -86,7 +86,7 @@ def _(
     dim: int | None,
     divisor: int,
 ) -> torch.Tensor:
-    return x.new_empty(x.shape)
+    return torch.empty_like(x)
 
 
 @library.operator("tilebook::share")
@@ -100,7 +100,7 @@ def share_operator(
 def _(
     x: torch.Tensor, result: torch.Tensor, grad: torch.Tensor, dim: int | None
 ) -> torch.Tensor:
-    return x.new_empty(x.shape)
+    return torch.empty_like(x)
 
 
 def for_each(
@@ -111,18 +111,20 @@ def for_each(
     *numbers: int,
 ) -> torch.Tensor:
     """Launch one program for each tile of a tensor and of what is made from it."""
-    out = x.new_empty(x.shape)
+    out = torch.empty_like(x)
     if not x.numel():
         return out
     seen, made = axes.view(x, dim), axes.view(out, dim)
-    if seen[1:4] != made[1:4] or seen.out_strides != made.out_strides:
-        seen = axes.view(x.contiguous(), dim)
+    if made.x is not out or _form(seen) != _form(made):
+        # Their dimensions don't go together: by way of what is contiguous.
+        return out.copy_(for_each(kernel, x.contiguous(), dim, stats, *numbers))
     meta = axes.plan(seen, split=False).meta
     side = [meta[name] for name in ("KEPT", "TERMS", "TERMS", "num_warps")]
     here, there = (axes.launch_of(v, *side) for v in (seen, made))
     # The other's inner size and terms, in units of its own divisor, and its strides.
     beside = (there.args[1], there.args[2], *there.args[4:7])
     meta = here.meta | {"DIV_OUT": there.meta["DIV"]}
+    meta["ACC"] = axes.accumulator(x.dtype)
     del meta["EDGES"]
     with library.on(x):
         kernel[(here.programs,)](
@@ -130,3 +132,7 @@ def for_each(
             *here.args, *beside, **meta,
         )  # fmt: skip
     return out
+
+
+def _form(seen: axes.View) -> tuple[Any, ...]:
+    return seen[1:4], seen.out_strides, axes.runs_along(seen)

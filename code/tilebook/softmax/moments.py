@@ -9,7 +9,7 @@ import triton.language as tl
 from tilebook import check, library
 from tilebook.softmax import axes, gradients
 from tilebook.softmax.sums import FLOATS
-from tilebook.softmax.walking import begin, edges, walk, wide, zeros_like_sums
+from tilebook.softmax.walking import begin, edges, walk
 
 
 @triton.jit
@@ -36,7 +36,8 @@ def var_kernel(
     x_ptr, out_ptr, shift_ptr, divisor, outer, inner, terms, part_terms,
     stride_outer, stride_inner, stride_term, out_outer, out_inner,
     DIV: tl.constexpr, ALONG: tl.constexpr, EDGES: tl.constexpr,
-    KEPT: tl.constexpr, TERMS: tl.constexpr, PARTS: tl.constexpr,
+    KEPT: tl.constexpr, TERMS: tl.constexpr,
+    ACC: tl.constexpr, PARTS: tl.constexpr,
 ):  # fmt: skip
     rows, step, count, part, first, out, mask_k = begin(
         x_ptr, outer, inner, terms, part_terms,
@@ -47,37 +48,37 @@ def var_kernel(
     mask, lanes = mask_k[:, None], tl.arange(0, TERMS)[None, :]
     # Distances from a sequence's first element are small where its spread is, however
     # far from zero it lies, and there the subtraction is exact.
-    pivot = wide(tl.load(rows - first * step, mask=mask, other=0))  # (KEPT, 1)
-    mean = zeros_like_sums(x_ptr, KEPT, TERMS)
-    m2 = zeros_like_sums(x_ptr, KEPT, TERMS)
+    pivot = tl.load(rows - first * step, mask=mask, other=0).to(ACC)  # (KEPT, 1)
+    mean = tl.full((KEPT, TERMS), 0.0, ACC)
+    m2 = tl.full((KEPT, TERMS), 0.0, ACC)
     for start in range(0, full, TERMS):
-        x = wide(tl.load(ptrs + start * step, mask=mask, other=0)) - pivot
+        x = tl.load(ptrs + start * step, mask=mask, other=0).to(ACC) - pivot
         # Every lane has as many elements: one division does for all.
-        share = 1.0 / tl.cast(start // TERMS + 1, x.dtype)
+        share = 1.0 / tl.cast(start // TERMS + 1, ACC)
         delta = x - mean
         mean += delta * share
         m2 += delta * (x - mean)
     inside = mask & (lanes < between - full)
     if full < count:
-        x = wide(tl.load(ptrs + full * step, mask=inside, other=0)) - pivot
-        share = 1.0 / tl.cast(full // TERMS + 1, x.dtype)
+        x = tl.load(ptrs + full * step, mask=inside, other=0).to(ACC) - pivot
+        share = 1.0 / tl.cast(full // TERMS + 1, ACC)
         delta = tl.where(inside, x - mean, 0.0)
         mean += delta * share
         m2 += tl.where(inside, delta * (x - mean), 0.0)
-    n = (full // TERMS + inside.to(tl.int32)).to(mean.dtype)
+    n = (full // TERMS + inside.to(tl.int32)).to(ACC)
     number, centre, squares = merged(n, mean, m2)
     if EDGES:
         offs, inside = edges(rows, ahead, between, count)
-        x = wide(tl.load(rows + offs, mask=mask & inside, other=0)) - pivot
+        x = tl.load(rows + offs, mask=mask & inside, other=0).to(ACC) - pivot
         x = tl.where(inside, x, 0.0)  # (KEPT, two vectors), each a group of one
-        n_e, c_e, s_e = merged(inside.to(x.dtype), x, x * 0.0)
+        n_e, c_e, s_e = merged(inside.to(ACC), x, x * 0.0)
         number, centre, squares = merged(
             tl.join(number, n_e), tl.join(centre, c_e), tl.join(squares, s_e)
         )
     if PARTS > 1:
         out += part * outer * (inner if ALONG else inner * DIV)
     else:
-        squares /= tl.cast(divisor, squares.dtype)
+        squares /= tl.cast(divisor, ACC)
     tl.store(out_ptr + out, squares, mask=mask_k)
     tl.store(shift_ptr + out, centre, mask=mask_k)
 
@@ -228,13 +229,12 @@ def launch(
         divisor: of the sums of squares.
     """
     plan = axes.plan(seen, shift.itemsize // 2)
-    outs, parts = (out, shift), {"PARTS": plan.parts}
+    meta = plan.meta | {"ACC": axes.accumulator(out.dtype), "PARTS": plan.parts}
+    outs = (out, shift)
     if plan.parts > 1:
         shape = (plan.parts, out.numel())
         outs = tuple(shift.new_empty(shape) for _ in range(2))
-    kernels[0][(plan.programs,)](
-        seen.x, *outs, divisor, *plan.args, **plan.meta, **parts
-    )
+    kernels[0][(plan.programs,)](seen.x, *outs, divisor, *plan.args, **meta)
     if plan.parts > 1:
         kept, width = axes.merge_tile(out.numel(), plan.parts)
         kernels[1][(triton.cdiv(out.numel(), kept),)](

@@ -8,7 +8,7 @@ import triton.language as tl
 
 from tilebook import check, library
 from tilebook.softmax import axes
-from tilebook.softmax.walking import begin, edges, walk, wide, zeros_like_sums
+from tilebook.softmax.walking import begin, edges, walk
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
@@ -19,7 +19,8 @@ def sum_kernel(
     x_ptr, out_ptr, divisor, outer, inner, terms, part_terms,
     stride_outer, stride_inner, stride_term, out_outer, out_inner,
     DIV: tl.constexpr, ALONG: tl.constexpr, EDGES: tl.constexpr,
-    KEPT: tl.constexpr, TERMS: tl.constexpr, MEAN: tl.constexpr,
+    KEPT: tl.constexpr, TERMS: tl.constexpr,
+    ACC: tl.constexpr, MEAN: tl.constexpr,
 ):  # fmt: skip
     rows, step, count, part, _, out, mask_k = begin(
         x_ptr, outer, inner, terms, part_terms,
@@ -28,20 +29,20 @@ def sum_kernel(
     )  # fmt: skip
     ptrs, ahead, between, full = walk(rows, step, count, EDGES, TERMS)
     mask, lanes = mask_k[:, None], tl.arange(0, TERMS)[None, :]
-    acc = zeros_like_sums(x_ptr, KEPT, TERMS)
+    acc = tl.full((KEPT, TERMS), 0, ACC)
     for start in range(0, full, TERMS):
         # Nothing is masked along the terms, so nothing keeps loads from being wide.
         x = tl.load(ptrs + start * step, mask=mask, other=0)  # (KEPT, TERMS)
-        acc += wide(x)
+        acc += x.to(ACC)
     if full < count:
         rest = mask & (lanes < between - full)
         x = tl.load(ptrs + full * step, mask=rest, other=0)  # (KEPT, TERMS)
-        acc += wide(x)
+        acc += x.to(ACC)
     total = tl.sum(acc, axis=1)
     if EDGES:
         offs, inside = edges(rows, ahead, between, count)
         x = tl.load(rows + offs, mask=mask & inside, other=0)
-        total += tl.sum(wide(x), axis=1)
+        total += tl.sum(x.to(ACC), axis=1)
     if MEAN:
         total /= tl.cast(divisor, total.dtype)
     out += part * outer * (inner if ALONG else inner * DIV)
@@ -178,13 +179,13 @@ def launch(kernel: Any, seen: axes.View, out: torch.Tensor, divisor: int = 0) ->
         divisor: what they are divided by; 0 for nothing.
     """
     plan = axes.plan(seen, 2 if out.dtype.itemsize == 8 else 1)
-    mean = {"MEAN": divisor > 0}
+    meta = plan.meta | {"ACC": axes.accumulator(seen.x.dtype)}
     if plan.parts == 1:
-        kernel[(plan.programs,)](seen.x, out, divisor, *plan.args, **plan.meta, **mean)
+        kernel[(plan.programs,)](
+            seen.x, out, divisor, *plan.args, **meta, MEAN=divisor > 0
+        )
         return
     dtype = torch.float32 if out.dtype.itemsize < 8 else out.dtype
     parts = torch.empty((plan.parts, out.numel()), dtype=dtype, device=out.device)
-    kernel[(plan.programs,)](
-        seen.x, parts, divisor, *plan.args, **plan.meta, MEAN=False
-    )
+    kernel[(plan.programs,)](seen.x, parts, divisor, *plan.args, **meta, MEAN=False)
     launch(kernel, axes.view(parts, 0), out, divisor)

@@ -10,7 +10,7 @@ from tilebook import check, library
 from tilebook.softmax import axes
 from tilebook.softmax.extremes import better
 from tilebook.softmax.sorting import index_of, packed, top
-from tilebook.softmax.walking import begin, compared, edges, least, ordered, walk
+from tilebook.softmax.walking import begin, edges, least, ordered, walk
 
 DTYPES = (
     torch.float16,
@@ -52,7 +52,7 @@ def unpack(key, rows, step, value_ptr, index_ptr, out, k, lanes, mask):
 
 
 @triton.jit
-def looked_up(rows, step, first, offs, inside, low):
+def looked_up(rows, step, first, offs, inside, low, ACC: tl.constexpr):
     """Make keys of elements, and the least of all where there are none.
 
     Args:
@@ -62,9 +62,10 @@ def looked_up(rows, step, first, offs, inside, low):
         offs: of the elements from there.
         inside: which exist.
         low: the least value.
+        ACC: the type that elements are compared in.
     """
-    x = tl.load(rows + offs * step, mask=inside, other=low)
-    key = packed(ordered(compared(x)), first + offs)
+    x = tl.load(rows + offs * step, mask=inside, other=low).to(ACC)
+    key = packed(ordered(x), first + offs)
     return tl.where(inside, key, -(2**63))
 
 
@@ -73,7 +74,8 @@ def topk_kernel(
     x_ptr, key_ptr, value_ptr, index_ptr, k, outer, inner, terms, part_terms,
     stride_outer, stride_inner, stride_term, out_outer, out_inner,
     DIV: tl.constexpr, ALONG: tl.constexpr, EDGES: tl.constexpr,
-    KEPT: tl.constexpr, TERMS: tl.constexpr, PARTS: tl.constexpr,
+    KEPT: tl.constexpr, TERMS: tl.constexpr,
+    ACC: tl.constexpr, PARTS: tl.constexpr,
     LOG_K: tl.constexpr, LOG_GROUPS: tl.constexpr, LOG_WIDTH: tl.constexpr,
     LOG_EDGES: tl.constexpr,
 ):  # fmt: skip
@@ -85,15 +87,15 @@ def topk_kernel(
     ptrs, ahead, between, full = walk(rows, step, count, EDGES, TERMS)
     mask, lanes = mask_k[:, None], tl.arange(0, TERMS)[None, :]
     low = least(x_ptr)
-    best = compared(tl.full((KEPT, TERMS), low, x_ptr.dtype.element_ty))
+    best = tl.full((KEPT, TERMS), low, ACC)
     tile = tl.zeros((KEPT, TERMS), tl.int32)
     for start in range(0, full, TERMS):
-        x = compared(tl.load(ptrs + start * step, mask=mask, other=low))
+        x = tl.load(ptrs + start * step, mask=mask, other=low).to(ACC)
         take = better(x, best)
         best, tile = tl.where(take, x, best), tl.where(take, start, tile)
     if full < count:
         rest = mask & (lanes < between - full)
-        x = compared(tl.load(ptrs + full * step, mask=rest, other=low))
+        x = tl.load(ptrs + full * step, mask=rest, other=low).to(ACC)
         take = better(x, best)
         best, tile = tl.where(take, x, best), tl.where(take, full, tile)
     # Neighbouring lanes, in all tiles, are a group: its key is that of its best.
@@ -110,11 +112,11 @@ def topk_kernel(
         offs = group[:, :, None] * GROUP + member // GROUP * TERMS + member % GROUP
         offs = tl.reshape(offs, (KEPT, K * 2**LOG_WIDTH))
         inside = mask & (offs < between)
-        key = looked_up(rows, step, first, ahead + offs, inside, low)
+        key = looked_up(rows, step, first, ahead + offs, inside, low, ACC)
         key = top(key, KEPT, LOG_K, LOG_K + LOG_WIDTH)
     if EDGES:
         offs, inside = edges(rows, ahead, between, count, K)
-        key_e = looked_up(rows, step, first, offs, mask & inside, low)
+        key_e = looked_up(rows, step, first, offs, mask & inside, low, ACC)
         key_e = top(key_e, KEPT, LOG_K, LOG_EDGES)
         both = tl.reshape(tl.join(key, key_e), (KEPT, 2 * K))
         key = top(both, KEPT, LOG_K, LOG_K + 1)
@@ -279,13 +281,13 @@ def selected(
     rows, width = seen.outer * seen.inner, triton.next_power_of_2(k)
     plan = plan_for(seen, width)
     meta = sides(plan.meta["TERMS"], plan.args[3], width, 16 // x.itemsize)
-    meta["PARTS"] = plan.parts
+    meta |= plan.meta | {"ACC": axes.comparable(x.dtype), "PARTS": plan.parts}
     keys = indices
     if plan.parts > 1:
         keys = indices.new_empty((rows, plan.parts * width))
     with library.on(x):
         kernels[0][(plan.programs,)](
-            seen.x, keys, values, indices, k, *plan.args, **plan.meta, **meta
+            seen.x, keys, values, indices, k, *plan.args, **meta
         )
         if plan.parts == 1:
             return values, indices

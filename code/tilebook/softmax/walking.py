@@ -1,4 +1,4 @@
-"""What all reductions' kernels share: where a program begins, in which type it adds."""
+"""What all reductions' kernels share: where a program begins and where it ends."""
 
 import triton
 import triton.language as tl
@@ -41,10 +41,10 @@ def begin(
     else:
         inner *= DIV
         step *= DIV
-    pid = tl.program_id(0).to(tl.int64)
-    across = tl.cdiv(inner, KEPT)
-    part, tile = pid // (outer * across), pid % (outer * across)
-    row, start = tile // across, tile % across * KEPT
+    # As many programs as 31 bits number, so these divisions need no more.
+    pid, across = tl.program_id(0), ((inner + KEPT - 1) // KEPT).to(tl.int32)
+    part, tile = (pid // (outer * across)).to(tl.int64), pid % (outer * across)
+    row, start = (tile // across).to(tl.int64), (tile % across).to(tl.int64) * KEPT
     first = part * part_terms
     count = tl.minimum(terms - first, part_terms).to(tl.int32)
     offs_k = start + tl.arange(0, KEPT)
@@ -77,7 +77,7 @@ def walk(rows, step, count, EDGES: tl.constexpr, TERMS: tl.constexpr):
         past = (rows.to(tl.int64) // (16 // vector) % vector).to(tl.int32)
         ahead = tl.minimum((vector - past) % vector, count)  # (KEPT, 1)
         between = (count - ahead) // vector * vector
-        full = tl.min(tl.min(between, axis=1), axis=0) // TERMS * TERMS
+        full = tl.min(between) // TERMS * TERMS
         ptrs = tl.multiple_of(rows + ahead + lanes, (1, 16))
     else:
         ahead, between, full = 0, count, count // TERMS * TERMS
@@ -107,23 +107,6 @@ def edges(rows, ahead, between, count, LEAST: tl.constexpr = 1):
 
 
 @triton.jit
-def wide(x):
-    """Convert to the type in which sums are kept while they grow."""
-    if x.dtype == tl.float64:
-        return x
-    elif x.dtype.is_floating():
-        return x.to(tl.float32)
-    else:
-        return x.to(tl.int64)
-
-
-@triton.jit
-def zeros_like_sums(x_ptr, KEPT: tl.constexpr, TERMS: tl.constexpr):
-    """Sums of a tile of lanes, before anything is added."""
-    return wide(tl.zeros((KEPT, TERMS), x_ptr.dtype.element_ty))
-
-
-@triton.jit
 def least(x_ptr):
     """The least value of the elements that a pointer points to."""
     kind: tl.constexpr = x_ptr.dtype.element_ty
@@ -133,17 +116,6 @@ def least(x_ptr):
         return 0
     else:
         return -(2 ** (kind.primitive_bitwidth - 1))
-
-
-@triton.jit
-def compared(x):
-    """Convert to a type in which values are compared: at least 32 bits, signed."""
-    if x.dtype.is_floating():
-        return wide(x)
-    elif x.dtype == tl.int64:
-        return x
-    else:
-        return x.to(tl.int32)
 
 
 @triton.jit
