@@ -1,5 +1,6 @@
 """What the chapter measures of reductions: bandwidths, and errors of variances."""
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable
@@ -14,7 +15,8 @@ from tilebook.softmax import conclusions_reductions, reductions
 __all__ = ["conclusions_reductions", "softmax_reductions", "softmax_variance"]
 
 ELEMENTS = 2**26
-# Rows of these lengths are reduced, columns of these heights, and everything.
+# Rows of these lengths are reduced, matrices of these widths along columns, and
+# everything.
 ROWS = (1024, 4096, 4097, 32768, 131072)
 COLUMNS = (8192, 8193)
 AWKWARD = ((1000, 1000, 1), (1000, 1000, 0))
@@ -36,6 +38,8 @@ class Reduction(NamedTuple):
     torch: Callable[..., torch.Tensor]
     out_bytes: int | None = None
     """Bytes of an output element; None for those of an input's."""
+    roundings: int = 1
+    """How often PyTorch rounds to the dtype on the way, the last time included."""
 
 
 def _largest(x: torch.Tensor, dim: int) -> torch.Tensor:
@@ -52,7 +56,10 @@ REDUCTIONS = {
     "var": Reduction(reductions.var, lambda x, dim: torch.var(x, dim)),
     "argmax": Reduction(reductions.argmax, lambda x, dim: torch.argmax(x, dim), 8),
     "logsumexp": Reduction(
-        reductions.logsumexp, lambda x, dim: torch.logsumexp(x, _every(x, dim))
+        reductions.logsumexp,
+        lambda x, dim: torch.logsumexp(x, _every(x, dim)),
+        # Difference, exponential, sum, logarithm and sum again, each an operation.
+        roundings=5,
     ),
     # Of equal elements PyTorch may name any: values are compared.
     "topk": Reduction(lambda x, dim: reductions.topk(x, K)[0], _largest),
@@ -81,6 +88,12 @@ def _inputs(op: str, m: int, n: int, dim: int, dtype: torch.dtype) -> list:
     return [x.to(dtype)]
 
 
+def _bound(reduction: Reduction, dtype: torch.dtype, length: int) -> float | None:
+    if reduction.roundings == 1:
+        return None
+    return reduction.roundings * testing.bound(dtype, length)
+
+
 @measure.experiment(
     "softmax-reductions",
     question="How near does each reduction come to the speed of reading, and to peers?",
@@ -104,6 +117,8 @@ def softmax_reductions(bench: Bench) -> list[Row]:
                 kept = outputs * (K if op == "topk" else 1)
                 fn = functools.partial(reduction.torch, dim=dim)
                 ours = functools.partial(reduction.ours, dim=dim)
+                length = m * n // outputs
+                bound = _bound(reduction, dtype, length)
                 size = reduction.out_bytes or dtype.itemsize
                 # Indices come with the values of topk, whoever makes them.
                 beside = 8 * kept if op == "topk" else 0
@@ -113,14 +128,16 @@ def softmax_reductions(bench: Bench) -> list[Row]:
                     dtype=dtype,
                     providers={
                         "tilebook": Provider(ours, ours=True),
-                        "torch": Provider(fn),
-                        "torch.compile": measure.compiled(fn),
+                        "torch": Provider(fn, bound=bound),
+                        "torch.compile": dataclasses.replace(
+                            measure.compiled(fn), bound=bound
+                        ),
                     },
                     make_inputs=functools.partial(_inputs, op, m, n, direction, dtype),
                     make_output=lambda x, kept=kept: x.new_empty(kept),
                     reference=fn,
                     bytes=m * n * dtype.itemsize + kept * size + beside,
-                    length=m * n // outputs,
+                    length=length,
                 )
     return bench.rows
 
