@@ -1,14 +1,11 @@
-"""A product by hand, what its launch order reads, and the pictures of it all."""
+"""A product by hand, and what its launch order reads."""
 
-import io
-
-import matplotlib
 import pytest
 import torch
 import triton
 
 from tilebook import compile_only, testing
-from tilebook.tiling import by_hand, figures
+from tilebook.tiling import by_hand
 from tilebook.tiling.by_hand import matmul, reads
 
 
@@ -115,58 +112,3 @@ def test_from_16_on_the_compiler_sees_a_dot():
     (line,) = dots[16]
     before = tuple(map(int, triton.__version__.split(".")[:2])) < (3, 8)
     assert ("tf32" in line) or not before
-
-
-def texts(picture):
-    return [text.get_text() for text in picture.figure.axes[0].texts]
-
-
-def drawn(picture):
-    out = io.BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": "a constant"}):
-        picture.figure.savefig(out, format="svg", metadata={"Date": None})
-    return out.getvalue()
-
-
-@pytest.mark.parametrize(
-    "make", [figures.turned, figures.hand, figures.orders, figures.halo]
-)
-def test_pictures_are_drawn_twice_alike_and_speak(make):
-    picture = make(tiles=4, group=2) if make is figures.orders else make()
-    assert drawn(picture) == drawn(picture)
-    assert b"<svg" in drawn(picture)
-    assert len(picture.alt) > 60
-    assert picture.alt.endswith(".")
-
-
-def test_turned():
-    picture = figures.turned(m=2, n=4, block=2)
-    shown = [t for t in texts(picture) if t.isdigit()]
-    # The input row by row, then the output row by row.
-    assert "".join(shown) == "00110011" + "00001111"
-    assert "Program 1 reads 4 elements" in picture.alt
-
-
-def test_hand():
-    picture = figures.hand(size=4, block=2, program=1)
-    shown = [t for t in texts(picture) if len(t) <= 1]
-    a, b, c = ("".join(t or "." for t in shown[i : i + 16]) for i in (0, 16, 32))
-    assert a == "00110011........"
-    assert b == "..00..00..11..11"
-    assert c == "..11..11........"
-    assert "steps 0 to 1" in picture.alt
-
-
-def test_orders():
-    picture = figures.orders(tiles=4, group=2)
-    shown = texts(picture)
-    assert {"A: 4 different blocks", "B: 16 different blocks"} <= set(shown)
-    assert shown.count("A: 8 different blocks") == 1
-    assert "read 20 different blocks" in picture.alt
-    assert "and read 16." in picture.alt
-
-
-def test_halo():
-    picture = figures.halo(tile=4)
-    assert "up to 9 times" in picture.alt
-    assert "up to 3 times" in picture.alt

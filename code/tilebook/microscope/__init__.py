@@ -23,9 +23,9 @@ from tilebook import _ship
 from tilebook.interpreter import Access
 from tilebook.microscope import launches, races, uninitialised
 from tilebook.microscope.arguments import Argument, is_poisoned, poison
+from tilebook.microscope.listing import shapes
 from tilebook.microscope.races import Race
 from tilebook.microscope.run import tensors_by_name
-from tilebook.microscope.shapes import shapes
 from tilebook.microscope.trace import Step
 
 __all__ = ["Access", "Argument", "Look", "Race", "Step", "look", "poison", "shapes"]

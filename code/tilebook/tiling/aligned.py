@@ -66,8 +66,8 @@ def transpose_kernel(
     M_DIV: tl.constexpr, N_DIV: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, GROUP: tl.constexpr,
 ):  # fmt: skip
-    # Triton asks of an argument only whether 16 divides it. A factor that
-    # is a constant tells the compiler of 2, 4 and 8 as well.
+    # Triton asks of an argument whether it is 1 and whether 16 divides it.
+    # A factor that is a constant tells the compiler of 2, 4 and 8 as well.
     m, n = tl.cast(m, tl.int64) * M_DIV, tl.cast(n, tl.int64) * N_DIV
     tiles_m, tiles_n = tl.cdiv(m, BLOCK_M), tl.cdiv(n, BLOCK_N)
     pid = tl.program_id(0).to(tl.int64)

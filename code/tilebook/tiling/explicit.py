@@ -31,8 +31,8 @@ def transpose_kernel(
         [1, V], [32 // LINE, LINE], [WARPS, 1], [1, 0]
     )
     # Rows of shared memory are rows of the transpose. Their groups of V
-    # elements change places from row to row, or column-wise writes would
-    # meet in the same banks.
+    # elements change places every V rows, or column-wise writes, whose rows
+    # lie V apart, would meet in the same banks.
     turned: gl.constexpr = gl.SwizzledSharedLayout(V, V, 8, [1, 0])
 
     m, n = m * V, n * V
