@@ -44,7 +44,7 @@ class Config(NamedTuple):
 # What rows may take of L1; by the programs on a multiprocessor, the warps of each and
 # the bytes of both chunks for a thread.
 L1 = 208 * 1024
-SHARES = {8: (4, 64), 4: (8, 64), 2: (16, 64), 1: (16, 128)}
+SHARES = {8: (4, 64), 4: (8, 64), 2: (16, 64), 1: (16, 64)}
 
 
 def config_for(n: int, itemsize: int = 2) -> Config:

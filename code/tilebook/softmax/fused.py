@@ -101,7 +101,7 @@ def launch_as(
 
 def longest(itemsize: int) -> int:
     """Elements of the longest row that is taken, by the bytes of one."""
-    return LARGEST // 2 if itemsize == 8 else LARGEST
+    return LARGEST // 4 if itemsize == 8 else LARGEST
 
 
 def refusal(x: torch.Tensor) -> str | None:
@@ -124,7 +124,7 @@ def softmax(x: torch.Tensor, *, config: Config | None = None) -> torch.Tensor:
 
     Args:
         x: matrix (m, n) of a type in `operands.DTYPES`, any row stride, n at most
-            `LARGEST` (half of it for float64).
+            `LARGEST` (a quarter of it for float64).
         config: how to launch; `config_for` chooses by default.
 
     Returns:

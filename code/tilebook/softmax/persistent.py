@@ -169,7 +169,7 @@ def softmax(x: torch.Tensor, *, config: Config | None = None) -> torch.Tensor:
 
     Args:
         x: matrix (m, n) of a type in `operands.DTYPES`, any row stride, n at most
-            `fused.LARGEST` (half of it for float64).
+            `fused.LARGEST` (a quarter of it for float64).
         config: how to launch; `config_for` chooses by default.
 
     Returns:

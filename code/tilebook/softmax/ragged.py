@@ -150,8 +150,8 @@ def softmax(x: torch.Tensor, *, config: Config | None = None) -> torch.Tensor:
 
     Args:
         x: matrix (m, n) of a type in `operands.DTYPES`, n at most `fused.LARGEST`
-            (half of it for float64). It starts at a multiple of 16 bytes, and its rows
-            are followed by a multiple of 16 bytes that aren't theirs, or by none.
+            (a quarter of it for float64). It starts at a multiple of 16 bytes, and its
+            rows are followed by a multiple of 16 bytes that aren't theirs, or by none.
         config: how to launch; `config_for` chooses by default.
 
     Returns:

@@ -1,0 +1,264 @@
+"""What the chapter measures of softmax: forward, gradient, crossovers and errors."""
+
+import functools
+from types import ModuleType
+
+import torch
+
+from tilebook import device, measure
+from tilebook.measure import Bench, Provider, Row
+from tilebook.softmax import (
+    backward,
+    backward_long,
+    conclusions,
+    derivative,
+    further_conclusions,
+    fused,
+    naive,
+    online,
+    peers,
+    persistent,
+    public,
+    ragged,
+    resident,
+    several,
+    split,
+)
+from tilebook.softmax.operands import PLAIN
+
+__all__ = [
+    "conclusions",
+    "further_conclusions",
+    "softmax_backward",
+    "softmax_crossovers",
+    "softmax_error",
+    "softmax_forward",
+]
+
+LENGTHS = (
+    *(256, 512, 1000, 1024, 2048, 4096, 4097, 8192, 16384, 32768, 50257, 65536),
+    *(131072, 262144),
+)
+ELEMENTS = 2**26
+"""Of a matrix: more than any cache holds."""
+FEW = ((1, 2**20), (4, 131072), (16, 131072), (32, 262144))
+"""Fewer rows than there are multiprocessors."""
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+CROSSING = (
+    *(64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072, 262144),
+    *(2**19, 2**20),
+    *(513, 1025, 2049, 4097, 8193, 16385),
+)
+# Powers of ten that inputs are scaled by, and shapes, for errors.
+EXPONENTS = (-4, -2, 0, 1, 2, 3, 4)
+ERRORS = ((512, 1000), (64, 50257))
+
+RUNGS = {
+    "naive": naive,
+    "fused": fused,
+    "several": several,
+    "persistent": persistent,
+    "ragged": ragged,
+    "online": online,
+    "split": split,
+    "resident": resident,
+}
+MODULES = tuple(f"softmax.{name}" for name in (*RUNGS, "choose", "public"))
+
+
+def shapes() -> tuple[tuple[int, int], ...]:
+    """Rows and their length: as many rows as make `ELEMENTS`, then the few."""
+    return (*((ELEMENTS // n, n) for n in LENGTHS), *FEW)
+
+
+def _matrix(shape: tuple[int, int], dtype: torch.dtype) -> list[torch.Tensor]:
+    return [torch.randn(shape, device=device.torch_device(), dtype=dtype)]
+
+
+def _rows(x: torch.Tensor) -> torch.Tensor:
+    return torch.softmax(x, -1)
+
+
+def takes(rung: ModuleType, shape: tuple[int, int], dtype: torch.dtype) -> bool:
+    """Whether a rung takes a contiguous matrix, here and in earnest."""
+    if rung is resident and not device.has("tma"):
+        return False
+    # Sharing out what fills the GPU anyway is nobody's plan.
+    if rung is split and shape not in FEW:
+        return False
+    # The refusals look at sizes and strides alone: no memory is needed.
+    like = torch.empty(shape, dtype=dtype, device="meta")
+    return getattr(rung, "refusal", lambda x: None)(like) is None
+
+
+def ladder(shape: tuple[int, int], dtype: torch.dtype) -> dict[str, Provider]:
+    """The rungs that take a matrix."""
+    loose = peers.stepwise(dtype)
+    return {
+        name: Provider(rung.softmax, ours=True, bound=loose if rung is naive else None)
+        for name, rung in RUNGS.items()
+        if takes(rung, shape, dtype)
+    }
+
+
+@measure.experiment(
+    "softmax-forward",
+    question="How near does each rung of softmax come to a copy, and to its peers?",
+    op="softmax",
+    modules=MODULES,
+)
+def softmax_forward(bench: Bench) -> list[Row]:
+    for dtype in DTYPES:
+        for shape in shapes():
+            m, n = shape
+            bench.compare(
+                shape={"m": m, "n": n},
+                dtype=dtype,
+                providers={
+                    **ladder(shape, dtype),
+                    "softmax": Provider(public.softmax, ours=True),
+                    **peers.forward(n, dtype),
+                },
+                make_inputs=functools.partial(_matrix, shape, dtype),
+                reference=_rows,
+                bytes=2 * m * n * dtype.itemsize,
+                length=n,
+                along=0,
+            )
+    return bench.rows
+
+
+def _gradients(shape: tuple[int, int], dtype: torch.dtype) -> list[torch.Tensor]:
+    where = device.torch_device()
+    y = torch.randn(shape, device=where).softmax(-1).to(dtype)
+    return [y, torch.randn(shape, device=where, dtype=dtype)]
+
+
+def gradient(y: torch.Tensor, grad: torch.Tensor) -> torch.Tensor:
+    """What autograd calls for softmax along rows."""
+    return derivative.gradient(PLAIN, grad, y, y.ndim - 1, y.dtype)
+
+
+def _by(
+    way: ModuleType, stages: int | None, y: torch.Tensor, grad: torch.Tensor
+) -> torch.Tensor:
+    dx = torch.empty_like(y)
+    more = {} if stages is None else {"stages": stages}
+    way.launch_as(way.config_for(y.shape[1], y.itemsize, **more), y, grad, dx)
+    return dx
+
+
+def _expected(y: torch.Tensor, grad: torch.Tensor) -> torch.Tensor:
+    return y * (grad - (y * grad).sum(-1, keepdim=True))
+
+
+@measure.experiment(
+    "softmax-backward",
+    question="How near does the gradient come to a copy's bandwidth, and to its peers?",
+    op="softmax_backward",
+    modules=("softmax.backward", "softmax.backward_long", "softmax.derivative"),
+)
+def softmax_backward(bench: Bench) -> list[Row]:
+    for dtype in DTYPES:
+        for n in LENGTHS:
+            m = ELEMENTS // n
+            ours = {"long": functools.partial(_by, backward_long, None)}
+            if n <= backward.longest(dtype.itemsize):
+                ours["tile"] = functools.partial(_by, backward, 0)
+                ours["walk"] = functools.partial(_by, backward, 2)
+            ours["gradient"] = gradient
+            bench.compare(
+                shape={"m": m, "n": n},
+                dtype=dtype,
+                providers={
+                    **{name: Provider(fn, ours=True) for name, fn in ours.items()},
+                    **peers.backward(n, dtype),
+                },
+                make_inputs=functools.partial(_gradients, (m, n), dtype),
+                reference=_expected,
+                bytes=3 * m * n * dtype.itemsize,
+                # The terms of a difference that nearly cancels are larger than it.
+                length=16 * n,
+                along=0,
+            )
+    return bench.rows
+
+
+@measure.experiment(
+    "softmax-crossovers",
+    question="From which length of a row on is which rung the best?",
+    op="softmax",
+    modules=MODULES,
+)
+def softmax_crossovers(bench: Bench) -> list[Row]:
+    dtype = torch.bfloat16
+    for n in CROSSING:
+        shape = (ELEMENTS // n, n)
+        rungs = ladder(shape, dtype)
+        del rungs["naive"]
+        bench.compare(
+            shape={"m": shape[0], "n": n},
+            dtype=dtype,
+            providers=rungs | {"softmax": Provider(public.softmax, ours=True)},
+            make_inputs=functools.partial(_matrix, shape, dtype),
+            reference=_rows,
+            bytes=2 * shape[0] * n * dtype.itemsize,
+            length=n,
+            along=0,
+            regimes=("cold",),
+        )
+    return bench.rows
+
+
+def worst(out: torch.Tensor, exact: torch.Tensor) -> float:
+    """The largest error of an element, in units of float32's 2^-24 of itself.
+
+    Args:
+        out: a result.
+        exact: the same in float64.
+
+    Returns:
+        Over the elements that are at least 2^-24 of their row's largest, and whose
+        neighbours `out`'s dtype tells apart at full precision.
+    """
+    least = max(2.0**-14, torch.finfo(out.dtype).tiny) if out.dtype.itemsize == 2 else 0
+    large = (exact >= exact.amax(-1, keepdim=True) * 2.0**-24) & (exact >= least)
+    error = (out.double() - exact).abs()[large] / exact[large]
+    return float(error.max()) * 2**24 if error.numel() else 0.0
+
+
+@measure.experiment(
+    "softmax-error",
+    question="How far from exact are ours and the peers, by scale and dtype?",
+    op="softmax",
+    modules=MODULES,
+)
+def softmax_error(bench: Bench) -> list[Row]:
+    for dtype in DTYPES:
+        for m, n in ERRORS:
+            torch.compiler.reset()
+            providers = {
+                **ladder((m, n), dtype),
+                "softmax": Provider(public.softmax, ours=True),
+                **peers.forward(n, dtype),
+            }
+            fns = {name: p.fn or p.build() for name, p in providers.items()}
+            for exponent in EXPONENTS:
+                x = _matrix((m, n), torch.float32)[0] * 10.0**exponent
+                x = x.to(dtype)
+                exact = torch.softmax(x.double(), -1)
+                for name, provider in providers.items():
+                    more = {"out": torch.empty_like(x)} if provider.out else {}
+                    call = functools.partial(fns[name], x, **more)
+                    out = call()
+                    error = (out.double() - exact).norm() / exact.norm()
+                    bench.row(
+                        impl=name,
+                        ours=provider.ours,
+                        shape={"m": m, "n": n, "exponent": exponent},
+                        dtype=dtype,
+                        timing=bench.time_cold(call),
+                        relative_error=float(error),
+                        extra={"worst": worst(out, exact)},
+                    )
+    return bench.rows

@@ -1,0 +1,270 @@
+"""The experiments run, on a simulated clock, and their conclusions can fail."""
+
+import copy
+
+import pytest
+import torch
+
+from tilebook import device, measure
+from tilebook.measure import verify
+from tilebook.measure.runner import measure as run
+from tilebook.measure.simulated import Simulated, retimed
+from tilebook.measure.timing import here
+from tilebook.softmax import (
+    conclusions,
+    experiments,
+    further_conclusions,
+    peers,
+    resident,
+    split,
+    tuning,
+)
+
+NAMES = ("softmax-backward", "softmax-crossovers", "softmax-error", "softmax-forward")
+BUDGET = measure.Budget(1, 0.001)
+# Stand-ins for the lengths that matter: short, uneven, long.
+LENGTHS = (16, 33, 64)
+
+
+def eager(fn):
+    return measure.Provider(build=lambda: fn)
+
+
+def shrink(patch):
+    """Make every size small, so that the interpreter is done in seconds."""
+    patch.setattr(experiments, "LENGTHS", LENGTHS)
+    patch.setattr(experiments, "ELEMENTS", 66)
+    patch.setattr(experiments, "FEW", ((1, 96),))
+    patch.setattr(experiments, "CROSSING", (16, 33))
+    patch.setattr(experiments, "ERRORS", ((1, 40),))
+    patch.setattr(experiments, "EXPONENTS", (0,))
+    for name, value in {
+        **{"FROM": 16, "TO": 16, "COPYING": 16, "SHORT": 16, "UNEVEN": 33},
+        **{"LONG": 64, "ODD": 33, "ROWS": 1},
+    }.items():
+        patch.setattr(conclusions, name, value)
+
+
+@pytest.fixture(scope="module")
+def measured():
+    """Every experiment, small: real kernels and results, made-up times."""
+    if not device.interpreting():
+        pytest.skip("simulated where there is no GPU")
+    with pytest.MonkeyPatch.context() as patch:
+        shrink(patch)
+        # One type tells as much as three here, and the interpreter takes its time.
+        patch.setattr(experiments, "DTYPES", (torch.bfloat16,))
+        patch.setattr(measure, "compiled", eager, raising=False)
+        patch.setattr(verify.repeat, "__defaults__", (1,))
+        return {
+            name: run(measure.find(name), Simulated(l2_bytes=1), BUDGET, attempts=1)
+            for name in NAMES
+        }
+
+
+@pytest.fixture
+def records(measured, monkeypatch):
+    shrink(monkeypatch)
+    return measured
+
+
+def test_all_are_declared():
+    declared = {e.name for e in measure.experiments() if e.name.startswith("softmax")}
+    assert set(NAMES) <= declared
+
+
+def test_sizes_are_those_the_chapter_promises():
+    promised = {
+        *(256, 512, 1000, 1024, 2048, 4096, 4097, 8192, 16384, 32768, 50257, 65536),
+        *(131072, 262144),
+    }
+    assert promised == set(experiments.LENGTHS)
+    assert {torch.float32, torch.bfloat16, torch.float16} == set(experiments.DTYPES)
+    for m, n in experiments.shapes():
+        assert m * n <= 2**26
+        assert m >= conclusions.ROWS or (m, n) in experiments.FEW
+    assert {-4, 0, 4} <= set(experiments.EXPONENTS)
+    for n in (conclusions.SHORT, conclusions.UNEVEN, conclusions.LONG, conclusions.ODD):
+        assert n in promised
+
+
+def test_every_rung_is_measured_wherever_it_runs(records):
+    record = records["softmax-forward"]
+    rows = record.select(n=16, dtype="bfloat16", regime="cold")
+    rungs = ["naive", "fused", "several", "persistent", "ragged", "online"]
+    assert [row["impl"] for row in rows] == [
+        *rungs,
+        "softmax",
+        "torch",
+        "torch.compile",
+    ]
+    assert all(row["bytes"] == 2 * 2 * 64 for row in rows)
+    few = record.select(m=1, n=96, dtype="bfloat16", regime="steady")
+    assert "split" in [row["impl"] for row in few]
+    assert all(row["relative_error"] <= row["error_bound"] for row in record.rows)
+
+
+def test_gradients_and_errors(records):
+    rows = records["softmax-backward"].select(n=33, dtype="bfloat16", regime="cold")
+    ours = ["long", "tile", "walk", "gradient"]
+    assert [row["impl"] for row in rows] == [*ours, "torch", "torch.compile"]
+    rows = records["softmax-error"].select(exponent=0, dtype="bfloat16")
+    assert all(0 < row["extra"]["worst"] <= 2**24 * 2**-5 for row in rows)
+
+
+def test_what_takes_what(monkeypatch):
+    bf16 = torch.bfloat16
+    assert not experiments.takes(resident, (512, 131072), bf16)
+    monkeypatch.setattr(device, "has", lambda feature: True)
+    assert experiments.takes(resident, (512, 131072), bf16)
+    assert not experiments.takes(resident, (512, 50257), bf16)
+    assert experiments.takes(split, (16, 131072), bf16)
+    assert not experiments.takes(split, (512, 131072), bf16)
+
+
+def test_the_fastest_rung_by_length(records):
+    record = retimed(records["softmax-crossovers"], 0.5, impl="ragged", n=33)
+    record = retimed(record, 0.5, impl="several", n=16)
+    assert further_conclusions.best_rungs(record) == {16: "several", 33: "ragged"}
+
+
+def test_peers_that_are_not_installed_are_left_out(monkeypatch):
+    monkeypatch.setattr(peers, "_liger", lambda: None)
+    monkeypatch.setattr(peers, "_gems", lambda: None)
+    assert list(peers.forward(64, torch.float32)) == ["torch", "torch.compile"]
+    assert list(peers.backward(64, torch.float32)) == ["torch", "torch.compile"]
+
+
+def test_peers_that_are_installed_are_asked_as_they_want(monkeypatch):
+    class Liger:
+        class LigerSoftmaxFunction:
+            @staticmethod
+            def apply(x):
+                return torch.softmax(x, -1)
+
+        @staticmethod
+        def _softmax_backward(grad, y, block, warps, several):
+            return torch._softmax_backward_data(grad, y, -1, y.dtype)
+
+    class Gems:
+        softmax = staticmethod(lambda x, dim, half_to_float=False: x.softmax(dim))
+        softmax_backward = staticmethod(
+            lambda grad, y, dim: torch._softmax_backward_data(grad, y, dim, y.dtype)
+        )
+
+    monkeypatch.setattr(peers, "_liger", lambda: Liger)
+    monkeypatch.setattr(peers, "_gems", lambda: Gems)
+    x = torch.randn(3, 64)
+    monkeypatch.setattr(measure, "compiled", eager, raising=False)
+    monkeypatch.setattr(peers, "_liger_settings", lambda n: (64, 4))
+    for provider in peers.forward(64, torch.float32).values():
+        fn = provider.fn or (lambda x: x.softmax(-1))
+        out = fn(x, out=torch.empty_like(x)) if provider.out else fn(x)
+        assert torch.allclose(out, x.softmax(-1))
+    y, grad = x.softmax(-1), torch.randn(3, 64)
+    found = peers.backward(64, torch.float32)
+    assert list(found) == list(peers.NAMES)
+    for name in ("torch", "liger", "flag_gems"):
+        expected = experiments._expected(y, grad)
+        torch.testing.assert_close(found[name].fn(y, grad), expected)
+    assert "liger" not in peers.forward(2**17, torch.bfloat16)
+
+
+def test_values_can_be_told(records):
+    for record in records.values():
+        # The type that the small experiment leaves out.
+        record = copy.deepcopy(record)
+        if record.name == "softmax-error":
+            record.rows.extend({**row, "dtype": "float32"} for row in record.select())
+        values = record.values()
+        assert values
+        assert all(value > 0 for value in values.values())
+
+
+# For each claim, which rows to speed up (or slow down) for it to hold and to fail.
+SWAYED = [
+    ("softmax-forward", "ahead", {"impl": "softmax"}, 0.9, 1.2),
+    ("softmax-forward", "near_a_copy", {"impl": "softmax"}, 1e-9, 1e3),
+    ("softmax-forward", "long_rows", {"impl": "softmax"}, 0.7, 1.0),
+    ("softmax-forward", "nowhere_behind", {"impl": "softmax"}, 1.0, 1.2),
+    ("softmax-backward", "gradient_nowhere_behind", {"impl": "gradient"}, 0.9, 1.2),
+    ("softmax-backward", "gradient_ahead", {"impl": "gradient"}, 0.8, 1.0),
+    ("softmax-crossovers", "choice_is_good", {"impl": "softmax"}, 1.0, 1.2),
+]
+
+
+@pytest.mark.parametrize(("name", "claim", "rows", "good", "bad"), SWAYED)
+def test_claims_hold_and_fail(records, name, claim, rows, good, bad):
+    (held,) = [c for c in measure.claims(name) if c.name == claim]
+    assert held.text.endswith(".")
+    assert held.broken(retimed(records[name], good, **rows)) is None
+    assert held.broken(retimed(records[name], bad, **rows)) is not None
+
+
+def test_the_claim_on_errors_holds_and_fails(records):
+    (held,) = measure.claims("softmax-error")
+    record = copy.deepcopy(records["softmax-error"])
+    assert held.broken(record) is None
+    for row in record.select(impl="softmax"):
+        row["relative_error"] = 0.01
+    assert "bfloat16" in held.broken(record)
+
+
+def test_every_claim_is_swayed():
+    swayed = {(c[0], c[1]) for c in SWAYED} | {("softmax-error", "rounded_once")}
+    assert swayed == {
+        (name, claim.name) for name in NAMES for claim in measure.claims(name)
+    }
+
+
+class TestTuning:
+    def test_candidates_are_configurations_of_their_rung(self):
+        for name in tuning.SPACE:
+            for n, itemsize in ((1024, 2), (4096, 2), (16384, 4)):
+                found = tuning.candidates(name, n, itemsize)
+                rung = tuning.MODULES[name]
+                assert all(isinstance(c, rung.Config) for c in found)
+                assert len(set(found)) == len(found)
+
+    def test_the_present_choice_is_among_them(self):
+        for name, n in (("fused", 4096), ("several", 512), ("online", 131072)):
+            rung = tuning.MODULES[name]
+            assert rung.config_for(n, 2) in tuning.candidates(name, n, 2)
+
+    def test_they_are_right(self, device):
+        """Interpreted, every candidate that differs in what it computes."""
+        x = torch.randn(3, 300, device=device)
+        for name in ("fused", "several", "online"):
+            for config in tuning.candidates(name, 300, 4)[::9]:
+                out = tuning.MODULES[name].softmax(x, config=config)
+                torch.testing.assert_close(out, x.softmax(1))
+
+    @pytest.mark.slow
+    def test_what_spills_is_left_out(self):
+        held, staged = (
+            tuning.persistent.Config(32768, warps, stages, 1)
+            for warps, stages in ((32, 0), (16, 2))
+        )
+        fine = tuning.without_spills("persistent", 32768, torch.float32, [held, staged])
+        assert fine == [staged]
+
+    def test_the_best_is_told(self, monkeypatch, device):
+        monkeypatch.setattr(tuning, "without_spills", lambda name, n, dtype, all_: all_)
+        bench = measure.Bench("softmax", timer=Simulated(), budget=BUDGET)
+        found = tuning.best(bench, "several", 2, 40, torch.float32)
+        times = [ms for _, ms in found]
+        assert times == sorted(times)
+        assert len(found) == len(tuning.candidates("several", 40, 4))
+
+
+@pytest.mark.gpu
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_measures_here(name, monkeypatch):
+    monkeypatch.setattr(experiments, "LENGTHS", (256, 4097, 32768, 131072))
+    monkeypatch.setattr(experiments, "CROSSING", (256, 8193))
+    monkeypatch.setattr(experiments, "ELEMENTS", 2**24)
+    monkeypatch.setattr(experiments, "EXPONENTS", (0, 4))
+    record = run(measure.find(name), here(), measure.Budget(2, 0.005), attempts=1)
+    assert record.rows
+    assert not record.problems()
