@@ -12,6 +12,7 @@ from tilebook.softmax import (
     backward_long,
     conclusions,
     derivative,
+    experiments_reductions,
     further_conclusions,
     fused,
     naive,
@@ -28,6 +29,7 @@ from tilebook.softmax.operands import PLAIN
 
 __all__ = [
     "conclusions",
+    "experiments_reductions",
     "further_conclusions",
     "softmax_backward",
     "softmax_crossovers",
