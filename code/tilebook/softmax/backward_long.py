@@ -35,10 +35,10 @@ class Config(NamedTuple):
     """Warps that share a chunk."""
     per_sm: int = 1
     """Programs, and so rows, on a multiprocessor."""
-    first: str = "evict_last"
-    """What the first pass asks of the caches: an eviction policy, or nothing."""
-    second: str = "evict_first"
-    """What the second asks."""
+    keep: bool = True
+    """Whether the first pass asks the caches to keep what it reads."""
+    drop: bool = True
+    """Whether the second asks them to drop it."""
 
 
 # What rows may take of L1; by the programs on a multiprocessor, the warps of each and
@@ -68,9 +68,10 @@ def config_for(n: int, itemsize: int = 2) -> Config:
 @triton.jit
 def summed(
     y_ptr, grad_ptr, length,
-    BLOCK: tl.constexpr, POLICY: tl.constexpr, LOG: tl.constexpr,
+    BLOCK: tl.constexpr, KEEP: tl.constexpr, LOG: tl.constexpr,
 ):  # fmt: skip
     """Pass one over `length` neighbours of both tensors, a sum for each lane."""
+    HINT: tl.constexpr = "evict_last" if KEEP else ""
     offs = tl.arange(0, BLOCK)
     if y_ptr.dtype.element_ty == tl.float64:
         sums = tl.zeros([BLOCK], tl.float64)
@@ -78,30 +79,27 @@ def summed(
         sums = tl.zeros([BLOCK], tl.float32)
     for i in tl.range(0, length, BLOCK):
         mask = offs < tl.minimum(length - i, BLOCK).to(tl.int32)
-        y = tl.load(
-            y_ptr + i + offs, mask=mask, other=0, eviction_policy=POLICY
-        )  # (BLOCK,)
-        grad = tl.load(grad_ptr + i + offs, mask=mask, other=0, eviction_policy=POLICY)
-        sums += contribution(wide(y), wide(grad), LOG)
+        y = tl.load(y_ptr + i + offs, mask=mask, other=0, eviction_policy=HINT)
+        grad = tl.load(grad_ptr + i + offs, mask=mask, other=0, eviction_policy=HINT)
+        sums += contribution(wide(y), wide(grad), LOG)  # (BLOCK,)
     return tl.sum(sums, axis=0)
 
 
 @triton.jit
 def returned(
     y_ptr, grad_ptr, dx_ptr, length, s, inverse_t,
-    BLOCK: tl.constexpr, POLICY: tl.constexpr, LOG: tl.constexpr,
+    BLOCK: tl.constexpr, DROP: tl.constexpr, LOG: tl.constexpr,
 ):  # fmt: skip
     """Pass two over the same neighbours, back to front."""
+    HINT: tl.constexpr = "evict_first" if DROP else ""
     offs = tl.arange(0, BLOCK)
     last = (length - 1) // BLOCK * BLOCK
     for i in tl.range(0, length, BLOCK):
         at = last - i
         mask = offs < tl.minimum(length - at, BLOCK).to(tl.int32)
-        y = tl.load(
-            y_ptr + at + offs, mask=mask, other=0, eviction_policy=POLICY
-        )  # (BLOCK,)
-        grad = tl.load(grad_ptr + at + offs, mask=mask, other=0, eviction_policy=POLICY)
-        dx = derived(wide(y), wide(grad), s, inverse_t, LOG)
+        y = tl.load(y_ptr + at + offs, mask=mask, other=0, eviction_policy=HINT)
+        grad = tl.load(grad_ptr + at + offs, mask=mask, other=0, eviction_policy=HINT)
+        dx = derived(wide(y), wide(grad), s, inverse_t, LOG)  # (BLOCK,)
         tl.store(dx_ptr + at + offs, dx, mask=mask, cache_modifier=".cs")
 
 
@@ -109,7 +107,7 @@ def returned(
 def long_kernel(
     y_ptr, grad_ptr, dx_ptr, m, n, stride, inverse_t,
     DIV: tl.constexpr, W: tl.constexpr, BLOCK: tl.constexpr,
-    FIRST: tl.constexpr, SECOND: tl.constexpr, LOG: tl.constexpr,
+    KEEP: tl.constexpr, DROP: tl.constexpr, LOG: tl.constexpr,
 ):  # fmt: skip
     n, stride = tl.cast(n, tl.int64) * DIV, tl.cast(stride, tl.int64) * DIV
     for row in tl.range(
@@ -117,25 +115,25 @@ def long_kernel(
     ):
         start, g_start = row * n, row * stride
         if W == 1:
-            s = summed(y_ptr + start, grad_ptr + g_start, n, BLOCK, FIRST, LOG)
+            s = summed(y_ptr + start, grad_ptr + g_start, n, BLOCK, KEEP, LOG)
             returned(
                 y_ptr + start, grad_ptr + g_start, dx_ptr + start, n, s, inverse_t,
-                BLOCK, SECOND, LOG,
+                BLOCK, DROP, LOG,
             )  # fmt: skip
         else:
             # The ends of the row go apart, as in `ragged`.
             _, body, at, outside = ends_of(start, n, W)
             first, g_first = (start + W - 1) // W * W, (g_start + W - 1) // W * W
-            s = summed(y_ptr + first, grad_ptr + g_first, body, BLOCK, FIRST, LOG)
+            s = summed(y_ptr + first, grad_ptr + g_first, body, BLOCK, KEEP, LOG)
             y = wide(tl.load(y_ptr + start + at, mask=outside, other=0))  # (2 * W,)
             grad = wide(tl.load(grad_ptr + g_start + at, mask=outside, other=0))
             s += tl.sum(contribution(y, grad, LOG), axis=0)
+            dx = derived(y, grad, s, inverse_t, LOG)
+            tl.store(dx_ptr + start + at, dx, mask=outside, cache_modifier=".cs")
             returned(
                 y_ptr + first, grad_ptr + g_first, dx_ptr + first, body, s, inverse_t,
-                BLOCK, SECOND, LOG,
+                BLOCK, DROP, LOG,
             )  # fmt: skip
-            dx = derived(y, grad, s, inverse_t, LOG)
-            tl.store(dx_ptr + start + at, dx, mask=outside)
 
 
 def launch_as(
@@ -162,8 +160,8 @@ def launch_as(
         DIV=div,
         W=vector if apart else 1,
         BLOCK=config.block,
-        FIRST=config.first,
-        SECOND=config.second,
+        KEEP=config.keep,
+        DROP=config.drop,
         LOG=task.log,
         num_warps=config.num_warps,
     )

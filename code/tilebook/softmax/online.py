@@ -56,10 +56,10 @@ class Config(NamedTuple):
     """Programs, and so rows, on a multiprocessor."""
     back: bool = True
     """Whether the second pass walks back to front."""
-    first: str = "evict_last"
-    """What the first pass asks of the caches: an eviction policy, or nothing."""
-    second: str = "evict_first"
-    """What the second asks."""
+    keep: bool = True
+    """Whether the first pass asks the caches to keep what it reads."""
+    drop: bool = True
+    """Whether the second asks them to drop it."""
 
 
 # Bytes of a chunk for each thread, two loads of 16; what rows may take of L1; and the
@@ -91,7 +91,7 @@ def config_for(n: int, itemsize: int = 2) -> Config:
 @triton.jit
 def gathered(
     x_ptr, length, inverse_t,
-    V: tl.constexpr, BLOCK: tl.constexpr, POLICY: tl.constexpr,
+    V: tl.constexpr, BLOCK: tl.constexpr, KEEP: tl.constexpr,
 ):  # fmt: skip
     """Pass one: the maximum and the sum of `length` neighbours in memory.
 
@@ -105,7 +105,7 @@ def gathered(
         left = tl.minimum(length - i, BLOCK).to(tl.int32)
         x = tl.load(
             x_ptr + i + offs, mask=offs < left, other=-float("inf"),
-            eviction_policy=POLICY,
+            eviction_policy="evict_last" if KEEP else "",
         )  # (LANES, V)  # fmt: skip
         if V == 1:
             top, total = step(top, total, tl.reshape(wide(x), [LANES]), inverse_t)
@@ -117,7 +117,7 @@ def gathered(
 @triton.jit
 def spread(
     x_ptr, out_ptr, length, top, total, inverse_t,
-    BLOCK: tl.constexpr, BACK: tl.constexpr, POLICY: tl.constexpr, LOG: tl.constexpr,
+    BLOCK: tl.constexpr, BACK: tl.constexpr, DROP: tl.constexpr, LOG: tl.constexpr,
 ):  # fmt: skip
     """Pass two: read the same neighbours again, and store what becomes of them."""
     offs = tl.arange(0, BLOCK)
@@ -126,8 +126,9 @@ def spread(
         at = last - i if BACK else i
         mask = offs < tl.minimum(length - at, BLOCK).to(tl.int32)
         x = tl.load(
-            x_ptr + at + offs, mask=mask, other=0, eviction_policy=POLICY
-        )  # (BLOCK,)
+            x_ptr + at + offs, mask=mask, other=0,
+            eviction_policy="evict_first" if DROP else "",
+        )  # (BLOCK,)  # fmt: skip
         y = finished(wide(x), top, total, inverse_t, LOG)
         tl.store(out_ptr + at + offs, y, mask=mask, cache_modifier=".cs")
 
@@ -136,37 +137,37 @@ def spread(
 def rewritten(
     x_ptr, out_ptr, row, n, stride, inverse_t,
     V: tl.constexpr, W: tl.constexpr, BLOCK: tl.constexpr,
-    BACK: tl.constexpr, FIRST: tl.constexpr, SECOND: tl.constexpr, LOG: tl.constexpr,
+    BACK: tl.constexpr, KEEP: tl.constexpr, DROP: tl.constexpr, LOG: tl.constexpr,
 ):  # fmt: skip
     """Both passes over one row."""
     start, out_start = row * stride, row * n
     if W == 1:
-        top, total = gathered(x_ptr + start, n, inverse_t, V, BLOCK, FIRST)
+        top, total = gathered(x_ptr + start, n, inverse_t, V, BLOCK, KEEP)
         spread(
             x_ptr + start, out_ptr + out_start, n, top, total, inverse_t,
-            BLOCK, BACK, SECOND, LOG,
+            BLOCK, BACK, DROP, LOG,
         )  # fmt: skip
     else:
         # The ends of the row go apart, as in `ragged`.
         _, body, at, outside = ends_of(start, n, W)
         first, out_first = (start + W - 1) // W * W, (out_start + W - 1) // W * W
-        top, total = gathered(x_ptr + first, body, inverse_t, V, BLOCK, FIRST)
+        top, total = gathered(x_ptr + first, body, inverse_t, V, BLOCK, KEEP)
         ends = tl.load(x_ptr + start + at, mask=outside, other=-float("inf"))
         ends = wide(ends)  # (2 * W,)
         top, total = merged(top, total, ends, inverse_t)
-        spread(
-            x_ptr + first, out_ptr + out_first, body, top, total, inverse_t,
-            BLOCK, BACK, SECOND, LOG,
-        )  # fmt: skip
         y = finished(ends, top, total, inverse_t, LOG)
         tl.store(out_ptr + out_start + at, y, mask=outside, cache_modifier=".cs")
+        spread(
+            x_ptr + first, out_ptr + out_first, body, top, total, inverse_t,
+            BLOCK, BACK, DROP, LOG,
+        )  # fmt: skip
 
 
 @triton.jit(do_not_specialize=["m"])
 def softmax_kernel(
     x_ptr, out_ptr, m, n, stride, inverse_t,
     DIV: tl.constexpr, V: tl.constexpr, W: tl.constexpr, BLOCK: tl.constexpr,
-    BACK: tl.constexpr, FIRST: tl.constexpr, SECOND: tl.constexpr, LOG: tl.constexpr,
+    BACK: tl.constexpr, KEEP: tl.constexpr, DROP: tl.constexpr, LOG: tl.constexpr,
 ):  # fmt: skip
     n, stride = tl.cast(n, tl.int64) * DIV, tl.cast(stride, tl.int64) * DIV
     for row in tl.range(
@@ -174,7 +175,7 @@ def softmax_kernel(
     ):
         rewritten(
             x_ptr, out_ptr, row, n, stride, inverse_t,
-            V, W, BLOCK, BACK, FIRST, SECOND, LOG,
+            V, W, BLOCK, BACK, KEEP, DROP, LOG,
         )  # fmt: skip
 
 
@@ -214,8 +215,8 @@ def launch_as(
         **facts,
         BLOCK=config.block,
         BACK=config.back,
-        FIRST=config.first,
-        SECOND=config.second,
+        KEEP=config.keep,
+        DROP=config.drop,
         LOG=task.log,
         num_warps=config.num_warps,
     )

@@ -35,10 +35,10 @@ class Config(NamedTuple):
     """Warps that share a chunk."""
     parts: int
     """Programs that share a row."""
-    first: str = "evict_last"
-    """What the first kernel asks of the caches: an eviction policy, or nothing."""
-    second: str = "evict_first"
-    """What the second asks."""
+    keep: bool = True
+    """Whether the first kernel asks the caches to keep what it reads."""
+    drop: bool = True
+    """Whether the second asks them to drop it."""
 
 
 PER_THREAD = 64
@@ -71,7 +71,7 @@ def config_for(m: int, n: int, itemsize: int = 2) -> Config:
 def partial_kernel(
     x_ptr, partial_ptr, n, stride, parts, span, inverse_t,
     DIV: tl.constexpr, V: tl.constexpr, W: tl.constexpr, BLOCK: tl.constexpr,
-    FIRST: tl.constexpr,
+    KEEP: tl.constexpr,
 ):  # fmt: skip
     n, stride = tl.cast(n, tl.int64) * DIV, tl.cast(stride, tl.int64) * DIV
     pid = tl.program_id(0).to(tl.int64)
@@ -79,12 +79,12 @@ def partial_kernel(
     start, skip = row * stride, part * span * BLOCK
     if W == 1:
         left = tl.minimum(n - skip, span * BLOCK)
-        top, total = gathered(x_ptr + start + skip, left, inverse_t, V, BLOCK, FIRST)
+        top, total = gathered(x_ptr + start + skip, left, inverse_t, V, BLOCK, KEEP)
     else:
         _, body, at, outside = ends_of(start, n, W)
         first = (start + W - 1) // W * W + skip
         left = tl.minimum(body - skip, span * BLOCK)
-        top, total = gathered(x_ptr + first, left, inverse_t, V, BLOCK, FIRST)
+        top, total = gathered(x_ptr + first, left, inverse_t, V, BLOCK, KEEP)
         # The row's first part takes the ends, too.
         ends = tl.load(
             x_ptr + start + at, mask=outside & (part == 0), other=-float("inf")
@@ -98,7 +98,7 @@ def partial_kernel(
 def finish_kernel(
     x_ptr, out_ptr, partial_ptr, n, stride, parts, span, inverse_t,
     DIV: tl.constexpr, W: tl.constexpr, BLOCK: tl.constexpr, LANES: tl.constexpr,
-    SECOND: tl.constexpr, LOG: tl.constexpr,
+    DROP: tl.constexpr, LOG: tl.constexpr,
 ):  # fmt: skip
     n, stride = tl.cast(n, tl.int64) * DIV, tl.cast(stride, tl.int64) * DIV
     # What the first kernel read last is the likeliest to be in a cache.
@@ -119,20 +119,20 @@ def finish_kernel(
         left = tl.minimum(n - skip, span * BLOCK)
         spread(
             x_ptr + start + skip, out_ptr + out_start + skip, left,
-            top, total, inverse_t, BLOCK, True, SECOND, LOG,
+            top, total, inverse_t, BLOCK, True, DROP, LOG,
         )  # fmt: skip
     else:
         _, body, at, outside = ends_of(start, n, W)
         first, out_first = (start + W - 1) // W * W, (out_start + W - 1) // W * W
         left = tl.minimum(body - skip, span * BLOCK)
-        spread(
-            x_ptr + first + skip, out_ptr + out_first + skip, left,
-            top, total, inverse_t, BLOCK, True, SECOND, LOG,
-        )  # fmt: skip
         outside = outside & (part == 0)
         ends = tl.load(x_ptr + start + at, mask=outside, other=0)  # (2 * W,)
         y = finished(wide(ends), top, total, inverse_t, LOG)
         tl.store(out_ptr + out_start + at, y, mask=outside, cache_modifier=".cs")
+        spread(
+            x_ptr + first + skip, out_ptr + out_first + skip, left,
+            top, total, inverse_t, BLOCK, True, DROP, LOG,
+        )  # fmt: skip
 
 
 def launch_as(
@@ -156,7 +156,7 @@ def launch_as(
         *sizes,
         **shared,
         V=vector,
-        FIRST=config.first,
+        KEEP=config.keep,
         num_warps=config.num_warps,
     )
     task.wrap(finish_kernel)[(m * parts,)](
@@ -166,7 +166,7 @@ def launch_as(
         *sizes,
         **shared,
         LANES=cover(parts),
-        SECOND=config.second,
+        DROP=config.drop,
         LOG=task.log,
         num_warps=config.num_warps,
     )

@@ -59,15 +59,15 @@ SPACE: dict[str, dict[str, tuple]] = {
         "num_warps": (4, 8, 16, 32),
         "per_sm": (1, 2, 4, 8),
         "back": (True, False),
-        "first": ("", "evict_last"),
-        "second": ("", "evict_first"),
+        "keep": (True, False),
+        "drop": (True, False),
     },
     "split": {
         "block": (4096, 8192, 16384),
         "num_warps": (4, 8, 16),
         "parts": (2, 4, 8, 16, 33, 66, 132, 264, 528),
-        "first": ("", "evict_last"),
-        "second": ("", "evict_first"),
+        "keep": (True, False),
+        "drop": (True, False),
     },
     "resident": {
         "chunk": (1024, 2048, 4096, 8192, 16384),
@@ -84,8 +84,8 @@ SPACE: dict[str, dict[str, tuple]] = {
         "block": (2048, 4096, 8192, 16384, 32768),
         "num_warps": (4, 8, 16, 32),
         "per_sm": (1, 2, 4, 8),
-        "first": ("", "evict_last"),
-        "second": ("", "evict_first"),
+        "keep": (True, False),
+        "drop": (True, False),
     },
 }
 # Elements of a thread: fewer leave it without two loads of 16 bytes, more spill.
