@@ -1,5 +1,7 @@
 """The ladder of `transpose`, and the operator at its top."""
 
+from unittest import mock
+
 import hypothesis.strategies as st
 import pytest
 import torch
@@ -36,16 +38,17 @@ DTYPES = (
     torch.float64,
     torch.int64,
 )
+ONE_OF_EACH_SIZE = (torch.bool, torch.bfloat16, torch.float32, torch.complex64)
 # Small ones, and around the sides of a tile.
 SHAPES = (
     *(s for s in testing.shapes(2, 800) if s[0] < 40),
     (64, 64),
     (65, 63),
     (129, 2),
-    (97, 131),
+    (67, 131),
     (2, 1025),
 )
-WATCHED = ((1, 1), (0, 3), (33, 3), (65, 63), (97, 131))
+WATCHED = ((1, 1), (0, 3), (33, 3), (65, 63), (67, 131))
 
 
 def rung_name(rung):
@@ -86,6 +89,8 @@ def test_the_ladder_is_what_the_package_says_it_is():
     ids=str,
 )
 def test_any_shape(rung, shape, device):
+    if rung is naive and here.interpreting() and shape[0] > 33:
+        shape = (33, shape[1])  # A program for each row, and a row is like another.
     x = testing.guard(matrix(shape, torch.float32, device))
     with testing.guarded():
         out = rung.transpose(x.tensor)
@@ -93,10 +98,15 @@ def test_any_shape(rung, shape, device):
     assert_same(out, x.tensor.t())
 
 
-@pytest.mark.parametrize("rung", [*ANY, tiling], ids=rung_name)
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(
+    ("rung", "dtype"),
+    [(tiling, dtype) for dtype in DTYPES]
+    # A rung sees integers of the same size.
+    + [(rung, dtype) for rung in ANY for dtype in ONE_OF_EACH_SIZE],
+    ids=lambda x: str(x) if isinstance(x, torch.dtype) else rung_name(x),
+)
 def test_every_dtype_bit_for_bit(rung, dtype, device):
-    for shape in ((17, 70), (16, 32)):
+    for shape in ((5, 70), (16, 32)):
         x = matrix(shape, dtype, device)
         with testing.guarded():
             out = rung.transpose(x)
@@ -104,12 +114,12 @@ def test_every_dtype_bit_for_bit(rung, dtype, device):
 
 
 @pytest.mark.parametrize("rung", [*ANY, tiling], ids=rung_name)
-@pytest.mark.parametrize("shape", [(16, 48), (19, 41)], ids=str)
+@pytest.mark.parametrize("shape", [(8, 48), (5, 41)], ids=str)
 def test_any_strides(rung, shape, device):
     x = matrix(shape, torch.int16, device)
     laid = [*testing.layouts(x), *testing.expanded(x)]
-    laid += [("sliced rows", matrix((80, 60), torch.int16, device)[1::2, 8:56])]
-    laid += [("backed", x.as_strided(shape, (3, 5)))] if shape[0] == 16 else []
+    laid += [("sliced rows", matrix((16, 60), torch.int16, device)[1::2, 8:56])]
+    laid += [("backed", x.as_strided(shape, (3, 5)))] if shape[0] == 8 else []
     for name, view in laid:
         with testing.guarded():
             out = rung.transpose(view)
@@ -167,7 +177,7 @@ def test_the_result_is_new_memory(device):
 
 
 class TestDescribed:
-    @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+    @pytest.mark.parametrize("dtype", ONE_OF_EACH_SIZE, ids=str)
     def test_what_can_be_described(self, dtype, device):
         step = 16 // dtype.itemsize
         for rows, columns in ((1, 3), (5, 2), (9, 9 if step < 16 else 5)):
@@ -323,14 +333,14 @@ def test_tiles_fit_the_matrix():
 
 
 class TestOperator:
-    @pytest.mark.parametrize("shape", [(1, 1), (0, 3), (7, 40), (2, 3, 5)], ids=str)
+    @pytest.mark.parametrize("shape", [(0, 3), (2, 3, 5)], ids=str)
     def test_registration(self, shape, device):
         x = torch.randn(shape, device=device, requires_grad=True)
         testing.opcheck(transpose_operator, x)
 
     def test_registration_of_strides(self, device):
         x = torch.randn(6, 5, 8, device=device)
-        for view in (x.transpose(1, 2), x[:, :, ::2], x.permute(1, 0, 2)):
+        for view in (x[:, :, ::2], x.permute(1, 0, 2)):
             testing.opcheck(transpose_operator, view)
 
     def test_gradient_against_differences(self, device):
@@ -377,42 +387,53 @@ class TestOperator:
         assert torch.equal(ends, x.permute(2, 1, 0))
 
 
+def planted(where, name, old, new):
+    """Swap a kernel or function of a module for one with a mistake, for a while."""
+    if not here.interpreting():
+        # Kernels that inline a helper have to be compiled again.
+        return testing.mutated_module(where, old, new)
+    ((_, mutant),) = testing.mutants(getattr(where, name), {"planted": (old, new)})
+    return mock.patch.object(where, name, mutant)
+
+
+KERNEL = "transpose_kernel"
 MISTAKES = [
-    (naive, "mask = offs_n < n", "mask = offs_n <= n"),
-    (naive, "out_ptr + offs_n * m + row", "out_ptr + offs_n * n + row"),
-    (naive, "row * stride_m + offs_n * stride_n", "row * stride_n + offs_n * stride_m"),
-    (tiled, "tl.trans(x),", "x,"),
-    (tiled, "mask=tl.trans(mask)", "mask=mask"),
-    (tiled, "offs_n[:, None] * m + offs_m", "offs_n[:, None] * n + offs_m"),
-    (tiled, "(offs_m < m)[:, None] & (offs_n < n)[None, :]", "(offs_n < n)[None, :]"),
-    (tiled, "% tiles_n).to", "% (tiles_n + 1)).to"),
-    (grouped, "rows = tl.minimum(tiles_m - first, GROUP)", "rows = GROUP"),
-    (grouped, "first + within % rows, within // rows", "first + within % rows, within"),
-    (grouped, "strip = pid // (GROUP * tiles_n)", "strip = pid // (GROUP * tiles_m)"),
-    (aligned, "tl.cast(n, tl.int64) * N_DIV", "tl.cast(n, tl.int64) * M_DIV"),
-    (aligned, "stride_m * DIV_M", "stride_m"),
-    (aligned, "batch * stride_b * DIV_B", "batch * stride_b"),
-    (aligned, "batch * n * m", "batch * n"),
-    (aligned, "pid % (tiles_m * tiles_n), tiles_m", "pid, tiles_m"),
-    (aligned, "math.gcd(int(value), most)", "math.gcd(int(value) + 1, most)"),
+    (naive, KERNEL, "mask = offs_n < n", "mask = offs_n <= n"),
+    (naive, KERNEL, "offs_n * m + row", "offs_n * n + row"),
+    (naive, KERNEL, "stride_m + offs_n * stride_n", "stride_n + offs_n * stride_m"),
+    (tiled, KERNEL, "tl.trans(x),", "x,"),
+    (tiled, KERNEL, "mask=tl.trans(mask)", "mask=mask"),
+    (tiled, KERNEL, "offs_n[:, None] * m + offs_m", "offs_n[:, None] * n + offs_m"),
+    (tiled, KERNEL, "(offs_m < m)[:, None] & ", ""),
+    (tiled, KERNEL, "% tiles_n).to", "% (tiles_n + 1)).to"),
+    (grouped, "grouped", "rows = tl.minimum(tiles_m - first, GROUP)", "rows = GROUP"),
+    (grouped, "grouped", "% rows, within // rows", "% rows, within"),
+    (grouped, "grouped", "strip = pid // (GROUP * tiles_n)", "strip = pid // GROUP"),
+    (aligned, KERNEL, "tl.cast(n, tl.int64) * N_DIV", "tl.cast(n, tl.int64) * M_DIV"),
+    (aligned, KERNEL, "stride_m * DIV_M", "stride_m"),
+    (aligned, KERNEL, "batch * stride_b * DIV_B", "batch * stride_b"),
+    (aligned, KERNEL, "batch * n * m", "batch * n"),
+    (aligned, KERNEL, "pid % (tiles_m * tiles_n), tiles_m", "pid, tiles_m"),
+    (aligned, "arguments", "math.gcd(int(value), most)", "math.gcd(12, most)"),
 ]
 
 
 @pytest.mark.parametrize(
-    ("rung", "old", "new"),
+    ("rung", "name", "old", "new"),
     MISTAKES,
     ids=lambda x: x if isinstance(x, str) else rung_name(x),
 )
-def test_planted_mistakes_are_found(rung, old, new, device):
+def test_planted_mistakes_are_found(rung, name, old, new, device):
     """The tests of shapes and strides, on few of them, are red for each mistake."""
     whole = matrix((2, 70, 200), torch.int16, device)
-    cases = [whole[0, :65, ::2], whole[1, :66, :50].t(), whole[0]]
-    # Strips of two tiles: two whole ones and a half.
+    cases = {
+        naive: [matrix((3, 1030), torch.int16, device)[:, ::2], whole[0, :4, :9]],
+        tiled: [whole[0, :65, :80:2], whole[1, :66, :50].t()],
+        # Strips of two tiles: two whole ones and a half.
+        grouped: [matrix((300, 70), torch.int16, device)],
+        aligned: [whole, whole[:, :16, :24], whole[:, :7, :3]],
+    }[rung]
     extra = {"group": 2} if rung is grouped else {}
-    if rung is grouped:
-        cases = [matrix((300, 70), torch.int16, device)]
-    if rung is aligned:
-        cases += [whole, whole[:, :16, :24]]
 
     def passes(x):
         guard = testing.guard(x)
@@ -423,31 +444,32 @@ def test_planted_mistakes_are_found(rung, old, new, device):
 
     for x in cases:
         passes(x)
-    with testing.mutated_module(rung, old, new):
+    with planted(rung, name, old, new):
         assert not all(holds(passes, x) for x in cases)
 
 
 def test_planted_mistakes_in_the_operator_are_found(device):
     x = torch.randn(2, 3, 5, device=device)
-    for where, old, new in (
-        (operands, "x.resolve_conj().resolve_neg()", "x"),
-        (public, "x.shape[-1], x.shape[-2])", "x.shape[-2], x.shape[-1])"),
-        (public, "m * n).t()[None]", "m * n)[None]"),
-        (public, "movedim(in_dims[0], 0)", "movedim(in_dims[0], 1)"),
-        (public, "    return transpose(grad)", "    return grad"),
+    operator = TestOperator()
+
+    def batches():
+        assert_same(transpose(x), x.transpose(1, 2))
+        assert_same(transpose(x[:, :1]), x[:, :1].mT)
+
+    lazy = test_views_that_are_still_to_be_conjugated_or_negated
+    for where, old, new, test, *args in (
+        (operands, "x.resolve_conj().resolve_neg()", "x", lazy, device),
+        (public, "x.shape[-1], x.shape[-2])", "x.shape[-2], x.shape[-1])", batches),
+        (public, "m * n).t()[None]", "m * n)[None]", batches),
+        (public, "movedim(in_dims[0], 0)", "movedim(0, 1)", operator.test_vmap, device),
+        (
+            *(public, "return transpose(grad)", "return grad"),
+            *(operator.test_gradient_of_a_strided_one, device),
+        ),
     ):
+        assert holds(test, *args)
         with testing.mutated_module(where, old, new):
-            assert not all(
-                (
-                    holds(lambda: assert_same(transpose(x), x.transpose(1, 2))),
-                    holds(lambda: assert_same(transpose(x[:, :1]), x[:, :1].mT)),
-                    holds(
-                        test_views_that_are_still_to_be_conjugated_or_negated, device
-                    ),
-                    holds(TestOperator().test_gradient_of_a_strided_one, device),
-                    holds(TestOperator().test_vmap, device),
-                )
-            )
+            assert not holds(test, *args)
 
 
 def holds(test, *args):
@@ -461,7 +483,7 @@ def holds(test, *args):
 @pytest.mark.parametrize("rung", [*ANY, described, tiling], ids=rung_name)
 def test_repeats_are_equal(rung, device):
     x = matrix((80, 144), torch.bfloat16, device).nan_to_num()
-    testing.deterministic(lambda: rung.transpose(x), 20 if rung is tiling else 5)
+    testing.deterministic(lambda: rung.transpose(x), 20 if x.is_cuda else 3)
 
 
 @pytest.mark.gpu

@@ -94,14 +94,14 @@ def test_nor_do_a_product_and_a_copy(device):
         descriptors.copy(trained)
 
 
-@pytest.mark.parametrize("group", [2**29, 2**30, 2**40])
+@pytest.mark.parametrize("group", [2**30, 2**40])
 def test_strips_higher_than_any_matrix(group, device):
     x = torch.randint(0, 99, (130, 300), device=device)
     with testing.guarded():
         assert torch.equal(grouped.transpose(x, group=group), x.t())
-    a, b = torch.ones(32, 8, device=device), torch.ones(8, 64, device=device)
+    a, b = torch.ones(9, 8, device=device), torch.ones(8, 17, device=device)
     assert bool((by_hand.matmul(a, b, group=group) == 8).all())
-    assert by_hand.reads(3, group, programs=9).blocks == 18
+    assert by_hand.reads(2, group, programs=4).blocks == 8
 
 
 def test_batches_of_rows_and_of_columns_are_one_matrix(device):

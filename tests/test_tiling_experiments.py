@@ -26,7 +26,7 @@ def shrink(patch):
     shapes = ((16, 8), *SMALL)
     patch.setattr(experiments, "CASES", [(torch.bfloat16, shape) for shape in shapes])
     patch.setattr(
-        experiments, "STENCILS", [(k, side) for k in (3, 5) for side in (4, 3)]
+        experiments, "STENCILS", [(k, side) for k in (3, 5) for side in (4, 1)]
     )
     patch.setattr(experiments, "ORDERED", (130, 2))
     patch.setattr(experiments, "GROUPS", (1, 2))
@@ -42,8 +42,11 @@ def measured():
         pytest.skip("simulated where there is no GPU")
     with pytest.MonkeyPatch.context() as patch:
         shrink(patch)
-        # One type tells as much as three here, and the interpreter takes its time.
+        # One type tells as much as three here, of the second stencil one
+        # picture, and the
+        # interpreter takes its time.
         patch.setattr(experiments, "DTYPES", (torch.bfloat16,))
+        patch.setattr(experiments, "STENCILS", [(3, 4), (3, 1), (5, 4)])
         patch.setattr(measure, "compiled", eager, raising=False)
         patch.setattr(verify.repeat, "__defaults__", (2,))
         return {
@@ -134,10 +137,10 @@ def test_every_rung_is_measured_wherever_it_runs(records):
 
 
 def test_stencils_and_orders(records):
-    rows = records["tiling-stencil"].select(h=4, size=5, regime="cold")
+    rows = records["tiling-stencil"].select(h=4, size=3, regime="cold")
     ways = ["direct", "rows", "packed", "blur"]
     assert [row["impl"] for row in rows] == [*ways, *conclusions.STENCIL_PEERS]
-    assert not records["tiling-stencil"].select(h=3, impl="packed")
+    assert not records["tiling-stencil"].select(h=1, impl="packed")
     orders = records["tiling-order"].select(dtype="bfloat16", regime="cold")
     wanted = [f"strips of {group}" for group in experiments.GROUPS]
     assert [row["impl"] for row in orders] == wanted

@@ -27,25 +27,23 @@ def some_index(rows, columns, size, device, kind=torch.int64):
     return torch.randint(0, size, (rows, columns), dtype=kind, device=device)
 
 
-@pytest.mark.parametrize("dim", [0, 1])
-@pytest.mark.parametrize("kind", [torch.int32, torch.int64])
-def test_registration(dim, kind, device):
+def test_registration(device):
     x = torch.randn(3, 4, device=device, requires_grad=True)
     src = torch.randn(3, 5, device=device, requires_grad=True)
-    index = some_index(2, 3, 3, device, kind)
-    testing.opcheck(gather_operator, x, dim, index)
-    testing.opcheck(gather_operator, x.t(), dim, index.t())
-    for add, ordered in ((True, True), (False, True), (False, False)):
-        testing.opcheck(scatter_operator, x, dim, index, src, add, ordered)
-    testing.opcheck(total_operator, x, dim, 0, 0)
-    testing.opcheck(total_operator, x.t(), dim, 2, 4)
+    index = some_index(2, 3, 3, device)
+    testing.opcheck(gather_operator, x, 1, index)
+    testing.opcheck(gather_operator, x.detach().t(), 0, index.t().int())
+    testing.opcheck(scatter_operator, x, 0, index, src, True, False)
+    testing.opcheck(scatter_operator, x, 1, index.int(), src, False, True)
+    testing.opcheck(total_operator, x, 0, 0, 0)
+    testing.opcheck(total_operator, x.detach().t(), 1, 2, 4)
 
 
 def test_registration_of_what_is_empty_or_not_trained_with(device):
     index = some_index(0, 3, 1, device)
     x = torch.ones(2, 3, dtype=torch.int32, device=device)
     testing.opcheck(gather_operator, x, 0, index)
-    testing.opcheck(scatter_operator, x, 0, index, x, False, True)
+    testing.opcheck(scatter_operator, x, 0, index, x, False, False)
     testing.opcheck(total_operator, x[:0], 0, 0, 0)
     testing.opcheck(total_operator, x.bool(), 1, 0, 0)
     image = torch.zeros(5, 8, dtype=torch.uint8, device=device)
@@ -66,7 +64,7 @@ def test_gradients_against_differences(dim, device):
     ]
     for call, inputs in calls:
         assert gradcheck(call, inputs)
-        assert torch.autograd.gradgradcheck(call, inputs)
+        assert torch.autograd.gradgradcheck(call, inputs, fast_mode=True)
 
 
 @pytest.mark.parametrize("dim", [0, 1])
@@ -158,15 +156,15 @@ def test_what_has_no_gradient_says_so(dtype, device):
         assert gather(trained, 0, index).dtype == dtype
 
 
-@pytest.mark.parametrize("dynamic", [None, True])
-def test_torch_compile(dynamic, device):
+def test_torch_compile(device):
     def several(x, index, src):
         picked = gather(x, 1, index)
         put = scatter(picked, 0, index % 3, src)
         return total(scatter_add(put, 1, index % 4, src), -1)
 
     backend = here.sizes("inductor", "aot_eager")
-    fused = torch.compile(several, fullgraph=True, backend=backend, dynamic=dynamic)
+    fused = torch.compile(several, fullgraph=True, backend=backend)
+    # The second number of columns makes it compile again, for any.
     for columns in (4, 6):
         x = torch.randn(3, columns, device=device, requires_grad=True)
         src = torch.randn(3, columns, device=device, requires_grad=True)
