@@ -6,9 +6,11 @@
 #   ONLY=parallel-add    record only the experiments whose names start with this
 #   ARGS='-k mask'       more arguments for pytest
 #   JOBS, WORKERS        processes that build, processes that test
+#   SHARE=1              try all cases on each Triton of test-versions, not one in three
 
 TRITONS ?= 3.6.0 3.7.1 3.9.0
 WORKERS ?= 2
+SHARE ?= 3
 
 HARDWARE := $(if $(filter-out 0,$(shell nvidia-smi -L 2>/dev/null | grep -c GPU)),gpu,cpu)
 # On a GPU one chapter at a time: a second one's kernels would disturb what is timed.
@@ -63,7 +65,7 @@ test-versions: $(READY) $(TRITONS:%=.venv/triton-%/.ready) ## run them on each T
 	    export PYTHONPATH="$(CURDIR)/.venv/triton-$$version$(if $(PYTHONPATH),:$(PYTHONPATH))"; \
 	    echo "Triton $$version:"; \
 	    $(PY) -c "import triton; assert triton.__version__ == '$$version', triton" && \
-	    $(PYTEST) --ignore tests/site || exit 1; \
+	    $(PYTEST) --ignore tests/site --share $(SHARE) || exit 1; \
 	done
 
 check-site: $(READY) ## read the built pages in a browser: links, search, menus, WCAG

@@ -19,7 +19,28 @@ def pytest_report_header() -> str:
     return f"kernels run on: {here.describe()}"
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--share",
+        type=int,
+        default=1,
+        metavar="N",
+        help="run one in N of each test's cases, at least one of each test",
+    )
+
+
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> None:
+    if (share := config.getoption("--share")) > 1:
+        seen: dict[str, int] = {}
+        kept, left = [], []
+        for item in items:
+            test = item.nodeid.partition("[")[0]
+            seen[test] = seen.get(test, -1) + 1
+            (left if seen[test] % share else kept).append(item)
+        config.hook.pytest_deselected(items=left)
+        items[:] = kept
     if here.launch_device_type() == "cuda":
         return
     reason = f"needs a GPU and compiled kernels; here: {here.describe()}"

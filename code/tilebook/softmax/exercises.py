@@ -212,8 +212,11 @@ BACKWARD = Exercise(
 
 
 def _tied(rng: np.random.Generator, shape: Shape) -> Arrays:
-    # A few values, all negative: each occurs many times in a row.
-    return {"x": rng.integers(-4, 0, shape).astype(np.float64)}
+    # A few values, all negative: each occurs many times in a row. The largest begin
+    # somewhere along it, in any chunk.
+    x = rng.integers(-4, 0, shape).astype(np.float64)
+    begin = rng.integers(0, max(shape[1], 1), (shape[0], 1))
+    return {"x": np.where(np.arange(shape[1]) < begin, x - 8, x)}
 
 
 ARGMAX = Exercise(
