@@ -65,7 +65,8 @@ myst_enable_extensions = [
 ]
 myst_heading_anchors = 3
 # The table of contents names drafts in their places, whether or not they are shown.
-suppress_warnings = ["myst.mathjax", "toc.excluded"]
+# Short names of fields, which several classes have: none of them is meant alone.
+suppress_warnings = ["myst.mathjax", "ref.python", "toc.excluded"]
 
 # Names of other projects have no inventory here: the build makes no request.
 nitpick_ignore_regex = [(r"py:.*", r"(?!tilebook\b).*")]

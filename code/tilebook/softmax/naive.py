@@ -1,14 +1,14 @@
 """Rung 1, PyTorch step by step: five kernels, each of which goes through memory.
 
-For m rows of n elements, in elements read and written:
+For m rows of n elements, in elements read and written::
 
-| step | reads | writes |
-|---|---|---|
-| maximum of each row | mn | m |
-| subtract it | mn + m | mn |
-| exponential | mn | mn |
-| sum of each row | mn | m |
-| divide by it | mn + m | mn |
+    | step | reads | writes |
+    |---|---|---|
+    | maximum of each row | mn | m |
+    | subtract it | mn + m | mn |
+    | exponential | mn | mn |
+    | sum of each row | mn | m |
+    | divide by it | mn + m | mn |
 
 That is 5mn + 2m in and 3mn + 2m out, 8mn + 4m together, where reading the input once
 and writing the result once would be 2mn. At the speed of memory four fifths of the

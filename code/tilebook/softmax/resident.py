@@ -10,13 +10,13 @@ next row is read while this one is written.
 
 What a row has beyond whole chunks, or beyond the ring, is its tail, which stays in
 registers as narrow as in memory. It is the last that the first pass takes and the first
-that the second writes, so that the next row's is on its way for the longest.
+that the second writes, so that the next row's is on its way for the longest. ::
 
-| barrier | who arrives | who waits | what becomes safe |
-|---|---|---|---|
-| `arrived[slot]` | one thread, and the bytes | all, first pass | read the slot |
-| before a refill | all, with their chunk loaded | all | overwrite the slot |
-| in `settled` | all, with the first pass done | all | the second pass |
+    | barrier | who arrives | who waits | what becomes safe |
+    |---|---|---|---|
+    | `arrived[slot]` | one thread, and the bytes | all, first pass | read the slot |
+    | before a refill | all, with their chunk loaded | all | overwrite the slot |
+    | in `settled` | all, with the first pass done | all | the second pass |
 
 The first is an mbarrier: a thread announces the bytes to come, the engine counts them
 off, and its phase flips. The compiler puts the other two, and a fence before a refill:
