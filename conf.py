@@ -64,8 +64,8 @@ myst_enable_extensions = [
     "dollarmath",
 ]
 myst_heading_anchors = 3
-# The table of contents names drafts in their places, whether or not they are shown.
-# Short names of fields, which several classes have: none of them is meant alone.
+# The table of contents names drafts in their places, whether or not they are shown;
+# and fields of several classes have one short name, none of which is meant alone.
 suppress_warnings = ["myst.mathjax", "ref.python", "toc.excluded"]
 
 # Names of other projects have no inventory here: the build makes no request.

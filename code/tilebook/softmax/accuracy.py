@@ -18,9 +18,9 @@ temperature. To first order in u, in the order of the kernel:
   terms: by (4 + 5 t + 5 (c + 1) + k) u with t = sum of p_i t_i.
 * The reciprocal of d is off by 2u (PTX manual, div.full), and its product by u.
 
-Together, with u_out for the final rounding to the result's type,
+Together, with u_out for the final rounding to the result's type::
 
-    |error of p_i| <= u_out p_i + u p_i (5 t_i + 5 t + 5 c + k + 16).
+    abs(error of p_i) <= u_out p_i + u p_i (5 t_i + 5 t + 5 c + k + 16).
 
 It grows with t_i, and so do those of all implementations that take the power of a
 rounded difference. An element with t_i = 80 is off by 400u, 2e-5 of itself, when it is
@@ -29,12 +29,13 @@ e^-80 of the largest: in proportion to the row it is nothing.
 For the logarithm, (x_i - m) / T is rounded three times, log d is off by the relative
 error of d, and by 2u of itself, and the difference is rounded once:
 
-    |error of y_i| <= u_out |y_i| + u (3 t_i + |y_i| + 2 log d + 5 t + 5 c + k + 9).
+    abs(error of y_i) <= u_out abs(y_i)
+        + u (3 t_i + abs(y_i) + 2 log d + 5 t + 5 c + k + 9).
 
 For the gradient y_i (g_i - s) / T with s = sum of y_i g_i, given y and g as they are, s
-is off by (k + 1) u S, where S is the sum of the |y_i g_i|, and four roundings follow:
+is off by (k + 1) u S, where S is the sum of the abs(y_i g_i); four roundings follow:
 
-    |error of dx_i| <= u_out |dx_i| + u y_i / T (4 |g_i| + (k + 5) S).
+    abs(error of dx_i) <= u_out abs(dx_i) + u y_i / T (4 abs(g_i) + (k + 5) S).
 
 In float64 the same holds with its u.
 """

@@ -10,7 +10,9 @@ next row is read while this one is written.
 
 What a row has beyond whole chunks, or beyond the ring, is its tail, which stays in
 registers as narrow as in memory. It is the last that the first pass takes and the first
-that the second writes, so that the next row's is on its way for the longest. ::
+that the second writes, so that the next row's is on its way for the longest.
+
+Who arrives, who waits, what becomes safe::
 
     | barrier | who arrives | who waits | what becomes safe |
     |---|---|---|---|
