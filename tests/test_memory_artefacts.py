@@ -80,7 +80,9 @@ def test_narrow_loads_are_as_narrow_as_elements_and_wide_ones_are_not(dtype):
 def test_a_cap_is_what_a_thread_holds(gpu, dtype):
     for least, cap in capped.CAPS[gpu]:
         config = capped.config_for(least, gpu=gpu)
-        evidence = clean(copied(capped, dtype=dtype, config=config))
+        # What the ragged tail may spill under the cap, only the tail pays for.
+        evidence = copied(capped, dtype=dtype, config=config)
+        assert not evidence.warnings
         assert evidence.registers == cap
         assert evidence.global_loads[128] == evidence.global_stores[128] == 1
 
