@@ -1,7 +1,11 @@
 """What all tests share: the device, fixed seeds, and who is left out without a GPU."""
 
+import fcntl
 import random
+import tempfile
 import zlib
+from collections.abc import Iterator
+from pathlib import Path
 
 import hypothesis
 import numpy as np
@@ -67,3 +71,18 @@ def seeds(request: pytest.FixtureRequest) -> int:
     np.random.seed(seed)
     torch.manual_seed(seed)
     return seed
+
+
+@pytest.fixture(autouse=True)
+def memory(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Share the GPU's memory with the other workers: keep none, and queue for much."""
+    if here.launch_device_type() != "cuda":
+        yield
+        return
+    with (Path(tempfile.gettempdir()) / "tilebook-large.lock").open("a") as file:
+        if request.node.get_closest_marker("large"):
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+        if torch.cuda.memory_reserved() > 2**28:
+            # A test that failed keeps its tensors until its report is written.
+            torch.cuda.empty_cache()

@@ -115,7 +115,7 @@ def test_any_way_to_launch(config, n, device):
         x = testing.guard(noise((n,), dtype, device)).tensor
         with testing.guarded():
             out = torch.empty_like(x)
-            capped.launch_as(config, capped.copy_kernel, x, out)
+            capped.launch_as(config, x, out)
             assert same_bits(out, x)
 
 
@@ -124,8 +124,9 @@ def test_caps_grow_with_the_vector():
         sizes = [least for least, _ in caps]
         assert sizes == sorted(sizes, reverse=True)
         assert capped.config_for(0, gpu=gpu).maxnreg is None
-        for least, cap in caps:
-            assert capped.config_for(least, gpu=gpu).maxnreg == cap
+        for least, config in caps:
+            assert capped.config_for(least - 1, gpu=gpu) != config
+            assert capped.config_for(least, gpu=gpu) == config
     assert capped.config_for(2**40).maxnreg is None
 
 
@@ -186,8 +187,8 @@ class TestViews:
             with pytest.raises(ValueError, match="x must be dense and strided"):
                 fn(getattr(torch.eye(3, device=device), make)())
 
-    def test_quantised_is_refused(self):
-        x = torch.quantize_per_tensor(torch.ones(4), 0.1, 0, torch.qint8)
+    def test_quantised_is_refused(self, device):
+        x = torch.quantize_per_tensor(torch.ones(4), 0.1, 0, torch.qint8).to(device)
         with pytest.raises(TypeError, match="x must not be quantised"):
             copy(x)
 
@@ -460,6 +461,7 @@ class TestGradient:
 
 
 @pytest.mark.gpu
+@pytest.mark.large
 @pytest.mark.parametrize("rung", [*RUNGS, memory], ids=rung_name)
 def test_more_than_2_to_the_31_elements(rung, device):
     n = 2**31 + 12_345
@@ -470,6 +472,7 @@ def test_more_than_2_to_the_31_elements(rung, device):
 
 
 @pytest.mark.gpu
+@pytest.mark.large
 def test_more_than_2_to_the_31_strided_elements(device):
     x = torch.empty(2**16 + 3, 2**15 + 1, dtype=torch.uint8, device=device).random_()
     out = copy(

@@ -78,13 +78,13 @@ def test_narrow_loads_are_as_narrow_as_elements_and_wide_ones_are_not(dtype):
 @pytest.mark.parametrize("gpu", capped.CAPS)
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32, torch.int64])
 def test_a_cap_is_what_a_thread_holds(gpu, dtype):
-    for least, cap in capped.CAPS[gpu]:
-        config = capped.config_for(least, gpu=gpu)
+    for _, config in capped.CAPS[gpu]:
         # What the ragged tail may spill under the cap, only the tail pays for.
         evidence = copied(capped, dtype=dtype, config=config)
         assert not evidence.warnings
-        assert evidence.registers == cap
-        assert evidence.global_loads[128] == evidence.global_stores[128] == 1
+        assert evidence.registers == config.maxnreg
+        assert evidence.global_loads[128] == config.loads
+        assert evidence.global_stores[128] == config.loads
 
 
 def test_deep_has_several_loads_on_their_way():

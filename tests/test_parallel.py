@@ -511,6 +511,7 @@ def test_the_larger_the_vectors_the_fewer_the_threads():
 
 
 @pytest.mark.gpu
+@pytest.mark.large
 @pytest.mark.parametrize("rung", [wide, whole, parallel], ids=rung_name)
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.bfloat16], ids=str)
 def test_more_than_2_to_the_31_elements(rung, dtype, device):
@@ -527,6 +528,7 @@ def test_more_than_2_to_the_31_elements(rung, dtype, device):
 
 
 @pytest.mark.gpu
+@pytest.mark.large
 @pytest.mark.parametrize("rung", [masked, strided], ids=rung_name)
 def test_narrow_rungs_refuse_more_than_2_to_the_31_elements(rung, device):
     x = torch.empty(2**31 + 1, dtype=torch.uint8, device=device)

@@ -134,6 +134,7 @@ def test_mends_compile_everywhere(bug, target):
 
 
 @pytest.mark.gpu
+@pytest.mark.large
 def test_the_int32_mend_copies_more_than_2_to_the_31_elements():
     bug = bugs.GALLERY["int32-offset"]
     n = 2**31 + 1000

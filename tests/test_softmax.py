@@ -519,6 +519,7 @@ def test_20_repeats_of_resident(device):
 
 
 @pytest.mark.gpu
+@pytest.mark.large
 @pytest.mark.parametrize(
     ("rung", "n"),
     [

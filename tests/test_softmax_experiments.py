@@ -258,6 +258,7 @@ class TestTuning:
 
 
 @pytest.mark.gpu
+@pytest.mark.large
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_measures_here(name, monkeypatch):

@@ -374,6 +374,7 @@ def test_lengths_of_the_experiments(dtype, m, n, device):
 
 
 @pytest.mark.gpu
+@pytest.mark.large
 @pytest.mark.parametrize("shape", [(2**21, 1025), (3, 2**30), (2**19, 4104)], ids=str)
 def test_more_than_2_to_the_31_elements(shape, device):
     y = torch.rand(shape, dtype=torch.bfloat16, device=device)

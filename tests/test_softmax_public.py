@@ -405,6 +405,7 @@ def test_lengths_of_the_experiments(dtype, m, n, device):
 
 
 @pytest.mark.gpu
+@pytest.mark.large
 @pytest.mark.parametrize("dim", [0, 1, 2])
 def test_any_dim_of_large_tensors(dim, device):
     x = torch.randn(65, 515, 258, dtype=torch.bfloat16, device=device)
@@ -412,6 +413,7 @@ def test_any_dim_of_large_tensors(dim, device):
 
 
 @pytest.mark.gpu
+@pytest.mark.large
 @pytest.mark.parametrize(
     ("shape", "dim"),
     [((2**31 + 8, 1), 1), ((2**30 + 8, 2), 1), ((3, 2**30), 0), ((2**20, 2049), 1)],

@@ -545,6 +545,7 @@ def test_on_a_gpu(op, dtype, device):
 
 
 @pytest.mark.gpu
+@pytest.mark.large
 @pytest.mark.parametrize("op", OPS)
 @pytest.mark.parametrize("shape", [(2**31 + 64, 1), (2**16, 2**15 + 16)], ids=str)
 def test_more_than_2_to_the_31_elements(op, shape, device):

@@ -208,6 +208,7 @@ def test_on_a_gpu(n, dtype, device):
 
 
 @pytest.mark.gpu
+@pytest.mark.large
 @pytest.mark.parametrize("shape", [(1, 2**31 + 100), (2**21 + 1, 1024)], ids=str)
 def test_more_than_2_to_the_31_elements(shape, device):
     x = torch.zeros(shape, dtype=torch.bfloat16, device=device)

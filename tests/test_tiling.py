@@ -494,6 +494,7 @@ def test_20_repeats_on_a_gpu(rung, device):
 
 
 @pytest.mark.gpu
+@pytest.mark.large
 @pytest.mark.parametrize("rung", [*tiling.LADDER, tiling], ids=rung_name)
 @pytest.mark.parametrize(
     "shape", [(2**16, 2**15 + 16), (2**31 + 64, 1), (16, 2**27 + 16)], ids=str

@@ -279,6 +279,7 @@ def test_compiles_everywhere(target):
 
 
 @pytest.mark.gpu
+@pytest.mark.large
 def test_more_than_2_to_the_31_pixels(device):
     image = torch.empty((2**16 + 3, 2**15 + 4), dtype=torch.uint8, device=device)
     image.random_(0, 256)

@@ -162,6 +162,7 @@ def test_reads_unfit(given, error, message):
 LAST = 2**31 - 1
 
 
+@pytest.mark.skipif(not here.interpreting(), reason="of a grid, one program runs")
 @pytest.mark.parametrize("size", [3, 5])
 def test_the_last_pixels_of_a_row_as_long_as_32_bits_count(size):
     image = torch.empty((1, LAST), dtype=torch.uint8)

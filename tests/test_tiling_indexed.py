@@ -349,6 +349,7 @@ def test_a_tile_lies_along_the_neighbours_and_within_the_index():
 
 
 @pytest.mark.gpu
+@pytest.mark.large
 @pytest.mark.parametrize("dim", [0, 1])
 def test_more_than_2_to_the_31_elements(dim, device):
     x = torch.empty((2**16, 2**15 + 4), dtype=torch.uint8, device=device)

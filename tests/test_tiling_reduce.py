@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from tilebook import compile_only, microscope, testing
+from tilebook import device as here
 from tilebook.tiling import reduce
 from tilebook.tiling.reduce import plan, total
 
@@ -211,6 +212,10 @@ MISTAKES = [
 
 @pytest.mark.parametrize(("name", "old", "new"), MISTAKES)
 def test_planted_mistakes_are_found(name, old, new, device):
+    if "kept)" in old and not here.interpreting():
+        pytest.skip(
+            "what is read past the last row is never stored: no bounds, no sign"
+        )
     edited = {"planted": (old, new)}
     ((_, mutant),) = testing.mutants(getattr(reduce, name), edited)
     late = "WIDE" in old or name == "total"
@@ -246,6 +251,7 @@ def test_loads_are_wide_where_neighbours_lie(target):
 
 
 @pytest.mark.gpu
+@pytest.mark.large
 @pytest.mark.parametrize("dim", [0, 1])
 def test_more_than_2_to_the_31_elements(dim, device):
     for shape in ((2**16, 2**15 + 4), (2**31 + 5, 1), (2, 2**30 + 3)):

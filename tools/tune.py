@@ -89,6 +89,9 @@ class Rehearsal(Bench):
                     sys.exit(1)
             else:
                 self._say(f"{case}: {name}", "passed")
+        if torch.cuda.is_available():
+            # The other workers need room too.
+            torch.cuda.empty_cache()
         return []
 
     def _say(self, way: str, outcome: str) -> None:

@@ -3,7 +3,9 @@
 An operator registered with `torch.library` works under `torch.compile`, autograd and
 `vmap`, though not under `torch.func`'s derivatives, which no custom operator has.
 Compiled kernels go through `triton_op`, so that `torch.compile` sees them; interpreted
-ones, which no compiler can look into, through `custom_op`.
+ones, which no compiler can look into, through `custom_op`, and so do those whose
+launch depends on an address or which see bits as another type: of a tensor that is only
+traced nobody knows the address, and Inductor fails on such views.
 """
 
 import contextlib
@@ -19,23 +21,28 @@ from tilebook import device
 __all__ = ["eager", "launchable", "on", "operator"]
 
 
-def operator(name: str, *, mutates: Iterable[str] = ()) -> Callable[[Callable], Any]:
+def operator(
+    name: str, *, mutates: Iterable[str] = (), opaque: bool = False
+) -> Callable[[Callable], Any]:
     """Register a function that launches kernels as a PyTorch operator.
 
     Args:
         name: "tilebook::" and the operator's name.
         mutates: the names of the arguments it writes to.
+        opaque: whether `torch.compile` is to call the function as it is, and not to
+            look into it.
 
     Returns:
         A decorator, whose result is the operator (`register_fake`,
         `register_autograd`, ... as `torch.library` describes them). The function
-        launches its kernels through `launchable`, and its signature is typed.
+        launches its kernels through `launchable`, an opaque one as they are, and its
+        signature is typed.
 
     Notes:
         The dispatcher takes some 25 us for a call on a laptop's core: what `eager` is
         there to avoid.
     """
-    if device.interpreting():
+    if opaque or device.interpreting():
         return torch.library.custom_op(name, mutates_args=tuple(mutates))
     return torch.library.triton_op(name, mutates_args=tuple(mutates))
 

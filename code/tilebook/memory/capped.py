@@ -24,21 +24,21 @@ class Config(NamedTuple):
     """Registers of a thread at most; None leaves the number to the compiler."""
     load: str = ""
     """Eviction policy of loads."""
-    store: str = ".cs"
+    store: str = ""
     """Cache modifier of stores."""
 
 
-NUM_WARPS = 4
+SHORT = Config(loads=1, num_warps=4, tail=256, maxnreg=None)
+"""For vectors that no GPU's `CAPS` speak of."""
 
-TAIL = 2048
-"""Words in a step of the ragged tile where registers are capped: a thread that holds 16
-of them, with their addresses, asks for at least 64 registers."""
-
-# A GPU's caps, each with the bytes of a vector from which on it is the fastest. With
-# 128 threads in a program, 64 registers let 1024 threads live on an SM.
+# With 256 threads in a program, 128 registers let 512 threads live on an SM: 32 KiB on
+# their way. A step of the tail makes a thread hold 32 words, with their addresses, or
+# else the compiler asks for fewer registers than it may have.
+CAPPED = Config(loads=4, num_warps=8, tail=8192, maxnreg=128)
+# By GPU, configurations with the bytes of a vector from which on each is the fastest.
 CAPS = {
-    "h100-sxm": ((2**26, 64),),
-    "h200-sxm": ((2**26, 64),),
+    "h100-sxm": ((2**24, CAPPED),),
+    "h200-sxm": ((2**24, CAPPED),),
 }
 
 
@@ -69,37 +69,33 @@ def config_for(nbytes: int, *, gpu: str | None = None) -> Config:
 
     Args:
         nbytes: of the vector.
-        gpu: the GPU's short name if its registers may be capped.
+        gpu: the GPU's short name, if known.
 
     Returns:
-        One load for each thread; for a long vector on a GPU of `CAPS`, with fewer
-        threads at a time.
+        One load for each thread; for a long vector on a GPU of `CAPS`, fewer threads
+        at a time with more loads each.
     """
-    for least, maxnreg in CAPS.get(gpu, ()):
+    for least, config in CAPS.get(gpu, ()):
         if nbytes >= least:
-            return Config(1, NUM_WARPS, TAIL, maxnreg)
-    return Config(1, NUM_WARPS, 256, None)
+            return config
+    return SHORT
 
 
-def launch(kernel, x: torch.Tensor, out: torch.Tensor) -> None:
+def launch(x: torch.Tensor, out: torch.Tensor) -> None:
     """Launch the kernel on words.
 
     Args:
-        kernel: `copy_kernel`, or what `torch.library.wrap_triton` makes of it.
         x: words, as `vectors.words` gives them, at least one.
         out: as many of the same size.
     """
-    # What wraps the kernel for torch.compile takes no cap.
-    gpu = _here() if kernel is copy_kernel else None
-    launch_as(config_for(x.nbytes, gpu=gpu), kernel, x, out)
+    launch_as(config_for(x.nbytes, gpu=_here()), x, out)
 
 
-def launch_as(config: Config, kernel, x: torch.Tensor, out: torch.Tensor):
+def launch_as(config: Config, x: torch.Tensor, out: torch.Tensor):
     """Launch the kernel in a way of your own; see `launch`.
 
     Args:
         config: the way.
-        kernel: see `launch`.
         x: see `launch`.
         out: see `launch`.
 
@@ -109,7 +105,7 @@ def launch_as(config: Config, kernel, x: torch.Tensor, out: torch.Tensor):
     n = x.numel()
     block = 32 * config.num_warps * config.loads * 16 // x.element_size()
     cap = {"maxnreg": config.maxnreg} if config.maxnreg else {}
-    return kernel[(-(-n // block),)](
+    return copy_kernel[(-(-n // block),)](
         x, out, n, BLOCK=block, TAIL=config.tail, LOAD=config.load, STORE=config.store,
         num_warps=config.num_warps, **cap,
     )  # fmt: skip
@@ -136,5 +132,5 @@ def copy(x: torch.Tensor, *, out: torch.Tensor | None = None) -> torch.Tensor:
     """
     out = vectors.check(x, out)
     if x.numel():
-        launch(copy_kernel, *vectors.words(x, out))
+        launch(*vectors.words(x, out))
     return out

@@ -147,7 +147,7 @@ def memory_occupancy(bench: Bench) -> list[Row]:
         for loads in bench.choose(LOADS[:3], LOADS_BRIEF):
             tail = HUNGRY if cap else 256
             config = capped.Config(loads, capped.NUM_WARPS, tail, cap)
-            launch = functools.partial(capped.launch_as, config, capped.copy_kernel)
+            launch = functools.partial(capped.launch_as, config)
             shape = {"num_warps": config.num_warps, "loads": loads}
             _fly(bench, "capped", launch, shape | {"maxnreg": cap or 0})
     for stages in STAGES:

@@ -7,8 +7,8 @@ import triton.language as tl
 from tilebook import check, device
 from tilebook.memory import vectors, wide
 
-PER_SM = 8
-STAGES = 4
+PER_SM = 4
+STAGES = 8
 
 
 @triton.jit(do_not_specialize=["n"])

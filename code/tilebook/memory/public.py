@@ -9,10 +9,10 @@ from tilebook import check, library
 from tilebook.memory import capped, layout, strided, vectors
 
 
-@library.operator("tilebook::copy")
+@library.operator("tilebook::copy", opaque=True)
 def copy_operator(x: torch.Tensor) -> torch.Tensor:
     out = torch.empty_like(x)
-    _copy_into(x, out, library.launchable)
+    _copy_into(x, out)
     return out
 
 
@@ -63,7 +63,7 @@ def copy(x: torch.Tensor, *, out: torch.Tensor | None = None) -> torch.Tensor:
         if not library.eager(x):
             return copy_operator(x)
         out = torch.empty_like(x)
-        _copy_into(x, out, _as_it_is)
+        _copy_into(x, out)
         return out
     layout.check_output(x, out)
     if torch.is_grad_enabled() and (x.requires_grad or out.requires_grad):
@@ -76,17 +76,13 @@ def copy(x: torch.Tensor, *, out: torch.Tensor | None = None) -> torch.Tensor:
         return out
     if x.numel() and layout.disturbs(x, out):
         x = copy(x)
-    _copy_into(x, out, _as_it_is)
+    _copy_into(x, out)
     # Autograd counts what is written in place, and didn't see the kernel do it.
     increment_version(out)
     return out
 
 
-def _as_it_is(kernel: Any) -> Any:
-    return kernel
-
-
-def _copy_into(x: torch.Tensor, out: torch.Tensor, prepared: Any) -> None:
+def _copy_into(x: torch.Tensor, out: torch.Tensor) -> None:
     if not x.numel():
         return
     if x.element_size() == 16:
@@ -94,8 +90,7 @@ def _copy_into(x: torch.Tensor, out: torch.Tensor, prepared: Any) -> None:
     dims = layout.merged(x, out)
     with library.on(out):
         if layout.flat(dims):
-            capped.launch(prepared(capped.copy_kernel), *vectors.spans(x, out))
+            capped.launch(*vectors.spans(x, out))
         else:
             source, target = vectors.elements(x), vectors.elements(out)
-            kernel = prepared(strided.copy_kernel)
-            strided.launch(kernel, source, target, x.numel(), dims)
+            strided.launch(strided.copy_kernel, source, target, x.numel(), dims)

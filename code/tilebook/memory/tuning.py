@@ -35,7 +35,7 @@ def _ours(fn) -> Provider:
 
 
 def _as(config: capped.Config, x: torch.Tensor, *, out: torch.Tensor) -> None:
-    capped.launch_as(config, capped.copy_kernel, *vectors.words(x, out))
+    capped.launch_as(config, *vectors.words(x, out))
 
 
 def copies(bench: Bench) -> None:

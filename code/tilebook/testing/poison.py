@@ -5,9 +5,12 @@ payload for elements still to be written, another for what lies around and betwe
 them. An element that still has the first one's bits was never written (or was
 computed from one that wasn't), even where NaN is expected. Integers have no such
 value: there the mark is a byte drawn anew for each use, so that a result which
-happens to equal it in one run differs in the next.
+happens to equal it in one run differs in the next. What lies around a tensor is marked
+otherwise than what lies around the one before: a kernel that copies one's surroundings
+over the other's doesn't pass unseen.
 """
 
+import itertools
 import random
 from enum import Enum
 
@@ -22,12 +25,12 @@ class Mark(Enum):
 
 
 _NAN = {
-    torch.float64: (0x7FF8_DEAD_BEEF_DEAD, 0x7FF8_0BAD_0BAD_0BAD),
-    torch.float32: (0x7FC0_DEAD, 0x7FC0_0BAD),
-    torch.float16: (0x7EAD, 0x7EBA),
-    torch.bfloat16: (0x7FED, 0x7FDA),
-    torch.float8_e5m2: (0x7F, 0x7E),
-    torch.float8_e4m3fn: (0x7F, 0xFF),
+    torch.float64: (0x7FF8_DEAD_BEEF_DEAD, 0x7FF8_0BAD_0BAD_0B00),
+    torch.float32: (0x7FC0_DEAD, 0x7FC0_0B00),
+    torch.float16: (0x7EAD, 0x7F00),
+    torch.bfloat16: (0x7FED, 0xFF00),
+    torch.float8_e5m2: (0x7F, 0x00),
+    torch.float8_e4m3fn: (0x7F, 0x00),
 }
 _WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 DTYPES = frozenset(
@@ -36,7 +39,12 @@ DTYPES = frozenset(
         *(torch.uint8, torch.uint16, torch.uint32, torch.uint64),
     )
 )
-_OUTSIDE_BYTE = 0xC7
+_OUTSIDE_BYTES = itertools.cycle((0xC7, 0xB9, 0xD3, 0x8D, 0xE5, 0xA3, 0x9B))
+# Of the one-byte formats, whose NaNs are few and which have to differ from the first.
+_OUTSIDE_NANS = {
+    torch.float8_e5m2: itertools.cycle((0x7E, 0x7D, 0xFF, 0xFE, 0xFD)),
+    torch.float8_e4m3fn: itertools.cycle((0xFF,)),
+}
 _UNWRITTEN_BYTES = (0x5B, 0x6D, 0x73, 0x35, 0x4E)
 _source = random.Random()
 
@@ -61,13 +69,17 @@ def pattern(dtype: torch.dtype, mark: Mark) -> int:
         mark: which of the two.
 
     Returns:
-        The number; for an unwritten integer another one each time.
+        The number; for memory outside another one than the last time (but for
+        float8_e4m3fn, which has two NaNs), for an unwritten integer one drawn anew.
     """
     width = dtype.itemsize
     if dtype in _NAN:
-        raw = _NAN[dtype][mark is Mark.OUTSIDE].to_bytes(width, "little")
+        value = _NAN[dtype][mark is Mark.OUTSIDE]
+        if mark is Mark.OUTSIDE:
+            value += next(_OUTSIDE_NANS.get(dtype, _OUTSIDE_BYTES))
+        raw = value.to_bytes(width, "little")
     elif mark is Mark.OUTSIDE:
-        raw = bytes([_OUTSIDE_BYTE] * width)
+        raw = bytes([next(_OUTSIDE_BYTES)] * width)
     else:
         raw = bytes([_source.choice(_UNWRITTEN_BYTES)] * width)
     return int.from_bytes(raw, "little", signed=width > 1)

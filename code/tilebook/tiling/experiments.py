@@ -139,19 +139,33 @@ def tiling_order(bench: Bench) -> list[Row]:
     return bench.rows
 
 
-def convolved(image: torch.Tensor, size: int) -> torch.Tensor:
+@functools.cache
+def weighed(size: int) -> torch.Tensor:
+    """A stencil's weights, for `convolved`.
+
+    Args:
+        size: of the stencil, 3 or 5.
+
+    Returns:
+        Weights (1, 1, size, size), float32, whose sum is 1, where kernels run.
+    """
+    weights = torch.tensor(
+        blur.WEIGHTS[size], dtype=torch.float32, device=device.torch_device()
+    )
+    return torch.outer(weights, weights)[None, None] / weights.sum() ** 2
+
+
+def convolved(image: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     """Blur by PyTorch's convolution, in the narrowest type that is exact.
 
     Args:
         image: picture (h, w), uint8.
-        size: of the stencil, 3 or 5.
+        weights: of the stencil, as `weighed` gives them.
 
     Returns:
         What `blur` returns for a border of zeros.
     """
-    weights = torch.tensor(blur.WEIGHTS[size], dtype=torch.float32, device=image.device)
-    kernel = torch.outer(weights, weights)[None, None] / weights.sum() ** 2
-    grey = F.conv2d(image[None, None].float(), kernel, padding=size // 2)
+    grey = F.conv2d(image[None, None].float(), weights, padding=weights.shape[-1] // 2)
     return (grey[0, 0] + 0.5).to(torch.uint8)
 
 
@@ -204,12 +218,11 @@ def _stencils(side: int, size: int) -> dict[str, Provider]:
         name: Provider(functools.partial(way, size=size, border="zero"), ours=True)
         for name, way in ways.items()
     }
+    convolution = functools.partial(convolved, weights=weighed(size))
     return ours | {
-        "conv2d": Provider(functools.partial(convolved, size=size)),
+        "conv2d": Provider(convolution),
         "torch.compile": measure.compiled(functools.partial(shifted, size=size)),
-        "torch.compile, conv2d": measure.compiled(
-            functools.partial(convolved, size=size)
-        ),
+        "torch.compile, conv2d": measure.compiled(convolution),
     }
 
 

@@ -6,7 +6,7 @@ Numbers stand in the cells, so that no picture needs its colours to be told apar
 import numpy as np
 import torch
 
-from tilebook import check, microscope
+from tilebook import check, device, microscope
 from tilebook.measure.palette import style
 from tilebook.parallel.figures import FILLS, IDLE, Picture
 from tilebook.tiling import blur, by_hand, grouped, indexed, layouts, stencil, tiled
@@ -320,7 +320,9 @@ def collision() -> Picture:
     rows, columns = index.shape
     src = 10 * torch.arange(1, rows + 1)[:, None] + torch.arange(columns)
     empty = torch.full((4, columns), -1)
-    out = indexed.scatter(empty, index=index, src=src, dim=0)
+    there = (t.to(device.torch_device()) for t in (empty, index, src))
+    empty, place, values = there
+    out = indexed.scatter(empty, index=place, src=values, dim=0).cpu()
     wanted = np.zeros(out.shape, dtype=np.int64)
     np.add.at(wanted, (index.numpy(), np.arange(columns)[None, :]), 1)
 

@@ -1,6 +1,5 @@
 """`gather` and `scatter`: rows and columns that another tensor names."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -78,7 +77,7 @@ def gather(
         indices.check_values(index, x.shape[dim])
     if not library.eager(x, index):
         return gather_operator(x, dim, index)
-    return _gathered(_as_it_is, x, dim, index)
+    return _gathered(x, dim, index)
 
 
 def scatter(
@@ -175,22 +174,16 @@ def _scattered(
         indices.check_values(index, x.shape[dim])
     if not library.eager(x, index, src):
         return scatter_operator(x, dim, index, src, add, ordered)
-    return _placed(_as_it_is, x, dim, index, src, add, ordered)
+    return _placed(x, dim, index, src, add, ordered)
 
 
-def _as_it_is(kernel: Any) -> Any:
-    return kernel
-
-
-def _gathered(
-    prepared: Callable[[Any], Any], x: torch.Tensor, dim: int, index: torch.Tensor
-) -> torch.Tensor:
+def _gathered(x: torch.Tensor, dim: int, index: torch.Tensor) -> torch.Tensor:
     out = torch.empty(index.shape, dtype=x.dtype, device=x.device)
     if out.numel():
         source, where, into = indices.turned(dim, (bits(x), index, bits(out)))
         tile = indices.tile_for(where)
         with library.on(x):
-            prepared(gather_kernel)[(indices.tiles(where, tile),)](
+            gather_kernel[(indices.tiles(where, tile),)](
                 source, where, into, source.shape[0], *where.shape,
                 *source.stride(), *where.stride(), *into.stride(), **tile,
             )  # fmt: skip
@@ -198,7 +191,6 @@ def _gathered(
 
 
 def _placed(
-    prepared: Callable[[Any], Any],
     x: torch.Tensor,
     dim: int,
     index: torch.Tensor,
@@ -209,13 +201,13 @@ def _placed(
     out = torch.empty(x.shape, dtype=x.dtype, device=x.device).copy_(x)
     if index.numel() and out.numel():
         into, values = (out, src) if add else (bits(out), bits(src))
-        scattering.launch(prepared, into, dim, index, values, add=add, ordered=ordered)
+        scattering.launch(into, dim, index, values, add=add, ordered=ordered)
     return out
 
 
-@library.operator("tilebook::gather")
+@library.operator("tilebook::gather", opaque=True)
 def gather_operator(x: torch.Tensor, dim: int, index: torch.Tensor) -> torch.Tensor:
-    return _gathered(library.launchable, x, dim, index)
+    return _gathered(x, dim, index)
 
 
 @gather_operator.register_fake
@@ -223,7 +215,7 @@ def _(x: torch.Tensor, dim: int, index: torch.Tensor) -> torch.Tensor:
     return torch.empty(index.shape, dtype=x.dtype, device=x.device)
 
 
-@library.operator("tilebook::scatter")
+@library.operator("tilebook::scatter", opaque=True)
 def scatter_operator(
     x: torch.Tensor,
     dim: int,
@@ -232,7 +224,7 @@ def scatter_operator(
     add: bool,
     ordered: bool,
 ) -> torch.Tensor:
-    return _placed(library.launchable, x, dim, index, src, add, ordered)
+    return _placed(x, dim, index, src, add, ordered)
 
 
 @scatter_operator.register_fake

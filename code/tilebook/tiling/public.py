@@ -9,9 +9,9 @@ from tilebook.tiling import aligned
 from tilebook.tiling.operands import bits, check_matrix
 
 
-@library.operator("tilebook::transpose")
+@library.operator("tilebook::transpose", opaque=True)
 def transpose_operator(x: torch.Tensor) -> torch.Tensor:
-    return _transposed(library.launchable(aligned.transpose_kernel), x)
+    return _transposed(x)
 
 
 @transpose_operator.register_fake
@@ -56,7 +56,7 @@ def transpose(x: torch.Tensor) -> torch.Tensor:
     x = check_matrix(x, batches=True, gradient=True)
     if not library.eager(x):
         return transpose_operator(x)
-    return _transposed(aligned.transpose_kernel, x)
+    return _transposed(x)
 
 
 def _place(x: torch.Tensor) -> torch.Tensor:
@@ -64,7 +64,7 @@ def _place(x: torch.Tensor) -> torch.Tensor:
     return torch.empty(shape, dtype=x.dtype, device=x.device)
 
 
-def _transposed(kernel: Any, x: torch.Tensor) -> torch.Tensor:
+def _transposed(x: torch.Tensor) -> torch.Tensor:
     out = _place(x)
     if x.numel():
         m, n = x.shape[-2:]
@@ -76,5 +76,5 @@ def _transposed(kernel: Any, x: torch.Tensor) -> torch.Tensor:
                 place.view(1, -1, m * n),
             )
         with library.on(x):
-            aligned.launch(kernel, source, place)
+            aligned.launch(aligned.transpose_kernel, source, place)
     return out

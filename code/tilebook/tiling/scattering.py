@@ -1,8 +1,5 @@
 """Two ways to scatter: in order, column by column, or all at once."""
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
@@ -66,7 +63,6 @@ def unordered_kernel(
 
 
 def launch(
-    prepared: Callable[[Any], Any],
     out: torch.Tensor,
     dim: int,
     index: torch.Tensor,
@@ -78,7 +74,6 @@ def launch(
     """Write into a matrix where an index says.
 
     Args:
-        prepared: makes a kernel launchable, as `library.launchable` does.
         out: the matrix, not empty; receives the values.
         dim: 0 or 1, the dimension that is indexed.
         index: matrix of int32 or int64, not empty.
@@ -92,11 +87,11 @@ def launch(
     strides = (*into.stride(), *where.stride(), *values.stride())
     with library.on(out):
         if ordered:
-            prepared(ordered_kernel)[(triton.cdiv(n, BLOCK),)](
+            ordered_kernel[(triton.cdiv(n, BLOCK),)](
                 *arguments, *strides, ADD=add, BLOCK=BLOCK, num_warps=WARPS
             )
         else:
             tile = indices.tile_for(where)
-            prepared(unordered_kernel)[(indices.tiles(where, tile),)](
+            unordered_kernel[(indices.tiles(where, tile),)](
                 *arguments, *strides, ADD=add, **tile
             )

@@ -12,7 +12,7 @@ from tilebook import device
 from tilebook.measure import Bench, Provider
 from tilebook.tiling import aligned, blur, described, explicit, public, reduce
 
-SQUARES = ((1000, 1000), (2048, 2048), (4095, 4097), (8192, 8192), (16384, 16384))
+SQUARES = ((1000, 1000), (2048, 2048), (4095, 4097), (8192, 8192))
 THIN = ((64, 1048576), (1048576, 64), (17, 100003))
 DTYPES = {1: torch.uint8, 2: torch.bfloat16, 4: torch.float32}
 """By bytes of an element."""
@@ -86,8 +86,8 @@ def pointers(bench: Bench) -> None:
                 (32, 64, 128, 256), (32, 64, 128, 256), (1, 8), (2, 4, 8)
             ):
                 area = block_m * block_n
-                # From one load of 16 bytes for each thread to 128 elements.
-                if not 32 * warps * 4 <= area <= 32 * warps * 128 or area > 2**15:
+                # From one load of 16 bytes for each thread to what 64 registers hold.
+                if not 16 <= area * size / (32 * warps) <= 256 or area > 2**15:
                     continue
                 config = aligned.Config(block_m, block_n, group, warps)
                 name = f"{block_m}x{block_n} group={group} warps={warps}"
