@@ -276,6 +276,24 @@ def test_ptxas_remarks_are_kept():
         compile_only.evidence.read_nvidia("sm_90", "", "", "ptxas fatal", 0)
 
 
+def test_a_constant_that_ptxas_loses_is_told():
+    log = (
+        "    0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads\n"
+        "ptxas info    : Used 90 registers"
+    )
+    for code, wrong in (
+        ("VIADD.16x2 R12, R17, 0x0 ;", True),
+        ("VIADD.16x2 R9, R4.reuse, 0x0 ;", True),
+        ("VIADD.16x2 R12, R17, 0x800080 ;", False),
+        ("VIADD.16x2 R12, R17, 0x00000080 ;", False),
+        ("VIADD.16x2 R12, R17, R3 ;", False),
+        ("VIADD R12, R17, 0x0 ;", False),
+    ):
+        sass = f"        /*2920*/                   {code}\n"
+        evidence = compile_only.evidence.read_nvidia("sm_90", "", sass, log, 0)
+        assert [n.code for n in evidence.warnings] == ["lost constant"] * wrong
+
+
 def test_atomics_and_barriers():
     ints = vector(dtype=torch.int32)
     histogram = compile_only.compile(histogram_kernel, ints, ints, BLOCK=1024)

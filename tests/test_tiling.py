@@ -1,5 +1,6 @@
 """The ladder of `transpose`, and the operator at its top."""
 
+import itertools
 from unittest import mock
 
 import hypothesis.strategies as st
@@ -318,18 +319,23 @@ def test_every_group_covers_every_tile(group, device):
 
 
 def test_tiles_fit_the_matrix():
-    for size, (side, _) in aligned.SIDES.items():
-        vector = 16 // size
-        square = aligned.config_for(size, 8192, 8192, vector)
-        assert square[:2] == (side, side)
-        for m, n in ((17, 10**5), (10**5, 17), (1, 10**6), (10**6, 1), (3, 3)):
+    for size, vector in itertools.product((1, 2, 4, 8), (1, 16)):
+        wide = vector == 16
+        large = (aligned.TILES if wide else aligned.NARROW_TILES)[size]
+        config = aligned.config_for(size, 8192, 8192, vector)
+        assert (config.block_m, config.block_n, config.num_warps) == large
+        small = (aligned.SMALL_TILES if wide else aligned.SMALL_NARROW_TILES)[size]
+        config = aligned.config_for(size, 512, 512, vector)
+        assert (config.block_m, config.block_n, config.num_warps) == small
+        areas = {rows * columns for rows, columns, _ in (large, small)}
+        for m, n in ((17, 10**7), (10**7, 17), (1, 10**8), (10**8, 1), (3, 3)):
             config = aligned.config_for(size, m, n, vector)
-            assert config.block_m * config.block_n <= side * side
+            assert config.block_m * config.block_n <= max(areas)
             assert config.block_m < 2 * m
             assert config.block_n < 2 * n
-            thin = aligned.config_for(size, n, m, vector)
-            assert (thin.block_m, thin.block_n) == (config.block_n, config.block_m)
-    assert aligned.config_for(1, 8192, 8192, 1)[:2] == (64, 64)
+            if (m, n) != (3, 3):
+                # As much work for a program as in a matrix that isn't thin.
+                assert config.block_m * config.block_n in areas
 
 
 class TestOperator:

@@ -178,12 +178,25 @@ class TestRefused:
             packed(make(picture((8, 12), device)))
 
 
+@pytest.mark.parametrize("border", BORDERS)
+@pytest.mark.parametrize("size", WEIGHTS)
+@pytest.mark.parametrize("way", [direct, rows, blur], ids=lambda way: way.__name__)
+def test_widths_that_are_compiled_otherwise(way, size, border, device):
+    """A width that 16 divides, one that 4 divides, an odd one: each its own code."""
+    for width in here.sizes((4096, 1000, 1023), (48, 44, 45)):
+        image = picture((here.sizes(300, 7), width), device)
+        image[2:4] = 255
+        assert torch.equal(
+            way(image, size=size, border=border), exact(image, size, border)
+        )
+
+
 MISTAKES = [
     (direct, "mirrored", "last - (i - last), i)", "last - (i - last) + 1, i)", 3),
     (direct, "mirrored", "tl.where(i < 0, -i, i)", "tl.where(i < 0, -1 - i, i)", 3),
     (direct, "mirrored", "tl.maximum(i, 0), n - 1", "tl.maximum(i, 1), n - 1", 5),
     (direct, "direct_kernel", "WEIGHTS[i] * WEIGHTS[j] *", "WEIGHTS[i] *", 3),
-    (direct, "direct_kernel", "(acc + (1 << SHIFT >> 1)) >>", "acc >>", 3),
+    (direct, "direct_kernel", "(acc + half) >>", "acc >>", 3),
     (direct, "direct_kernel", "inside = mask & (y >= 0)", "inside = mask", 3),
     (
         rows,
@@ -194,7 +207,7 @@ MISTAKES = [
     ),
     (rows, "rows_kernel", "            a, b = b, e\n", "            a, b = a, e\n", 3),
     (rows, "rows_kernel", "6 * c + 4 * d", "6 * c + 4 * c", 5),
-    (rows, "rows_kernel", "e + 128) >> 8", "e) >> 8", 5),
+    (rows, "rows_kernel", "e + half) >> 8", "e) >> 8", 5),
     (
         rows,
         "rows_kernel",
@@ -227,8 +240,8 @@ def planted(name, old, new):
 def test_planted_mistakes_are_found(way, name, old, new, size, device):
     image = picture((3, 16), device)
     image[0, 0] = image[-1, -1] = 255
-    # Bright just before the part: what leaks in from there is seen.
-    part = torch.full((3, 24), 255, dtype=torch.uint8, device=device)[:, 4:20]
+    # Bright all round the part: what leaks in from there is seen.
+    part = torch.full((5, 24), 255, dtype=torch.uint8, device=device)[1:4, 4:20]
     part.copy_(image)
 
     def passes():
@@ -252,7 +265,7 @@ def test_compiles_everywhere(target):
     size = 5 if target == "sm_90" else 3
     radius = size // 2
     taps = {"RADIUS": radius, "BORDER": "reflect", "target": target}
-    strided = (image, image, 4096, 4096, 4096, 1)
+    strided = (image, image, 4096, 4096, 4096, 1, module.half(size))
     near = compile_only.compile(
         stencil.direct_kernel, *strided, **taps, WEIGHTS=WEIGHTS[size], **module.DIRECT
     ).evidence

@@ -126,6 +126,7 @@ def test_every_rung_is_measured_wherever_it_runs(records):
     assert [row["impl"] for row in rows] == [
         *ladder,
         "described",
+        "described, wide",
         "transpose",
         *conclusions.PEERS,
     ]

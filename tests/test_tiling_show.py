@@ -29,17 +29,19 @@ def test_lines_of_a_compiled_kernel():
     shown = show.ttgir(compiled(tiled), "convert_layout")
     assert shown.endswith("tensor<64x64xi16, #blocked>")
     assert "loc(" not in shown
-    steps = show.ttgir(compiled(described), r"local_alloc|local_load|_tma_copy")
+    steps = show.ttgir(
+        compiled(described, wide=True), r"local_alloc|local_load|_tma_copy"
+    )
     order = ["global_to_local", "local_load", "local_alloc %", "local_to_global"]
     assert [steps.index(step) for step in order] == sorted(map(steps.index, order))
-    assert "convert_layout" not in compiled(described).ttgir
+    assert "convert_layout" not in compiled(described, wide=True).ttgir
 
 
 def test_barriers_of_the_engine_come_in_the_order_of_the_table():
     found = re.findall(
         r"\b(mbarrier\.init|expect_tx|bar\.sync|bulk\.tensor\S+|try_wait|mbarrier\.inval"
         r"|ld\.shared|st\.shared|fence\.proxy\.async|wait_group)",
-        compiled(described).ptx,
+        compiled(described, wide=True).ptx,
     )
     short = [
         name
@@ -99,22 +101,26 @@ def test_budgets_are_those_of_the_page():
     assert f"{tile.evidence.instructions} of 4 warps take" in text
     assert show.issued(tile) == tile.evidence.instructions
     if triton.__version__ < "3.8":
-        assert f"{odd.evidence.instructions} instructions of 8 warps" in text
+        assert f"{odd.evidence.instructions} instructions of 4 warps" in text
         assert f"take {show.issued(odd):,.0f} clocks" in text
-    assert 0.75 < show.allowed(8192) / show.issued(odd) < 0.85
+    assert 0.85 < show.allowed(8192) / show.issued(odd) < 0.95
     table = show.budgets()
     assert (table["clocks to issue"] < table["clocks allowed"] / 2).all()
     issue = table["clocks to issue"]
+    nbytes = table["bytes of a tile"]
     for bits in (8, 16, 32):
-        assert issue[f"explicit, {bits} bits"] < issue[f"aligned, {bits} bits"]
+        ours, theirs = f"explicit, {bits} bits", f"aligned, {bits} bits"
+        assert issue[ours] / nbytes[ours] < issue[theirs] / nbytes[theirs]
 
 
 def test_the_second_trip_of_descriptors_is_as_long_as_predicted():
-    writes = re.findall(r"\bst\.shared\.b(?:8|16)\b", compiled(described).ptx)
+    writes = re.findall(
+        r"\bst\.shared\.b(?:8|16)\b", compiled(described, wide=True).ptx
+    )
     assert len(writes) == 64
     assert 64 * 4 * 8 + 3 * 128 == 2432
     writes = re.findall(
-        r"\bst\.shared\.b8\b", compiled(described, dtype=torch.uint8).ptx
+        r"\bst\.shared\.b8\b", compiled(described, dtype=torch.uint8, wide=True).ptx
     )
     assert len(writes) * 4 * 8 + 3 * 128 == 4480
 
@@ -137,7 +143,7 @@ def test_stencils_are_held_up_by_issue():
     assert (table["by instructions"] < table["pixels by accesses"]).all()
     assert table["pixels by accesses"].tolist() == [3.2, 8, 32, 1.2, 5.3, 32]
     shares = table["of a copy"].tolist()
-    expected = [0.26, 0.42, 1, 0.11, 0.24, 1]
+    expected = [0.26, 0.33, 1, 0.11, 0.21, 0.92]
     assert shares == pytest.approx(expected, rel=0.15)
 
 

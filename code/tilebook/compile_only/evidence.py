@@ -157,7 +157,7 @@ def read_nvidia(
             for op in ops
         ),
         instructions=_sass_instructions(sass),
-        warnings=_notices(log),
+        warnings=_notices(log) + _lost_constants(sass),
     )
 
 
@@ -279,6 +279,19 @@ def _sass_instructions(sass: str) -> int:
     trap = r"^(\.L_\w+):\s*/\*\w+\*/\s+BRA `\(\1\).*"
     code = re.sub(trap, "", sass, flags=re.MULTILINE)
     return len(re.findall(r"^\s*/\*[0-9a-f]{4,}\*/\s+(?!NOP)\S", code, re.MULTILINE))
+
+
+def _lost_constants(sass: str) -> tuple[Notice, ...]:
+    """Additions of zero to two packed 16-bit numbers.
+
+    No compiler writes one. ptxas of CUDA 12.8 does where it should have added a
+    constant to the upper number and moved it down for that, but not the constant.
+    """
+    lost = re.findall(r"VIADD\.16x2 \w+, \w+(?:\.reuse)?, 0x0\b", sass)
+    return tuple(
+        Notice("lost constant", f"ptxas wrote {text}: the result is wrong")
+        for text in lost
+    )
 
 
 def _notices(log: str) -> tuple[Notice, ...]:

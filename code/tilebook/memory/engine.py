@@ -19,8 +19,8 @@ from tilebook.memory import vectors, wide
 COLUMNS = 256
 """Words in a row of a tile, the most that the engine takes."""
 ROWS = 16
-STAGES = 4
-PER_SM = 2
+STAGES = 8
+PER_SM = 1
 
 
 @gluon.jit

@@ -146,7 +146,7 @@ def memory_occupancy(bench: Bench) -> list[Row]:
     for cap in bench.choose(CAPS, CAPS_BRIEF):
         for loads in bench.choose(LOADS[:3], LOADS_BRIEF):
             tail = HUNGRY if cap else 256
-            config = capped.Config(loads, capped.NUM_WARPS, tail, cap)
+            config = capped.Config(loads, capped.SHORT.num_warps, tail, cap)
             launch = functools.partial(capped.launch_as, config)
             shape = {"num_warps": config.num_warps, "loads": loads}
             _fly(bench, "capped", launch, shape | {"maxnreg": cap or 0})

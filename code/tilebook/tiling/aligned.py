@@ -25,13 +25,20 @@ class Config(NamedTuple):
     """Warps that share a tile."""
 
 
-# By bytes of an element: a tile's side, and the warps that turn it.
-SIDES = {1: (128, 4), 2: (128, 8), 4: (64, 4), 8: (64, 8)}
-# The same where elements go by ones or twos: each has an address of its own, which
+# By bytes of an element: rows and columns of a tile, and the warps that turn it.
+TILES = {1: (128, 128, 8), 2: (128, 64, 2), 4: (64, 64, 8), 8: (64, 64, 8)}
+# The same for a matrix so small that large tiles would leave multiprocessors idle.
+SMALL_TILES = {1: (64, 128, 8), 2: (64, 64, 8), 4: (64, 32, 8), 8: (32, 32, 8)}
+SMALL = 2**25
+"""Bytes of such a matrix, at most."""
+# The same two where elements go by ones or twos: each has an address of its own, which
 # takes two registers.
-NARROW_SIDES = dict.fromkeys(SIDES, (64, 8))
+NARROW_TILES = {1: (256, 32, 4), 2: (128, 32, 4), 4: (128, 32, 8), 8: (64, 64, 8)}
+SMALL_NARROW_TILES = {1: (64, 32, 4), 2: (64, 32, 4), 4: (64, 32, 8), 8: (32, 32, 8)}
+SMALL_NARROW = 2**23
 NARROW = 4
-GROUP = 8
+# Neighbours in a strip share nothing of a transpose: strips are of one row of tiles.
+GROUP = 1
 
 
 def config_for(element_size: int, m: int, n: int, vector: int = NARROW) -> Config:
@@ -44,18 +51,22 @@ def config_for(element_size: int, m: int, n: int, vector: int = NARROW) -> Confi
         vector: elements that can be moved at a time.
 
     Returns:
-        Square tiles, for long vectors with rows and columns of at least 128 bytes; for
-        a matrix thinner than the tile, tiles of as many elements that are as thin.
+        A tile of the table for such matrices; for one thinner than the tile, a tile of
+        as many elements that is as thin.
     """
-    wide = vector >= min(NARROW, 16 // element_size)
-    side, num_warps = (SIDES if wide else NARROW_SIDES)[element_size]
-    area = side * side
-    block_m = min(side, triton.next_power_of_2(m))
-    block_n = min(area // block_m, triton.next_power_of_2(n))
-    if block_n < side:
+    nbytes = m * n * element_size
+    if vector >= min(NARROW, 16 // element_size):
+        tiles = SMALL_TILES if nbytes <= SMALL else TILES
+    else:
+        tiles = SMALL_NARROW_TILES if nbytes <= SMALL_NARROW else NARROW_TILES
+    rows, columns, num_warps = tiles[element_size]
+    area = rows * columns
+    block_m = min(rows, triton.next_power_of_2(m))
+    block_n = min(columns, triton.next_power_of_2(n))
+    if block_n < columns:
         block_m = min(area // block_n, triton.next_power_of_2(m))
-    elif block_m == side:
-        block_n = side
+    elif block_m < rows:
+        block_n = min(area // block_m, triton.next_power_of_2(n))
     return Config(block_m, block_n, GROUP, num_warps)
 
 

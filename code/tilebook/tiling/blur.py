@@ -16,9 +16,14 @@ WEIGHTS = {3: (1, 2, 1), 5: (1, 4, 6, 4, 1)}
 """By size, the weights each way; those of a pixel are products of two."""
 
 DIRECT = {"BLOCK_H": 4, "BLOCK_W": 128}
-ROWS = {"ROWS": 16, "BLOCK_W": 256}
-PACKED = {"ROWS": 16, "BLOCK": 256}
+ROWS = {"ROWS": 8, "BLOCK_W": 256}
+PACKED = {"ROWS": 8, "BLOCK": 256}
 PACKED_WARPS = 2
+
+
+def half(size: int) -> int:
+    """Half of what a stencil's weights add up to, over both axes."""
+    return sum(WEIGHTS[size]) ** 2 // 2
 
 
 def direct(
@@ -144,7 +149,7 @@ def _direct(image: torch.Tensor, out: torch.Tensor, size: int, border: str) -> N
     h, w = image.shape
     tiles = triton.cdiv(h, DIRECT["BLOCK_H"]) * triton.cdiv(w, DIRECT["BLOCK_W"])
     stencil.direct_kernel[(check_grid(tiles, "tiles", "image"),)](
-        image, out, h, w, *image.stride(),
+        image, out, h, w, *image.stride(), half(size),
         RADIUS=size // 2, WEIGHTS=WEIGHTS[size], BORDER=border, **DIRECT,
     )  # fmt: skip
 
@@ -153,7 +158,7 @@ def _rows(image: torch.Tensor, out: torch.Tensor, size: int, border: str) -> Non
     h, w = image.shape
     strips = triton.cdiv(h, ROWS["ROWS"]) * triton.cdiv(w, ROWS["BLOCK_W"])
     stencil.rows_kernel[(check_grid(strips, "tiles", "image"),)](
-        image, out, h, w, *image.stride(),
+        image, out, h, w, *image.stride(), half(size),
         RADIUS=size // 2, WEIGHTS=WEIGHTS[size], BORDER=border, **ROWS,
     )  # fmt: skip
 

@@ -102,6 +102,18 @@ def aligned_over_grouped_1000(record: Record) -> float:
 
 
 @measure.value("tiling-transpose")
+def described_wide_over_aligned(record: Record) -> float:
+    """Descriptors of wide blocks against pointers on 8192 by 8192 bfloat16."""
+    return _over(record, "described, wide", "aligned")
+
+
+@measure.value("tiling-transpose")
+def described_wide_over_aligned_uint8(record: Record) -> float:
+    """The same of bytes."""
+    return _over(record, "described, wide", "aligned", "uint8")
+
+
+@measure.value("tiling-transpose")
 def described_over_aligned(record: Record) -> float:
     """Descriptors against pointers on 8192 by 8192 bfloat16."""
     return _over(record, "described", "aligned")

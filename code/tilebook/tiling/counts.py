@@ -7,8 +7,11 @@ import torch
 from tilebook import microscope
 from tilebook.memory import coalescing
 from tilebook.memory.strides import SECTOR
-from tilebook.tiling import explicit, indexed, layouts, naive, tiled
+from tilebook.tiling import described, explicit, indexed, layouts, naive, tiled
 from tilebook.tiling.evidence import compiled
+
+ELEMENTS = {"i8": torch.uint8, "i16": torch.int16, "i32": torch.int32}
+"""Names in compiled code."""
 
 
 def sectors(m: int = 64, n: int = 256) -> pd.DataFrame:
@@ -101,6 +104,35 @@ def summed(itemsize: int = 4) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
 
 
+def engine_waits() -> pd.DataFrame:
+    """Count the cycles of a write into the engine's buffer, by the block's shape.
+
+    Returns:
+        A row per size of element, columns for the wide and the narrower blocks of
+        `described`.
+    """
+    rows = {}
+    for element, dtype in ELEMENTS.items():
+        size = dtype.itemsize
+        row = rows[f"{8 * size} bits"] = {}
+        for wide, blocks in (
+            (True, described.WIDE_BLOCKS),
+            (False, described.BLOCKS),
+        ):
+            block_m, block_n = blocks[size]
+            ttgir = compiled(described, dtype=dtype, wide=wide).ttgir
+            _, held = layouts.moved(ttgir, "tt.trans", element)
+            cycles = layouts.cycles(
+                held, layouts.engine(size), (block_n, block_m), size
+            )
+            kind = "wide" if wide else "narrower"
+            row |= {
+                f"{kind} block": f"{block_m} by {block_n}",
+                f"{kind}, cycles": cycles,
+            }
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
 def waits() -> pd.DataFrame:
     """Count the cycles of eight lanes that write a column of 16-byte groups.
 
@@ -109,11 +141,7 @@ def waits() -> pd.DataFrame:
         as they come, shifted by the row, shifted every so many rows.
     """
     rows = {}
-    for element, dtype in (
-        ("i8", torch.uint8),
-        ("i16", torch.int16),
-        ("i32", torch.int32),
-    ):
+    for element, dtype in ELEMENTS.items():
         block, _ = explicit.SIDES[dtype.itemsize]
         vector = 16 // dtype.itemsize
         holds = layouts.moved(

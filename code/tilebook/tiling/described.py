@@ -1,5 +1,7 @@
 """Rung 5, tensor descriptors: a copy engine knows the matrix, the kernel the tile."""
 
+from collections.abc import Mapping
+
 import torch
 import triton
 import triton.language as tl
@@ -10,8 +12,11 @@ from tilebook.tiling.grouped import grouped
 from tilebook.tiling.operands import bits, check_matrix
 
 # By bytes of an element. The copy engine takes at most 256 elements a side.
-BLOCKS = {1: (128, 128), 2: (128, 64), 4: (64, 64), 8: (64, 32)}
-GROUP = 8
+# By bytes of an element: rows and columns of a block. The first guess, as tall and wide
+# as with pointers, and those that turned out faster.
+WIDE_BLOCKS = {1: (128, 128), 2: (128, 64), 4: (64, 64), 8: (64, 32)}
+BLOCKS = {1: (128, 32), 2: (64, 32), 4: (64, 32), 8: (32, 32)}
+GROUP = 1
 LARGEST = 2**31 - 256
 
 
@@ -52,12 +57,13 @@ def refusal(x: torch.Tensor) -> str | None:
     return None
 
 
-def transpose(x: torch.Tensor) -> torch.Tensor:
+def transpose(x: torch.Tensor, *, wide: bool = False) -> torch.Tensor:
     """Transpose a matrix through tensor descriptors made for this one call.
 
     Args:
         x: matrix (m, n) that a descriptor can describe, and whose transpose one can:
             last stride 1, all else in multiples of 16 bytes.
+        wide: take blocks of `WIDE_BLOCKS`.
 
     Returns:
         The transpose (n, m), contiguous, in new memory.
@@ -81,19 +87,22 @@ def transpose(x: torch.Tensor) -> torch.Tensor:
             f"x can't be described: {reason}; tilebook.tiling.aligned takes it"
         )
     with library.on(x):
-        launch(x, out)
+        launch(x, out, WIDE_BLOCKS if wide else BLOCKS)
     return out
 
 
-def launch(x: torch.Tensor, out: torch.Tensor) -> None:
+def launch(
+    x: torch.Tensor, out: torch.Tensor, blocks: Mapping[int, tuple[int, int]]
+) -> None:
     """Describe two matrices and launch the kernel.
 
     Args:
         x: as for `transpose`, not empty.
         out: its transpose's place, contiguous.
+        blocks: by bytes of an element, rows and columns of a block.
     """
     m, n = x.shape
-    block_m, block_n = BLOCKS[x.itemsize]
+    block_m, block_n = blocks[x.itemsize]
     grid = (triton.cdiv(m, block_m) * triton.cdiv(n, block_n),)
     transpose_kernel[grid](
         TensorDescriptor.from_tensor(bits(x), [block_m, block_n]),

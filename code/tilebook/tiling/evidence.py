@@ -21,6 +21,8 @@ def compiled(
     n: int = 8192,
     dtype: torch.dtype = torch.int16,
     target: str = "sm_90",
+    *,
+    wide: bool = False,
 ) -> compile_only.Artefact:
     """Compile a rung as it would be launched on a contiguous matrix.
 
@@ -30,6 +32,7 @@ def compiled(
         n: columns.
         dtype: an integer type of the elements' size.
         target: as for `compile_only.compile`.
+        wide: with the wide blocks of `described`.
 
     Returns:
         The compiled kernel.
@@ -48,7 +51,8 @@ def compiled(
             rung.transpose_kernel, *args, target=target, **constants
         )
     if rung is described:
-        block_m, block_n = described.BLOCKS[dtype.itemsize]
+        blocks = described.WIDE_BLOCKS if wide else described.BLOCKS
+        block_m, block_n = blocks[dtype.itemsize]
         return compile_only.compile(
             rung.transpose_kernel,
             TensorDescriptor.from_tensor(x, [block_m, block_n]),

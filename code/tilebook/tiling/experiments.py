@@ -74,6 +74,9 @@ def _ladder(shape: tuple[int, int], dtype: torch.dtype) -> dict[str, Provider]:
     if device.has("sm80") and explicit.refusal(like) is None:
         rungs["explicit"] = explicit
     ours = {name: Provider(rung.transpose, ours=True) for name, rung in rungs.items()}
+    if "described" in ours:
+        wide = functools.partial(described.transpose, wide=True)
+        ours["described, wide"] = Provider(wide, ours=True)
     return ours | {
         "transpose": Provider(public.transpose, ours=True),
         "torch, into out": Provider(_copied, out=True),

@@ -8,10 +8,9 @@ from triton.experimental.gluon import language as gl
 from tilebook import device, library
 from tilebook.tiling.operands import bits, check_matrix
 
-# By bytes of an element: a tile's side, and the warps. With twice as many for 1 and 2
-# bytes the compiler takes fewer registers a thread than it needs, and spills a few.
-SIDES = {1: (128, 1), 2: (128, 4), 4: (64, 4), 8: (64, 8)}
-GROUP = 8
+# By bytes of an element: a tile's side, and the warps.
+SIDES = {1: (256, 8), 2: (128, 4), 4: (64, 8), 8: (64, 8)}
+GROUP = 1
 
 
 @gluon.jit

@@ -278,6 +278,7 @@ def halo(tile: int = 4, size: int = 3) -> Picture:
     ):
         look = microscope.look(
             kernel, (9,), image, torch.zeros_like(image), side, side, side, 1,
+            blur.half(size),
             **taps, **dict.fromkeys(blocks, tile), raise_error=True,
         )  # fmt: skip
         counts = np.zeros(side * side, dtype=np.int64)

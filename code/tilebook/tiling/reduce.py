@@ -25,8 +25,8 @@ DTYPES = {
 """The element types that `total` takes, and those of their sums."""
 
 # Sums that stay apart, and terms of each, in a tile: wide where neighbours lie.
-ALONG = (4, 512)
-ACROSS = (128, 16)
+ALONG = (1, 2048)
+ACROSS = (64, 16)
 # The same where parts of sums are added up: few, and near one another in a cache.
 TOGETHER = (8, 256)
 # Programs that keep a large GPU busy, and the least of steps worth a program.

@@ -163,10 +163,18 @@ def stencils() -> pd.DataFrame:
     for size, weights in blur.WEIGHTS.items():
         taps = {"RADIUS": size // 2, "BORDER": "zero"}
         direct = compile_only.compile(
-            stencil.direct_kernel, x, x, *plain, WEIGHTS=weights, **taps, **blur.DIRECT
+            stencil.direct_kernel,
+            *(x, x, *plain, blur.half(size)),
+            WEIGHTS=weights,
+            **taps,
+            **blur.DIRECT,
         )
         kept = compile_only.compile(
-            stencil.rows_kernel, x, x, *plain, WEIGHTS=weights, **taps, **blur.ROWS
+            stencil.rows_kernel,
+            *(x, x, *plain, blur.half(size)),
+            WEIGHTS=weights,
+            **taps,
+            **blur.ROWS,
         )
         packed = compile_only.compile(
             stencil.packed_kernel,
