@@ -10,7 +10,7 @@ from tilebook import check, library
 from tilebook.softmax import axes
 from tilebook.softmax.extremes import better
 from tilebook.softmax.sorting import index_of, packed, top
-from tilebook.softmax.walking import begin, edges, least, ordered, walk
+from tilebook.softmax.walking import begin, edges, fetched, least, ordered, walk
 
 DTYPES = (
     torch.float16,
@@ -64,7 +64,7 @@ def looked_up(rows, step, first, offs, inside, low, ACC: tl.constexpr):
         low: the least value.
         ACC: the type that elements are compared in.
     """
-    x = tl.load(rows + offs * step, mask=inside, other=low).to(ACC)
+    x = fetched(rows + offs * step, inside, low, ACC)
     key = packed(ordered(x), first + offs)
     return tl.where(inside, key, -(2**63))
 
@@ -90,12 +90,12 @@ def topk_kernel(
     best = tl.full((KEPT, TERMS), low, ACC)
     tile = tl.zeros((KEPT, TERMS), tl.int32)
     for start in range(0, full, TERMS):
-        x = tl.load(ptrs + start * step, mask=mask, other=low).to(ACC)
+        x = fetched(ptrs + start * step, mask, low, ACC)
         take = better(x, best)
         best, tile = tl.where(take, x, best), tl.where(take, start, tile)
     if full < count:
         rest = mask & (lanes < between - full)
-        x = tl.load(ptrs + full * step, mask=rest, other=low).to(ACC)
+        x = fetched(ptrs + full * step, rest, low, ACC)
         take = better(x, best)
         best, tile = tl.where(take, x, best), tl.where(take, full, tile)
     # Neighbouring lanes, in all tiles, are a group: its key is that of its best.
