@@ -18,7 +18,6 @@ from tilebook.softmax import (
     moments,
     reductions,
     sums,
-    topk,
     walking,
 )
 
@@ -119,8 +118,8 @@ def small(monkeypatch):
     monkeypatch.setattr(axes, "WARP_BYTES", 256)
     monkeypatch.setattr(axes, "LEAST_STEPS", 1)
     monkeypatch.setattr(axes, "LINE_BYTES", 32)
+    monkeypatch.setattr(axes, "LEAST_VECTORS", 1)
     monkeypatch.setattr(axes, "IN_FLIGHT_BYTES", 4096)
-    monkeypatch.setattr(topk, "WARP_KEYS", 32)
 
 
 @pytest.mark.parametrize("op", OPS)
