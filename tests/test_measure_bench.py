@@ -183,6 +183,21 @@ def test_a_provider_may_declare_another_bound():
         Bench("add", timer=Simulated()).compare(**case(providers=tight))
 
 
+def test_results_too_small_for_a_format_are_allowed_their_rounding():
+    def softmax(x):
+        return torch.softmax(x, -1)
+
+    case_ = case(
+        dtype=torch.float16,
+        providers={"torch": Provider(softmax)},
+        make_inputs=lambda: [torch.randn(1, 2**17).half()],
+        reference=softmax,
+        length=2**17,
+    )
+    (row,) = Bench("softmax", timer=Simulated()).compare(**case_, regimes=("cold",))
+    assert 2.0**-11 < row["relative_error"] <= row["error_bound"] < 2.0**-8
+
+
 def test_a_provider_whose_repeats_differ_must_say_why():
     timer = Simulated()
     excused = Provider(never_the_same, nondeterministic="atomics", bound=1e-6)

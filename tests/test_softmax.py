@@ -17,6 +17,7 @@ from tilebook.softmax import (
     fused,
     masked,
     naive,
+    occupancy,
     online,
     operands,
     persistent,
@@ -402,12 +403,18 @@ class TestRefused:
             ragged.softmax(x[:, 1:33])
 
 
+UNSEEN = pytest.mark.skipif(
+    not here.interpreting(),
+    reason="a stray read that is thrown away: only the interpreter's check sees it",
+)
 MISTAKES = [
     (fused, 'other=-float("inf")', "other=0"),
     (fused, "x_ptr + row * stride", "x_ptr + row * n"),
     (several, "(rows < m) & (offs < n)", "(offs < n)"),
     (several, "tl.max(x, axis=1)[:, None]", "tl.max(tl.max(x, axis=1))"),
-    (persistent, "mask=inside & (after < m)", "mask=inside"),
+    pytest.param(
+        persistent, "mask=inside & (after < m)", "mask=inside", marks=UNSEEN
+    ),
     (persistent, "x_ptr + after * stride", "x_ptr + row * stride"),
     (ragged, "lanes < head", "lanes <= head"),
     (ragged, "    total += tl.sum(power(ends - top, inverse_t), axis=0)\n", ""),
@@ -440,10 +447,12 @@ MISTAKES = [
 
 def suite(module, device):
     """What the tests above look at, on a few small cases for one module."""
-    x = torch.randn(3, 131, device=device) - 4
+    # One more than there are programs that walk over rows.
+    m = 1 + (here.current().sms or occupancy.PRETENDED)
+    x = torch.randn(m, 131, device=device) - 4
     x[0, :70] = -INF
     x[1, 100:] += 200
-    wide = (torch.randn(3, 80, device=device) - 4)[:, :76]
+    wide = (torch.randn(m, 80, device=device) - 4)[:, :76]
     users = {arithmetic: (fused, online, split), ragged: (ragged, online)}
     for way, (rung, _) in WAYS.items():
         if rung in users.get(module, (module,)) and way != "forth":
@@ -504,7 +513,8 @@ def test_repeats_are_equal(way, device):
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_20_repeats_on_a_gpu(way, dtype, device):
     rung, _ = WAYS[way]
-    n = several.LONGEST if rung is several else 16384
+    fits = fused.longest(dtype.itemsize)
+    n = several.LONGEST if rung is several else min(16384, fits)
     x = torch.randn(2048, n, dtype=dtype, device=device)
     out = testing.deterministic(lambda: rung.softmax(x))
     assert_right(out, x)

@@ -92,6 +92,8 @@ def test_views_that_do_need_one():
         (meta(64, 1000, dtype=torch.bfloat16), 0, 8, False),
         (meta(64, 1001, dtype=torch.bfloat16), 0, 1, False),
         (meta(64, 4096)[:, ::2], 1, 4, False),
+        (meta(4096, 63), 1, 1, False),
+        (meta(4096, 65), 1, 1, True),
     ],
     ids=str,
 )

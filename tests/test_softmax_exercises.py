@@ -224,9 +224,13 @@ def test_the_answer_about_states_is_that_of_the_recurrence():
     assert solutions.merge(2.0, 30.0, 5.0, 1.5) == pytest.approx((float(m), float(d)))
 
 
-@pytest.mark.parametrize("variant", ["padding", "rescale", "both"])
-def test_the_erratum_would_be_refused_here(variant, device):
-    x = torch.randn(3, 100, device=device) - 3.0
+@pytest.mark.parametrize(
+    ("variant", "shift"),
+    [("padding", -3.0), ("rescale", 3.0), ("both", -3.0), ("both", 3.0)],
+)
+def test_the_erratum_would_be_refused_here(variant, shift, device):
+    """Padding shows below 0, and a factor where a maximum above 0 grows."""
+    x = torch.randn(3, 100, device=device) + shift
     rising = x.sort(dim=-1).values
     out = erratum.softmax(rising, variant)
     with pytest.raises(AssertionError):

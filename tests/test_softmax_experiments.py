@@ -114,6 +114,7 @@ def test_gradients_and_errors(records):
 
 def test_what_takes_what(monkeypatch):
     bf16 = torch.bfloat16
+    monkeypatch.setattr(device, "has", lambda feature: False)
     assert not experiments.takes(resident, (512, 131072), bf16)
     monkeypatch.setattr(device, "has", lambda feature: True)
     assert experiments.takes(resident, (512, 131072), bf16)

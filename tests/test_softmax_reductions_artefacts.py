@@ -1,8 +1,13 @@
 """The reductions' kernels compile for every target, and what came out of it."""
 
+import re
+
 import pytest
 import torch
+import triton
+import triton.language as tl
 
+from tilebook import compile_only
 from tilebook.softmax.compiled import compiled, launches
 
 TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")
@@ -68,3 +73,29 @@ def test_what_is_launched_is_known_without_a_launch():
     assert kernel.fn.__name__ == "sum_kernel"
     assert args[0] is x
     assert meta["MEAN"]
+
+
+# The low lane of a register has -128 or -32768; the others have -1.
+HALF_FILLED = re.compile(r"mov\.u(16|32|64)\s+%\w+, 0xf+(80|8000);")
+
+
+@triton.jit
+def masked_kernel(x_ptr, out_ptr, n, BLOCK: tl.constexpr):
+    offs = tl.arange(0, BLOCK)
+    x = tl.load(x_ptr + offs, mask=offs < n, other=-128)
+    tl.store(out_ptr + offs, x)
+
+
+def test_triton_fills_narrow_lanes_with_a_negative_number_wrongly():
+    """Why `fetched` selects. When this fails, Triton has been mended."""
+    x = torch.empty(4096, dtype=torch.int8, device="meta")
+    ptx = compile_only.compile(masked_kernel, x, x, 4096, BLOCK=4096).ptx
+    assert re.search(r"mov\.u32\s+%\w+, 0xf+80;", ptx)
+
+
+@pytest.mark.parametrize("name", ["argmax", "topk"])
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int16], ids=str)
+@pytest.mark.parametrize("n", [4096, 4097])
+def test_narrow_lanes_that_are_masked_are_the_least(name, dtype, n):
+    for artefact in compiled(name, (8192, n), 1, dtype):
+        assert not HALF_FILLED.search(artefact.ptx)

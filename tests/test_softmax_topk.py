@@ -11,7 +11,7 @@ from hypothesis import given
 
 from tilebook import device as here
 from tilebook import testing
-from tilebook.softmax import axes, sorting, topk
+from tilebook.softmax import axes, groups, sorting, topk
 from tilebook.softmax.topk import topk as ours
 from tilebook.softmax.topk import topk_operator
 
@@ -43,8 +43,9 @@ def small(monkeypatch):
     monkeypatch.setattr(axes, "MOST_WARPS", 1)
     monkeypatch.setattr(axes, "WARP_BYTES", 256)
     monkeypatch.setattr(axes, "LINE_BYTES", 32)
+    monkeypatch.setattr(axes, "LEAST_VECTORS", 1)
     monkeypatch.setattr(axes, "IN_FLIGHT_BYTES", 4096)
-    monkeypatch.setattr(topk, "WARP_KEYS", 64)
+    monkeypatch.setattr(groups, "WARP_KEYS", 64)
 
 
 @pytest.mark.parametrize(
@@ -180,15 +181,16 @@ def test_sorting_keys_of_64_bits(rows, log_k, log, device):
 @pytest.mark.parametrize("n", [128, 1000, 4096, 131072, 2**24])
 def test_programs_sort_what_they_can_hold(k, n):
     seen = axes.view(torch.empty((8, n), device="meta"), 1)
-    plan = topk.plan_for(seen, k)
-    found = topk.sides(plan.meta["TERMS"], plan.args[3], k, 4)
-    most = topk.warps_for(k) * topk.WARP_KEYS
+    plan = groups.plan_for(seen, k)
+    found = groups.sides(plan.meta["TERMS"], plan.args[3], k, 4)
+    most = groups.room_for(k)
     assert plan.meta["KEPT"] * plan.meta["TERMS"] <= most
     assert found["LOG_GROUPS"] >= found["LOG_K"]
     candidates = 1 << found["LOG_K"] + found["LOG_WIDTH"]
     assert plan.meta["KEPT"] * candidates <= most
-    groups, tiles = 1 << found["LOG_GROUPS"], -(-plan.args[3] // plan.meta["TERMS"])
-    assert groups << found["LOG_WIDTH"] >= plan.meta["TERMS"] * tiles
+    tiles = -(-plan.args[3] // plan.meta["TERMS"])
+    members = 1 << found["LOG_GROUPS"] + found["LOG_WIDTH"]
+    assert members >= plan.meta["TERMS"] * tiles
     assert plan.parts * plan.args[3] >= n > (plan.parts - 1) * plan.args[3]
 
 

@@ -231,6 +231,24 @@ def test_subnormals_are_exact_unless_something_was_accumulated():
     testing.assert_close(flushed, exact, length=4)
 
 
+def test_rounding_to_subnormals_is_half_of_their_distance_in_the_norm_too():
+    """Softmax of a long row in float16: rounded correctly, 1 % off in the norm."""
+    exact = torch.softmax(torch.randn(1, 2**20, dtype=torch.float64), 1)
+    out = exact.half()
+    assert testing.error(out, exact) > 10 * testing.bound(out.dtype, 100)
+    testing.assert_close(out, exact, length=100)
+    cut = ((exact * 2**24).floor() / 2**24).half()
+    with pytest.raises(AssertionError, match="of 1048576 elements"):
+        testing.assert_close(cut, exact, length=100)
+    # What is no subnormal number gets nothing of it, whatever lies beside it.
+    normal = torch.ones(10_000, dtype=torch.float64)
+    both = torch.cat([normal, torch.tensor([2.0**-16 + 2.0**-30]).double()])
+    off = both.half()
+    off[:10_000] += 2.0**-10
+    with pytest.raises(AssertionError, match="relative error"):
+        testing.assert_close(off, both, length=5_000_000)
+
+
 def test_integers_are_exact():
     x = torch.randint(0, 255, (100,), dtype=torch.uint8)
     testing.assert_close(x, x.long())

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from tilebook import testing
-from tilebook.testing import poison
+from tilebook.testing import closeness, poison, precision
 
 from .errors import WrongResult
 
@@ -51,7 +51,7 @@ def verify(
     errors, bounds = [], []
     for i, result in enumerate(results):
         allowed = testing.bound(result.dtype, length) if bound is None else bound
-        square = torch.zeros(2, dtype=torch.float64, device=result.device)
+        sums = torch.zeros(3, dtype=torch.float64, device=result.device)
         for got, all_expected in _pieces(result, inputs, reference, along):
             if len(all_expected) != len(results):
                 raise WrongResult(
@@ -68,10 +68,14 @@ def verify(
                     testing.assert_close(got, expected, length=length)
                 except AssertionError as error:
                     raise WrongResult(f"output {i}: {error}") from error
-            square[0] += (got.double() - expected).square_().sum()
-            square[1] += expected.square().sum()
-        wrong, size = square.sqrt().tolist()
+            sums[0] += (got.double() - expected).square_().sum()
+            sums[1] += expected.square().sum()
+            sums[2] += closeness.subnormal(expected, result.dtype).sum()
+        wrong, size, small = sums.sqrt().tolist()
         error = wrong / size if size else wrong
+        if small:
+            # Relative to numbers that small, even the last rounding is no small error.
+            allowed += precision.format_of(result.dtype).underflow * small / size
         if not error <= allowed:
             raise WrongResult(
                 f"output {i}: relative error {error:.3g}, allowed {allowed:.3g}"

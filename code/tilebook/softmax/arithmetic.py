@@ -31,8 +31,15 @@ def wide(x):
 
 
 @triton.jit
+def single(number):
+    """A number given at a launch, in float32: Inductor passes Python's in float64."""
+    return tl.cast(number, tl.float32)
+
+
+@triton.jit
 def power(difference, inverse_t):
     """Raise e to a difference over the temperature."""
+    inverse_t = single(inverse_t)
     if difference.dtype == tl.float64:
         return tl.exp(difference * inverse_t)
     else:
@@ -87,6 +94,7 @@ def merged(top, total, x, inverse_t):
 @triton.jit
 def finished(x, top, total, inverse_t, LOG: tl.constexpr):
     """Turn elements into results, given the maximum and the sum of their row."""
+    inverse_t = single(inverse_t)
     if LOG:
         return (x - top) * inverse_t - tl.log(total)
     else:

@@ -25,6 +25,8 @@ where rows are reduced to one, and the least that a warp is launched for."""
 IN_FLIGHT_BYTES = 2**23
 """What all programs together should have on their way, or sequences are split: 64 KiB
 for each of some 130 multiprocessors."""
+LEAST_VECTORS = 16
+"""Pieces of 16 bytes that a sequence has at least where its edges are taken apart."""
 LEAST_STEPS = 4
 """Tiles that a program walks along at least where sequences are split."""
 LONGEST = 2**30
@@ -239,13 +241,14 @@ def launch_of(
         apart.append(strides[1] if along else strides[2])
     div = math.gcd(*apart, all_terms if along else inner, vector)
     odd = div < vector or seen.x.storage_offset() % vector != 0
+    worth = along and strides[2] == 1 and all_terms >= LEAST_VECTORS * vector
     if along:
         strides = (strides[0] // div, strides[1] // div, strides[2])
         all_terms //= div
     else:
         strides = (strides[0] // div, strides[1], strides[2] // div)
         inner //= div
-    meta = {"DIV": div, "ALONG": along, "EDGES": along and strides[2] == 1 and odd}
+    meta = {"DIV": div, "ALONG": along, "EDGES": worth and odd}
     meta |= {"KEPT": kept, "TERMS": terms, "num_warps": num_warps}
     programs = outer * -(-seen.inner // kept) * parts
     args = (outer, inner, all_terms, part_terms, *strides, *seen.out_strides)

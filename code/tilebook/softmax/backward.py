@@ -22,7 +22,7 @@ import torch
 import triton
 import triton.language as tl
 
-from tilebook.softmax.arithmetic import power, wide
+from tilebook.softmax.arithmetic import power, single, wide
 from tilebook.softmax.occupancy import fits, programs
 from tilebook.softmax.operands import PLAIN, Task, cover, divisor, row_stride
 
@@ -110,6 +110,7 @@ def contribution(y, grad, LOG: tl.constexpr):
 @triton.jit
 def derived(y, grad, s, inverse_t, LOG: tl.constexpr):
     """The gradient of an element, given its row's s."""
+    inverse_t = single(inverse_t)
     if LOG:
         return (grad - power(y, 1.0) * s) * inverse_t
     else:

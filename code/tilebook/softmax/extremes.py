@@ -10,7 +10,7 @@ from tilebook import check, library
 from tilebook.softmax import axes
 from tilebook.softmax.exponentials import logsumexp
 from tilebook.softmax.sums import FLOATS, INTEGERS
-from tilebook.softmax.walking import begin, edges, least, ordered, walk
+from tilebook.softmax.walking import begin, edges, fetched, least, ordered, walk
 
 __all__ = ["argmax", "logsumexp"]
 
@@ -57,19 +57,19 @@ def argmax_kernel(
     # In which tile a lane met that, as the number of the tile's first term.
     tile = tl.zeros((KEPT, TERMS), tl.int32)
     for start in range(0, full, TERMS):
-        x = tl.load(ptrs + start * step, mask=mask, other=low).to(ACC)
+        x = fetched(ptrs + start * step, mask, low, ACC)
         take = better(x, best)
         best, tile = tl.where(take, x, best), tl.where(take, start, tile)
     if full < count:
         rest = mask & (lanes < between - full)
-        x = tl.load(ptrs + full * step, mask=rest, other=low).to(ACC)
+        x = fetched(ptrs + full * step, rest, low, ACC)
         take = better(x, best)
         best, tile = tl.where(take, x, best), tl.where(take, full, tile)
     # A lane that met nothing better than the least there is stands for its first term.
     key, index = chosen(ordered(best), first + (ahead + tile + lanes))
     if EDGES:
         offs, inside = edges(rows, ahead, between, count)
-        x = tl.load(rows + offs, mask=mask & inside, other=low).to(ACC)
+        x = fetched(rows + offs, mask & inside, low, ACC)
         key_e, index_e = chosen(ordered(x), first + tl.where(inside, offs, count))
         key, index = chosen(tl.join(key, key_e), tl.join(index, index_e))
     if PARTS > 1:

@@ -7,10 +7,10 @@ import triton
 import triton.language as tl
 
 from tilebook import check, library
-from tilebook.softmax import axes
+from tilebook.softmax import axes, groups
 from tilebook.softmax.extremes import better
 from tilebook.softmax.sorting import index_of, packed, top
-from tilebook.softmax.walking import begin, edges, least, ordered, walk
+from tilebook.softmax.walking import begin, edges, fetched, least, ordered, walk
 
 DTYPES = (
     torch.float16,
@@ -25,8 +25,6 @@ DTYPES = (
 
 MOST = 128
 """The largest k."""
-WARP_KEYS = 1024
-"""Keys that a warp sorts at most, and elements that it compares at a time."""
 
 
 @triton.jit
@@ -64,7 +62,7 @@ def looked_up(rows, step, first, offs, inside, low, ACC: tl.constexpr):
         low: the least value.
         ACC: the type that elements are compared in.
     """
-    x = tl.load(rows + offs * step, mask=inside, other=low).to(ACC)
+    x = fetched(rows + offs * step, inside, low, ACC)
     key = packed(ordered(x), first + offs)
     return tl.where(inside, key, -(2**63))
 
@@ -90,12 +88,12 @@ def topk_kernel(
     best = tl.full((KEPT, TERMS), low, ACC)
     tile = tl.zeros((KEPT, TERMS), tl.int32)
     for start in range(0, full, TERMS):
-        x = tl.load(ptrs + start * step, mask=mask, other=low).to(ACC)
+        x = fetched(ptrs + start * step, mask, low, ACC)
         take = better(x, best)
         best, tile = tl.where(take, x, best), tl.where(take, start, tile)
     if full < count:
         rest = mask & (lanes < between - full)
-        x = tl.load(ptrs + full * step, mask=rest, other=low).to(ACC)
+        x = fetched(ptrs + full * step, rest, low, ACC)
         take = better(x, best)
         best, tile = tl.where(take, x, best), tl.where(take, full, tile)
     # Neighbouring lanes, in all tiles, are a group: its key is that of its best.
@@ -234,32 +232,6 @@ def _places(x: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
     )
 
 
-def sides(terms: int, part_terms: int, k: int, vector: int) -> dict[str, int]:
-    """Choose into how many groups a tile of terms is cut.
-
-    Args:
-        terms: in a tile.
-        part_terms: that a program looks at.
-        k: elements wanted, a power of two.
-        vector: elements in 16 bytes.
-
-    Returns:
-        Logarithms of `k`, of the number of groups, of the members of each in all tiles,
-        0 where the groups are the elements, and of lanes for both edges. Groups, and
-        members of k groups, are about as many: then both together are fewest.
-    """
-    tiles = triton.next_power_of_2(-(-part_terms // terms))
-    group = 1
-    while 4 * group * group * k * tiles <= terms and terms // (2 * group) >= k:
-        group *= 2
-    return {
-        "LOG_K": k.bit_length() - 1,
-        "LOG_GROUPS": (terms // group).bit_length() - 1,
-        "LOG_WIDTH": (tiles * group).bit_length() - 1,
-        "LOG_EDGES": max(2 * vector, k).bit_length() - 1,
-    }
-
-
 def selected(
     kernels: tuple[Any, Any, Any], x: torch.Tensor, k: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -279,8 +251,8 @@ def selected(
         return values, indices
     seen = axes.view(x, x.ndim - 1)
     rows, width = seen.outer * seen.inner, triton.next_power_of_2(k)
-    plan = plan_for(seen, width)
-    meta = sides(plan.meta["TERMS"], plan.args[3], width, 16 // x.itemsize)
+    plan = groups.plan_for(seen, width)
+    meta = groups.sides(plan.meta["TERMS"], plan.args[3], width, 16 // x.itemsize)
     meta |= plan.meta | {"ACC": axes.comparable(x.dtype), "PARTS": plan.parts}
     keys = indices
     if plan.parts > 1:
@@ -304,37 +276,13 @@ def selected(
 def _picked(kernel: Any, keys: torch.Tensor, log_k: int) -> torch.Tensor:
     """Of each piece of each row of keys the largest."""
     rows, width = keys.shape
-    num_warps = warps_for(1 << log_k)
-    piece = min(num_warps * WARP_KEYS, triton.next_power_of_2(width))
+    num_warps, room = groups.warps_for(1 << log_k), groups.room_for(1 << log_k)
+    piece = min(room, triton.next_power_of_2(width))
     pieces = -(-width // piece)
-    kept = min(num_warps * WARP_KEYS // piece, triton.next_power_of_2(rows))
+    kept = min(room // piece, triton.next_power_of_2(rows))
     best = keys.new_empty((rows, pieces << log_k))
     kernel[(-(-rows // kept) * pieces,)](
         keys, best, rows, width, pieces,
         KEPT=kept, LOG_K=log_k, LOG_PIECE=piece.bit_length() - 1, num_warps=num_warps,
     )  # fmt: skip
     return best
-
-
-def warps_for(k: int) -> int:
-    """How many warps share what is sorted for k elements, a power of two."""
-    return max(1, min(axes.MOST_WARPS, k // 16))
-
-
-def plan_for(seen: axes.View, k: int) -> axes.Plan:
-    """Choose the tiles, and parts whose candidates are no more than can be sorted.
-
-    Args:
-        seen: the view.
-        k: elements wanted, a power of two.
-
-    Returns:
-        The launch.
-    """
-    plan = axes.plan(seen, num_warps=warps_for(k))
-    most = warps_for(k) * WARP_KEYS
-    terms = max(k, min(plan.meta["TERMS"], most))
-    kept = min(plan.meta["KEPT"], most // terms)
-    part_terms = min(plan.args[3], terms * (most // (kept * k)))
-    part_terms = -(-part_terms // terms) * terms
-    return axes.launch_of(seen, kept, terms, part_terms, warps_for(k))

@@ -119,6 +119,29 @@ def least(x_ptr):
 
 
 @triton.jit
+def fetched(ptrs, mask, low, ACC: tl.constexpr):
+    """Load elements to be compared.
+
+    Args:
+        ptrs: pointers to them.
+        mask: which exist.
+        low: what stands for those that don't, see `least`.
+        ACC: the type that elements are compared in.
+
+    Returns:
+        The elements, as `ACC`.
+    """
+    kind: tl.constexpr = ptrs.dtype.element_ty
+    if kind.is_int_signed() and kind.primitive_bitwidth < 32:
+        # Where other= is negative, Triton 3.7 gives it to the first lane of each word
+        # alone, and -1 to the lanes that share the word.
+        x = tl.load(ptrs, mask=mask, other=0).to(ACC)
+        return tl.where(mask, x, low)
+    else:
+        return tl.load(ptrs, mask=mask, other=low).to(ACC)
+
+
+@triton.jit
 def ordered(x):
     """Integers that are in the order of numbers: NaN above all, -0 equal to 0.
 

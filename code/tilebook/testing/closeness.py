@@ -61,6 +61,22 @@ def sensitivity(
     return total.sqrt()
 
 
+def subnormal(ref: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Which results lie where a format's numbers stop getting nearer to each other.
+
+    Args:
+        ref: exact results.
+        dtype: what they are rounded to.
+
+    Returns:
+        bool, shape of ``ref``; False for zero, which needs no rounding.
+    """
+    target = format_of(dtype)
+    if target is None:
+        return torch.zeros_like(ref, dtype=torch.bool)
+    return (ref != 0) & (ref.abs() < target.smallest_normal)
+
+
 def error(out: torch.Tensor, ref: torch.Tensor) -> float:
     """Relative error of an output in the Frobenius norm.
 
@@ -143,12 +159,13 @@ def assert_close(
     if not given:
         scale = torch.tensor(size / max(ref.numel(), 1) ** 0.5, dtype=torch.float64)
     scale = scale.detach().to(out.device, torch.float64).abs()
-    count = 0
+    count = small = 0
     lines: dict[str, str] = {}
     for start, got, expected, written, room in _pieces(out, ref, out, scale):
         limits = allowed(expected, out.dtype, limit, room, torch)
         never = poison.untouched(written)
         bad, never = judged(got, expected, limits, never, out.dtype, torch)
+        small += int(subnormal(expected, out.dtype).sum())
         found = int(bad.sum())
         if found and not count:
             arrays = [x.cpu().numpy() for x in (got, expected, bad, never)]
@@ -169,13 +186,18 @@ def assert_close(
         size = float(
             torch.maximum(ref.double().abs(), scale).nan_to_num(posinf=0).norm()
         )
-    # The second term is what rounding near zero costs, where ulp stop shrinking.
+    target = format_of(out.dtype)
+    if target is None:
+        return
+    # The last two terms are what is lost near zero: what instructions flush, and what
+    # rounding costs where ulp stop shrinking.
     room = most * size + (atol + 2.0**-126) * out.numel() ** 0.5
-    if format_of(out.dtype) is not None and difference > room:
+    room += target.underflow * small**0.5
+    if difference > room:
         raise AssertionError(
             f"output differs from its reference: {shape}\n  relative error "
-            f"{difference / size:.3g} is above the bound of {most:.3g}, though every "
-            "element alone is within its own"
+            f"{difference / size:.3g} is above the bound of {room / size:.3g}, though "
+            "every element alone is within its own"
         )
 
 

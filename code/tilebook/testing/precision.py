@@ -27,6 +27,11 @@ root-mean-square error, which leaves room for hardware approximations of a few u
 and none for a sum kept in half precision, whose v is 8,192 times larger. Single
 elements may lie further out, so the element-wise limit has 4 sqrt(k): ten times.
 
+Below the smallest normal number ulp stop shrinking, and with them half an ulp, which
+is h = 2**(e - p) there, for a smallest exponent e. The final rounding of k such results
+adds h sqrt(k) to the norm at most, whatever their own norm is: of a softmax in float16
+over a million elements all results are subnormal, and it is a hundredth of them.
+
 Operands that are rounded once more before they are multiplied (TF32) add their
 rounding twice per product: 2 w, for an operand format of unit roundoff w.
 """
@@ -70,6 +75,11 @@ class Format:
     def smallest_normal(self) -> float:
         """Smallest number that still has all its significant bits."""
         return 2.0**self.min_exponent
+
+    @property
+    def underflow(self) -> float:
+        """Largest error of rounding to a subnormal number: half of their distance."""
+        return 2.0 ** (self.min_exponent - self.digits)
 
     @property
     def overflow(self) -> float:
