@@ -17,7 +17,6 @@ from tilebook.softmax import (
     peers,
     resident,
     split,
-    tuning,
 )
 
 NAMES = ("softmax-backward", "softmax-crossovers", "softmax-error", "softmax-forward")
@@ -166,7 +165,7 @@ def test_peers_that_are_installed_are_asked_as_they_want(monkeypatch):
     found = peers.backward(64, torch.float32)
     assert list(found) == list(peers.NAMES)
     for name in ("torch", "liger", "flag_gems"):
-        expected = experiments._expected(y, grad)
+        expected = experiments.gradient_formula(y, grad)
         torch.testing.assert_close(found[name].fn(y, grad), expected)
     assert "liger" not in peers.forward(2**17, torch.bfloat16)
 
@@ -216,46 +215,6 @@ def test_every_claim_is_swayed():
     assert swayed == {
         (name, claim.name) for name in NAMES for claim in measure.claims(name)
     }
-
-
-class TestTuning:
-    def test_candidates_are_configurations_of_their_rung(self):
-        for name in tuning.SPACE:
-            for n, itemsize in ((1024, 2), (4096, 2), (16384, 4)):
-                found = tuning.candidates(name, n, itemsize)
-                rung = tuning.MODULES[name]
-                assert all(isinstance(c, rung.Config) for c in found)
-                assert len(set(found)) == len(found)
-
-    def test_the_present_choice_is_among_them(self):
-        for name, n in (("fused", 4096), ("several", 512), ("online", 131072)):
-            rung = tuning.MODULES[name]
-            assert rung.config_for(n, 2) in tuning.candidates(name, n, 2)
-
-    def test_they_are_right(self, device):
-        """Interpreted, every candidate that differs in what it computes."""
-        x = torch.randn(3, 300, device=device)
-        for name in ("fused", "several", "online"):
-            for config in tuning.candidates(name, 300, 4)[::9]:
-                out = tuning.MODULES[name].softmax(x, config=config)
-                torch.testing.assert_close(out, x.softmax(1))
-
-    @pytest.mark.slow
-    def test_what_spills_is_left_out(self):
-        held, staged = (
-            tuning.persistent.Config(32768, warps, stages, 1)
-            for warps, stages in ((32, 0), (16, 2))
-        )
-        fine = tuning.without_spills("persistent", 32768, torch.float32, [held, staged])
-        assert fine == [staged]
-
-    def test_the_best_is_told(self, monkeypatch, device):
-        monkeypatch.setattr(tuning, "without_spills", lambda name, n, dtype, all_: all_)
-        bench = measure.Bench("softmax", timer=Simulated(), budget=BUDGET)
-        found = tuning.best(bench, "several", 2, 40, torch.float32)
-        times = [ms for _, ms in found]
-        assert times == sorted(times)
-        assert len(found) == len(tuning.candidates("several", 40, 4))
 
 
 @pytest.mark.gpu

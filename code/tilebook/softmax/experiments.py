@@ -73,11 +73,13 @@ def shapes() -> tuple[tuple[int, int], ...]:
     return (*((ELEMENTS // n, n) for n in LENGTHS), *FEW)
 
 
-def _matrix(shape: tuple[int, int], dtype: torch.dtype) -> list[torch.Tensor]:
+def matrix(shape: tuple[int, int], dtype: torch.dtype) -> list[torch.Tensor]:
+    """Random numbers, to be softmax's operand."""
     return [torch.randn(shape, device=device.torch_device(), dtype=dtype)]
 
 
-def _rows(x: torch.Tensor) -> torch.Tensor:
+def softmax_rows(x: torch.Tensor) -> torch.Tensor:
+    """PyTorch's softmax of rows."""
     return torch.softmax(x, -1)
 
 
@@ -121,8 +123,8 @@ def softmax_forward(bench: Bench) -> list[Row]:
                     "softmax": Provider(public.softmax, ours=True),
                     **peers.forward(n, dtype),
                 },
-                make_inputs=functools.partial(_matrix, shape, dtype),
-                reference=_rows,
+                make_inputs=functools.partial(matrix, shape, dtype),
+                reference=softmax_rows,
                 bytes=2 * m * n * dtype.itemsize,
                 length=n,
                 along=0,
@@ -130,7 +132,10 @@ def softmax_forward(bench: Bench) -> list[Row]:
     return bench.rows
 
 
-def _gradients(shape: tuple[int, int], dtype: torch.dtype) -> list[torch.Tensor]:
+def operands_of_gradient(
+    shape: tuple[int, int], dtype: torch.dtype
+) -> list[torch.Tensor]:
+    """A result of softmax, and what arrives for it."""
     where = device.torch_device()
     y = torch.randn(shape, device=where).softmax(-1).to(dtype)
     return [y, torch.randn(shape, device=where, dtype=dtype)]
@@ -150,7 +155,8 @@ def _by(
     return dx
 
 
-def _expected(y: torch.Tensor, grad: torch.Tensor) -> torch.Tensor:
+def gradient_formula(y: torch.Tensor, grad: torch.Tensor) -> torch.Tensor:
+    """The same in PyTorch's operations."""
     return y * (grad - (y * grad).sum(-1, keepdim=True))
 
 
@@ -176,8 +182,8 @@ def softmax_backward(bench: Bench) -> list[Row]:
                     **{name: Provider(fn, ours=True) for name, fn in ours.items()},
                     **peers.backward(n, dtype),
                 },
-                make_inputs=functools.partial(_gradients, (m, n), dtype),
-                reference=_expected,
+                make_inputs=functools.partial(operands_of_gradient, (m, n), dtype),
+                reference=gradient_formula,
                 bytes=3 * m * n * dtype.itemsize,
                 # The terms of a difference that nearly cancels are larger than it.
                 length=16 * n,
@@ -202,8 +208,8 @@ def softmax_crossovers(bench: Bench) -> list[Row]:
             shape={"m": shape[0], "n": n},
             dtype=dtype,
             providers=rungs | {"softmax": Provider(public.softmax, ours=True)},
-            make_inputs=functools.partial(_matrix, shape, dtype),
-            reference=_rows,
+            make_inputs=functools.partial(matrix, shape, dtype),
+            reference=softmax_rows,
             bytes=2 * shape[0] * n * dtype.itemsize,
             length=n,
             along=0,
@@ -246,7 +252,7 @@ def softmax_error(bench: Bench) -> list[Row]:
             }
             fns = {name: p.fn or p.build() for name, p in providers.items()}
             for exponent in EXPONENTS:
-                x = _matrix((m, n), torch.float32)[0] * 10.0**exponent
+                x = matrix((m, n), torch.float32)[0] * 10.0**exponent
                 x = x.to(dtype)
                 exact = torch.softmax(x.double(), -1)
                 for name, provider in providers.items():

@@ -73,7 +73,8 @@ def cases() -> list[tuple[int, int, int]]:
     return [*rows, *columns, (1, ELEMENTS, ALL), *AWKWARD]
 
 
-def _inputs(op: str, m: int, n: int, dim: int, dtype: torch.dtype) -> list:
+def inputs(op: str, m: int, n: int, dim: int, dtype: torch.dtype) -> list:
+    """An operand whose reduction is well defined, for one of `cases`."""
     x = torch.randn((m, n), device=device.torch_device())
     if op in ("sum", "mean"):
         # Terms that cancel would leave a result of any size, and no relative error.
@@ -133,7 +134,7 @@ def softmax_reductions(bench: Bench) -> list[Row]:
                             measure.compiled(fn), bound=bound
                         ),
                     },
-                    make_inputs=functools.partial(_inputs, op, m, n, direction, dtype),
+                    make_inputs=functools.partial(inputs, op, m, n, direction, dtype),
                     make_output=lambda x, kept=kept: x.new_empty(kept),
                     reference=fn,
                     bytes=m * n * dtype.itemsize + kept * size + beside,
