@@ -1,12 +1,14 @@
 """The experiments run, on a simulated clock, and their conclusions can fail."""
 
 import copy
+import dataclasses
+import itertools
 
 import pytest
 import torch
 
-from tilebook import device, measure
-from tilebook.measure import verify
+from tilebook import device, measure, testing
+from tilebook.measure import Bench, runner, verify
 from tilebook.measure.runner import measure as run
 from tilebook.measure.simulated import Simulated, retimed
 from tilebook.measure.timing import here
@@ -17,13 +19,34 @@ from tilebook.softmax import (
     peers,
     resident,
     split,
-    tuning,
 )
 
 NAMES = ("softmax-backward", "softmax-crossovers", "softmax-error", "softmax-forward")
 BUDGET = measure.Budget(1, 0.001)
+REGIMES = experiments.REGIMES
 # Stand-ins for the lengths that matter: short, uneven, long.
 LENGTHS = (16, 33, 64)
+
+
+class Quick(Bench):
+    """Times nothing, and runs nothing that is to be compared."""
+
+    def compare(self, *, shape, dtype, providers, bytes, regimes=REGIMES, **_):
+        for regime, (name, each) in itertools.product(regimes, providers.items()):
+            self.row(
+                impl=name,
+                ours=each.ours,
+                shape=shape,
+                dtype=dtype,
+                regime=regime,
+                timing=measure.Timing(1.0, 1.0, 1.0, (1.0,)),
+                bytes=bytes,
+            )
+
+
+def tiny(shape, dtype):
+    """In place of a matrix of the experiments: a row of it."""
+    return [torch.randn(1, shape[1], dtype=dtype, device=device.torch_device())]
 
 
 def eager(fn):
@@ -38,6 +61,12 @@ def shrink(patch):
     patch.setattr(experiments, "CROSSING", (16, 33))
     patch.setattr(experiments, "ERRORS", ((1, 40),))
     patch.setattr(experiments, "EXPONENTS", (0,))
+    quoted = {16: ("naive", "fused", "several", "persistent"), 33: ("fused", "ragged")}
+    patch.setattr(experiments, "QUOTED", quoted | {64: ("online",)})
+    patch.setattr(experiments, "GRADIENTS_BRIEF", (16, 64))
+    patch.setattr(experiments, "CROSSING_BRIEF", (33,))
+    patch.setattr(experiments, "ERRORS_BRIEF", ((1, 40),))
+    patch.setattr(experiments, "EXPONENTS_BRIEF", (0,))
     for name, value in {
         **{"FROM": 16, "TO": 16, "COPYING": 16, "SHORT": 16, "UNEVEN": 33},
         **{"LONG": 64, "ODD": 33, "ROWS": 1},
@@ -86,6 +115,35 @@ def test_sizes_are_those_the_chapter_promises():
     assert {-4, 0, 4} <= set(experiments.EXPONENTS)
     for n in (conclusions.SHORT, conclusions.UNEVEN, conclusions.LONG, conclusions.ODD):
         assert n in promised
+
+
+def test_brief_cases_are_among_all():
+    for name, brief in vars(experiments).items():
+        if name.endswith("_BRIEF"):
+            everything = {"GRADIENTS": "LENGTHS"}.get(name.removesuffix("_BRIEF"))
+            of = vars(experiments)[everything or name.removesuffix("_BRIEF")]
+            assert set(brief) < set(of)
+    assert set(experiments.QUOTED) < set(experiments.LENGTHS)
+    for n, names in experiments.QUOTED.items():
+        shape = (experiments.ELEMENTS // n, n)
+        found = experiments.ladder(shape, experiments.DTYPES_BRIEF[0])
+        assert set(names) < found.keys()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_brief_cases_are_enough_for_every_value_and_claim(name, monkeypatch):
+    """With the sizes of a build, on which nothing is run."""
+    monkeypatch.setattr(runner, "Bench", Quick)
+    monkeypatch.setattr(experiments, "matrix", tiny)
+    monkeypatch.setattr(measure, "compiled", eager, raising=False)
+    brief = dataclasses.replace(BUDGET, brief=True)
+    record = run(measure.find(name), Simulated(), brief, attempts=1)
+    # Somebody waits for them: of hundreds a few dozen.
+    assert len(record.rows) <= 50
+    for value in measure.values(name):
+        assert record.value(value) > 0
+    for claim in measure.claims(name):
+        assert "cannot be told" not in (claim.broken(record) or "")
 
 
 def test_every_rung_is_measured_wherever_it_runs(records):
@@ -166,7 +224,7 @@ def test_peers_that_are_installed_are_asked_as_they_want(monkeypatch):
     found = peers.backward(64, torch.float32)
     assert list(found) == list(peers.NAMES)
     for name in ("torch", "liger", "flag_gems"):
-        expected = experiments._expected(y, grad)
+        expected = experiments.gradient_formula(y, grad)
         torch.testing.assert_close(found[name].fn(y, grad), expected)
     assert "liger" not in peers.forward(2**17, torch.bfloat16)
 
@@ -211,51 +269,23 @@ def test_the_claim_on_errors_holds_and_fails(records):
     assert "bfloat16" in held.broken(record)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_rounding_once_costs_no_more_than_that(dtype):
+    """Of many small elements, the last step below a format's normal numbers, too."""
+    for n, factor in ((1000, 1.0), (50257, 1.0), (50257, 1e-4)):
+        x = torch.randn(4, n, dtype=torch.float64) * factor
+        exact = torch.softmax(x, -1)
+        off = testing.error(exact.to(dtype), exact)
+        assert off <= experiments.rounding(exact, dtype) < 8 * torch.finfo(dtype).eps
+    # Here the roundoff of the format alone is no bound.
+    assert dtype == torch.bfloat16 or off > 2.0**-11
+
+
 def test_every_claim_is_swayed():
     swayed = {(c[0], c[1]) for c in SWAYED} | {("softmax-error", "rounded_once")}
     assert swayed == {
         (name, claim.name) for name in NAMES for claim in measure.claims(name)
     }
-
-
-class TestTuning:
-    def test_candidates_are_configurations_of_their_rung(self):
-        for name in tuning.SPACE:
-            for n, itemsize in ((1024, 2), (4096, 2), (16384, 4)):
-                found = tuning.candidates(name, n, itemsize)
-                rung = tuning.MODULES[name]
-                assert all(isinstance(c, rung.Config) for c in found)
-                assert len(set(found)) == len(found)
-
-    def test_the_present_choice_is_among_them(self):
-        for name, n in (("fused", 4096), ("several", 512), ("online", 131072)):
-            rung = tuning.MODULES[name]
-            assert rung.config_for(n, 2) in tuning.candidates(name, n, 2)
-
-    def test_they_are_right(self, device):
-        """Interpreted, every candidate that differs in what it computes."""
-        x = torch.randn(3, 300, device=device)
-        for name in ("fused", "several", "online"):
-            for config in tuning.candidates(name, 300, 4)[::9]:
-                out = tuning.MODULES[name].softmax(x, config=config)
-                torch.testing.assert_close(out, x.softmax(1))
-
-    @pytest.mark.slow
-    def test_what_spills_is_left_out(self):
-        held, staged = (
-            tuning.persistent.Config(32768, warps, stages, 1)
-            for warps, stages in ((32, 0), (16, 2))
-        )
-        fine = tuning.without_spills("persistent", 32768, torch.float32, [held, staged])
-        assert fine == [staged]
-
-    def test_the_best_is_told(self, monkeypatch, device):
-        monkeypatch.setattr(tuning, "without_spills", lambda name, n, dtype, all_: all_)
-        bench = measure.Bench("softmax", timer=Simulated(), budget=BUDGET)
-        found = tuning.best(bench, "several", 2, 40, torch.float32)
-        times = [ms for _, ms in found]
-        assert times == sorted(times)
-        assert len(found) == len(tuning.candidates("several", 40, 4))
 
 
 @pytest.mark.gpu

@@ -86,8 +86,11 @@ def masked_kernel(x_ptr, out_ptr, n, BLOCK: tl.constexpr):
     tl.store(out_ptr + offs, x)
 
 
+@pytest.mark.skipif(
+    not triton.__version__.startswith(("3.6.", "3.7.")), reason="said of these alone"
+)
 def test_triton_fills_narrow_lanes_with_a_negative_number_wrongly():
-    """Why `fetched` selects. When this fails, Triton has been mended."""
+    """Why `fetched` selects."""
     x = torch.empty(4096, dtype=torch.int8, device="meta")
     ptx = compile_only.compile(masked_kernel, x, x, 4096, BLOCK=4096).ptx
     assert re.search(r"mov\.u32\s+%\w+, 0xf+80;", ptx)

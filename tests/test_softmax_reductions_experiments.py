@@ -1,6 +1,7 @@
 """The experiments run, on a simulated clock, and their conclusions can fail."""
 
 import copy
+import dataclasses
 
 import pytest
 import torch
@@ -31,6 +32,7 @@ def shrink(patch):
     patch.setattr(experiments, "COLUMNS", (16,))
     patch.setattr(experiments, "AWKWARD", ())
     patch.setattr(experiments, "RATIOS", (1, 10**4, 10**6))
+    patch.setattr(experiments, "RATIOS_BRIEF", (1, 10**4, 10**6))
     patch.setattr(experiments, "VARIANCES", (4, 256))
     patch.setattr(conclusions, "SHAPE", SMALL)
     patch.setattr(conclusions, "RAGGED", RAGGED)
@@ -76,6 +78,29 @@ def test_sizes_are_those_the_chapter_promises():
     assert experiments.RATIOS[0] == 1
     assert experiments.RATIOS[-1] == conclusions.FARTHEST == 10**6
     assert conclusions.LOST in experiments.RATIOS
+
+
+def test_brief_cases_are_among_all():
+    assert set(experiments.quoted()) < set(experiments.sequences())
+    for name, brief in vars(experiments).items():
+        if name.endswith("_BRIEF"):
+            assert set(brief) < set(vars(experiments)[name.removesuffix("_BRIEF")])
+    assert {conclusions.LOST, conclusions.FARTHEST} < set(experiments.RATIOS_BRIEF)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_brief_cases_are_enough_for_every_value_and_claim(name, records, monkeypatch):
+    monkeypatch.setattr(measure, "compiled", eager, raising=False)
+    monkeypatch.setattr(verify.repeat, "__defaults__", (1,))
+    brief = dataclasses.replace(BUDGET, brief=True)
+    record = run(measure.find(name), Simulated(l2_bytes=1), brief, attempts=1)
+    if name == "softmax-reductions":
+        assert 3 * len(record.rows) < len(records[name].rows)
+    assert len(record.rows) <= 40
+    for value in measure.values(name):
+        assert record.value(value) > 0
+    for claim in measure.claims(name):
+        assert "cannot be told" not in (claim.broken(record) or "")
 
 
 def test_every_reduction_is_measured_beside_its_peers(records):

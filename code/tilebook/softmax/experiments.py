@@ -26,6 +26,8 @@ from tilebook.softmax import (
     split,
 )
 from tilebook.softmax.operands import PLAIN
+from tilebook.testing.closeness import subnormal
+from tilebook.testing.precision import format_of
 
 __all__ = [
     "conclusions",
@@ -46,14 +48,24 @@ ELEMENTS = 2**26
 FEW = ((1, 2**20), (4, 131072), (16, 131072), (32, 262144))
 """Fewer rows than there are multiprocessors."""
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+DTYPES_BRIEF = (torch.bfloat16,)
+QUOTED = {
+    **{256: ("fused", "several"), 4096: ("naive", "fused"), 4097: ("fused", "ragged")},
+    **{32768: ("fused", "persistent"), 50257: (), 131072: ("online",)},
+}
+"""Lengths that the text speaks of, and of which rungs beside what ships."""
+GRADIENTS_BRIEF = (4096, 131072)
+REGIMES, REGIMES_BRIEF = ("cold", "steady"), ("cold",)
 CROSSING = (
     *(64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072, 262144),
     *(2**19, 2**20),
     *(513, 1025, 2049, 4097, 8193, 16385),
 )
+CROSSING_BRIEF = (256, 4097, 32768, 131072)
 # Powers of ten that inputs are scaled by, and shapes, for errors.
-EXPONENTS = (-4, -2, 0, 1, 2, 3, 4)
-ERRORS = ((512, 1000), (64, 50257))
+EXPONENTS, EXPONENTS_BRIEF = (-4, -2, 0, 1, 2, 3, 4), (-4, 0, 4)
+ERRORS, ERRORS_BRIEF = ((512, 1000), (64, 50257)), ((512, 1000),)
+COMPARED, COMPARED_BRIEF = DTYPES, DTYPES[:2]
 
 RUNGS = {
     "naive": naive,
@@ -73,11 +85,13 @@ def shapes() -> tuple[tuple[int, int], ...]:
     return (*((ELEMENTS // n, n) for n in LENGTHS), *FEW)
 
 
-def _matrix(shape: tuple[int, int], dtype: torch.dtype) -> list[torch.Tensor]:
+def matrix(shape: tuple[int, int], dtype: torch.dtype) -> list[torch.Tensor]:
+    """Random numbers, to be softmax's operand."""
     return [torch.randn(shape, device=device.torch_device(), dtype=dtype)]
 
 
-def _rows(x: torch.Tensor) -> torch.Tensor:
+def softmax_rows(x: torch.Tensor) -> torch.Tensor:
+    """PyTorch's softmax of rows."""
     return torch.softmax(x, -1)
 
 
@@ -110,27 +124,34 @@ def ladder(shape: tuple[int, int], dtype: torch.dtype) -> dict[str, Provider]:
     modules=MODULES,
 )
 def softmax_forward(bench: Bench) -> list[Row]:
-    for dtype in DTYPES:
-        for shape in shapes():
+    quoted = [(ELEMENTS // n, n) for n in QUOTED]
+    for dtype in bench.choose(DTYPES, DTYPES_BRIEF):
+        for shape in bench.choose(shapes(), quoted):
             m, n = shape
+            rungs = ladder(shape, dtype)
+            names = bench.choose([*rungs], QUOTED.get(n, ()))
             bench.compare(
                 shape={"m": m, "n": n},
                 dtype=dtype,
                 providers={
-                    **ladder(shape, dtype),
+                    **{name: rungs[name] for name in names},
                     "softmax": Provider(public.softmax, ours=True),
                     **peers.forward(n, dtype),
                 },
-                make_inputs=functools.partial(_matrix, shape, dtype),
-                reference=_rows,
+                make_inputs=functools.partial(matrix, shape, dtype),
+                reference=softmax_rows,
                 bytes=2 * m * n * dtype.itemsize,
+                regimes=bench.choose(REGIMES, REGIMES_BRIEF),
                 length=n,
                 along=0,
             )
     return bench.rows
 
 
-def _gradients(shape: tuple[int, int], dtype: torch.dtype) -> list[torch.Tensor]:
+def operands_of_gradient(
+    shape: tuple[int, int], dtype: torch.dtype
+) -> list[torch.Tensor]:
+    """A result of softmax, and what arrives for it."""
     where = device.torch_device()
     y = torch.randn(shape, device=where).softmax(-1).to(dtype)
     return [y, torch.randn(shape, device=where, dtype=dtype)]
@@ -150,7 +171,8 @@ def _by(
     return dx
 
 
-def _expected(y: torch.Tensor, grad: torch.Tensor) -> torch.Tensor:
+def gradient_formula(y: torch.Tensor, grad: torch.Tensor) -> torch.Tensor:
+    """The same in PyTorch's operations."""
     return y * (grad - (y * grad).sum(-1, keepdim=True))
 
 
@@ -161,8 +183,8 @@ def _expected(y: torch.Tensor, grad: torch.Tensor) -> torch.Tensor:
     modules=("softmax.backward", "softmax.backward_long", "softmax.derivative"),
 )
 def softmax_backward(bench: Bench) -> list[Row]:
-    for dtype in DTYPES:
-        for n in LENGTHS:
+    for dtype in bench.choose(DTYPES, DTYPES_BRIEF):
+        for n in bench.choose(LENGTHS, GRADIENTS_BRIEF):
             m = ELEMENTS // n
             ours = {"long": functools.partial(_by, backward_long, None)}
             if n <= backward.longest(dtype.itemsize):
@@ -176,9 +198,10 @@ def softmax_backward(bench: Bench) -> list[Row]:
                     **{name: Provider(fn, ours=True) for name, fn in ours.items()},
                     **peers.backward(n, dtype),
                 },
-                make_inputs=functools.partial(_gradients, (m, n), dtype),
-                reference=_expected,
+                make_inputs=functools.partial(operands_of_gradient, (m, n), dtype),
+                reference=gradient_formula,
                 bytes=3 * m * n * dtype.itemsize,
+                regimes=bench.choose(REGIMES, REGIMES_BRIEF),
                 # The terms of a difference that nearly cancels are larger than it.
                 length=16 * n,
                 along=0,
@@ -194,7 +217,7 @@ def softmax_backward(bench: Bench) -> list[Row]:
 )
 def softmax_crossovers(bench: Bench) -> list[Row]:
     dtype = torch.bfloat16
-    for n in CROSSING:
+    for n in bench.choose(CROSSING, CROSSING_BRIEF):
         shape = (ELEMENTS // n, n)
         rungs = ladder(shape, dtype)
         del rungs["naive"]
@@ -202,8 +225,8 @@ def softmax_crossovers(bench: Bench) -> list[Row]:
             shape={"m": shape[0], "n": n},
             dtype=dtype,
             providers=rungs | {"softmax": Provider(public.softmax, ours=True)},
-            make_inputs=functools.partial(_matrix, shape, dtype),
-            reference=_rows,
+            make_inputs=functools.partial(matrix, shape, dtype),
+            reference=softmax_rows,
             bytes=2 * shape[0] * n * dtype.itemsize,
             length=n,
             along=0,
@@ -229,6 +252,20 @@ def worst(out: torch.Tensor, exact: torch.Tensor) -> float:
     return float(error.max()) * 2**24 if error.numel() else 0.0
 
 
+def rounding(exact: torch.Tensor, dtype: torch.dtype) -> float:
+    """What rounding a result once costs at most, relatively, in the Frobenius norm.
+
+    Args:
+        exact: the result in float64.
+        dtype: what it is rounded to.
+
+    Returns:
+        The dtype's unit roundoff, and what numbers below its normal ones add.
+    """
+    target, small = format_of(dtype), int(subnormal(exact, dtype).sum())
+    return target.roundoff + target.underflow * small**0.5 / float(exact.norm())
+
+
 @measure.experiment(
     "softmax-error",
     question="How far from exact are ours and the peers, by scale and dtype?",
@@ -236,19 +273,22 @@ def worst(out: torch.Tensor, exact: torch.Tensor) -> float:
     modules=MODULES,
 )
 def softmax_error(bench: Bench) -> list[Row]:
-    for dtype in DTYPES:
-        for m, n in ERRORS:
+    for dtype in bench.choose(COMPARED, COMPARED_BRIEF):
+        for m, n in bench.choose(ERRORS, ERRORS_BRIEF):
             torch.compiler.reset()
             providers = {
                 **ladder((m, n), dtype),
                 "softmax": Provider(public.softmax, ours=True),
                 **peers.forward(n, dtype),
             }
+            names = bench.choose([*providers], ("naive", "softmax", "torch"))
+            providers = {name: providers[name] for name in names}
             fns = {name: p.fn or p.build() for name, p in providers.items()}
-            for exponent in EXPONENTS:
-                x = _matrix((m, n), torch.float32)[0] * 10.0**exponent
+            for exponent in bench.choose(EXPONENTS, EXPONENTS_BRIEF):
+                x = matrix((m, n), torch.float32)[0] * 10.0**exponent
                 x = x.to(dtype)
                 exact = torch.softmax(x.double(), -1)
+                once = rounding(exact, dtype)
                 for name, provider in providers.items():
                     more = {"out": torch.empty_like(x)} if provider.out else {}
                     call = functools.partial(fns[name], x, **more)
@@ -261,6 +301,6 @@ def softmax_error(bench: Bench) -> list[Row]:
                         dtype=dtype,
                         timing=bench.time_cold(call),
                         relative_error=float(error),
-                        extra={"worst": worst(out, exact)},
+                        extra={"worst": worst(out, exact), "rounding": once},
                     )
     return bench.rows

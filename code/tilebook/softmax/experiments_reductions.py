@@ -20,10 +20,12 @@ ELEMENTS = 2**26
 ROWS = (1024, 4096, 4097, 32768, 131072)
 COLUMNS = (8192, 8193)
 AWKWARD = ((1000, 1000, 1), (1000, 1000, 0))
-DTYPES = (torch.float32, torch.bfloat16)
+DTYPES, DTYPES_BRIEF = (torch.float32, torch.bfloat16), (torch.bfloat16,)
+REGIMES, REGIMES_BRIEF = ("cold", "steady"), ("cold",)
 K = 8
 
 RATIOS = tuple(10**e for e in range(7))
+RATIOS_BRIEF = (1, 10**3, 10**4, 10**6)
 VARIANCES = (1024, 4096)
 """Rows of the matrix whose variances are compared, and their lengths."""
 
@@ -73,7 +75,21 @@ def cases() -> list[tuple[int, int, int]]:
     return [*rows, *columns, (1, ELEMENTS, ALL), *AWKWARD]
 
 
-def _inputs(op: str, m: int, n: int, dim: int, dtype: torch.dtype) -> list:
+def sequences() -> list[tuple[str, int, int, int]]:
+    """Reductions, and what each is measured on: `topk` along rows alone."""
+    return [(op, *case) for op in REDUCTIONS for case in cases()
+            if op != "topk" or case[2] == 1]  # fmt: skip
+
+
+def quoted() -> list[tuple[str, int, int, int]]:
+    """Those that the text speaks of: each reduction of rows, and ragged rows' sum."""
+    shape, ragged = conclusions_reductions.SHAPE, conclusions_reductions.RAGGED
+    rows = [(op, *shape.values()) for op in REDUCTIONS]
+    return [*rows, ("sum", *ragged.values())]
+
+
+def inputs(op: str, m: int, n: int, dim: int, dtype: torch.dtype) -> list:
+    """An operand whose reduction is well defined, for one of `cases`."""
     x = torch.randn((m, n), device=device.torch_device())
     if op in ("sum", "mean"):
         # Terms that cancel would leave a result of any size, and no relative error.
@@ -107,38 +123,36 @@ def _bound(reduction: Reduction, dtype: torch.dtype, length: int) -> float | Non
     ),
 )
 def softmax_reductions(bench: Bench) -> list[Row]:
-    for op, reduction in REDUCTIONS.items():
-        for dtype in DTYPES:
-            for m, n, direction in cases():
-                if op == "topk" and direction != 1:
-                    continue
-                dim = None if direction == ALL else direction
-                outputs = 1 if dim is None else n if dim == 0 else m
-                kept = outputs * (K if op == "topk" else 1)
-                fn = functools.partial(reduction.torch, dim=dim)
-                ours = functools.partial(reduction.ours, dim=dim)
-                length = m * n // outputs
-                bound = _bound(reduction, dtype, length)
-                size = reduction.out_bytes or dtype.itemsize
-                # Indices come with the values of topk, whoever makes them.
-                beside = 8 * kept if op == "topk" else 0
-                bench.compare(
-                    op=op,
-                    shape={"m": m, "n": n, "dim": direction},
-                    dtype=dtype,
-                    providers={
-                        "tilebook": Provider(ours, ours=True),
-                        "torch": Provider(fn, bound=bound),
-                        "torch.compile": dataclasses.replace(
-                            measure.compiled(fn), bound=bound
-                        ),
-                    },
-                    make_inputs=functools.partial(_inputs, op, m, n, direction, dtype),
-                    make_output=lambda x, kept=kept: x.new_empty(kept),
-                    reference=fn,
-                    bytes=m * n * dtype.itemsize + kept * size + beside,
-                    length=length,
-                )
+    for op, m, n, direction in bench.choose(sequences(), quoted()):
+        reduction, dim = REDUCTIONS[op], None if direction == ALL else direction
+        outputs = 1 if dim is None else n if dim == 0 else m
+        kept = outputs * (K if op == "topk" else 1)
+        fn = functools.partial(reduction.torch, dim=dim)
+        ours = functools.partial(reduction.ours, dim=dim)
+        length = m * n // outputs
+        for dtype in bench.choose(DTYPES, DTYPES_BRIEF):
+            bound = _bound(reduction, dtype, length)
+            size = reduction.out_bytes or dtype.itemsize
+            # Indices come with the values of topk, whoever makes them.
+            beside = 8 * kept if op == "topk" else 0
+            bench.compare(
+                op=op,
+                shape={"m": m, "n": n, "dim": direction},
+                dtype=dtype,
+                providers={
+                    "tilebook": Provider(ours, ours=True),
+                    "torch": Provider(fn, bound=bound),
+                    "torch.compile": dataclasses.replace(
+                        measure.compiled(fn), bound=bound
+                    ),
+                },
+                make_inputs=functools.partial(inputs, op, m, n, direction, dtype),
+                make_output=lambda x, kept=kept: x.new_empty(kept),
+                reference=fn,
+                bytes=m * n * dtype.itemsize + kept * size + beside,
+                regimes=bench.choose(REGIMES, REGIMES_BRIEF),
+                length=length,
+            )
     return bench.rows
 
 
@@ -185,7 +199,7 @@ def softmax_variance(bench: Bench) -> list[Row]:
         "difference of squares": reductions.var_naive,
     }
     rowwise = functools.partial(torch.var, dim=1)
-    for ratio in RATIOS:
+    for ratio in bench.choose(RATIOS, RATIOS_BRIEF):
         limits = bounds(n, ratio)
         providers = {
             name: Provider(fn, ours=True, bound=limits[name])

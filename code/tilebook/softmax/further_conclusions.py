@@ -140,10 +140,10 @@ def fused_error(record: Record) -> float:
     "at every scale.",
 )
 def rounded_once(record: Record) -> tuple[bool, str]:
-    units = {"bfloat16": 2.0**-8, "float16": 2.0**-11}
     off = [
         f"{row['shape']} {row['dtype']}: {row['relative_error']:.2g}"
         for row in record.select(impl="softmax")
-        if row["dtype"] in units and row["relative_error"] > units[row["dtype"]]
+        if row["dtype"] in ("bfloat16", "float16")
+        and row["relative_error"] > row["extra"]["rounding"]
     ]
     return not off, "; ".join(off)

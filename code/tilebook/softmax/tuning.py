@@ -1,32 +1,32 @@
-"""What a tuner tries on a card: ways to launch each rung, as plain data.
+"""Ways to launch the chapter's kernels, for `tools/tune.py` to choose from on a card.
 
-    python -m tilebook.softmax.tuning online 131072 bfloat16
-
-times the candidates of a rung for one length of row, cold and in turn, and prints them
-in order. What it finds goes into the constants of the rungs and of `choose`.
+`forward` asks which rung; the others how to launch it. Around what a rung chooses
+itself, one field of its configuration at a time is halved, doubled or switched off:
+few ways, which tell where to go from here.
 """
 
 import functools
-import itertools
-import sys
+from collections.abc import Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
 import torch
 
-from tilebook import device, measure
+from tilebook.measure import Bench, Provider
 from tilebook.softmax import (
     backward,
     backward_long,
+    experiments,
     fused,
     online,
     persistent,
+    public,
     ragged,
     resident,
     several,
     split,
+    tuning_reductions,
 )
-from tilebook.softmax.evidence import compiled
 from tilebook.softmax.operands import cover
 
 MODULES: dict[str, ModuleType] = {
@@ -37,209 +37,248 @@ MODULES: dict[str, ModuleType] = {
     "online": online,
     "split": split,
     "resident": resident,
-    "backward": backward,
-    "backward_long": backward_long,
+    "tile": backward,
+    "walk": backward,
+    "long": backward_long,
 }
-GRADIENTS = ("backward", "backward_long")
-WARPS = (1, 2, 4, 8, 16, 32)
-
-# For each rung the fields of its Config that are free, and what they may be. What isn't
-# named follows from the length of a row.
-SPACE: dict[str, dict[str, tuple]] = {
-    "fused": {"num_warps": WARPS},
-    "several": {"rows": (1, 2, 4, 8, 16, 32), "num_warps": (1, 2, 4, 8)},
-    "persistent": {
-        "num_warps": WARPS,
-        "stages": (0, 2, 3),
-        "per_sm": (1, 2, 3, 4, 6, 8, 12, 16),
-    },
-    "ragged": {"num_warps": WARPS},
-    "online": {
-        "block": (2048, 4096, 8192, 16384, 32768),
-        "num_warps": (4, 8, 16, 32),
-        "per_sm": (1, 2, 4, 8),
-        "back": (True, False),
-        "keep": (True, False),
-        "drop": (True, False),
-    },
-    "split": {
-        "block": (4096, 8192, 16384),
-        "num_warps": (4, 8, 16),
-        "parts": (2, 4, 8, 16, 33, 66, 132, 264, 528),
-        "keep": (True, False),
-        "drop": (True, False),
-    },
-    "resident": {
-        "chunk": (1024, 2048, 4096, 8192, 16384),
-        "num_warps": (4, 8, 16, 32),
-        "per_sm": (1, 2, 3, 4, 8),
-    },
-    "backward": {
-        "rows": (1, 2, 4, 8),
-        "num_warps": WARPS,
-        "stages": (0, 2, 3),
-        "per_sm": (1, 2, 3, 4, 6, 8, 12),
-    },
-    "backward_long": {
-        "block": (2048, 4096, 8192, 16384, 32768),
-        "num_warps": (4, 8, 16, 32),
-        "per_sm": (1, 2, 4, 8),
-        "keep": (True, False),
-        "drop": (True, False),
-    },
+# What each field of a configuration is multiplied by, in turn.
+SIDES, OFF = (0.5, 2), (0,)
+NEAR: dict[str, dict[str, tuple[float, ...]]] = {
+    "fused": {"num_warps": SIDES},
+    "several": {"rows": SIDES, "num_warps": SIDES},
+    "persistent": {"num_warps": SIDES, "per_sm": SIDES},
+    "ragged": {"num_warps": SIDES},
+    "online": {"block": SIDES, "per_sm": SIDES, "back": OFF, "keep": OFF, "drop": OFF},
+    "split": {"block": SIDES, "parts": SIDES, "keep": OFF, "drop": OFF},
+    "resident": {"chunk": (0.5,), "num_warps": SIDES, "per_sm": SIDES},
+    "tile": {"rows": SIDES, "num_warps": SIDES},
+    "walk": {"num_warps": SIDES, "per_sm": SIDES},
+    "long": {"block": SIDES, "per_sm": SIDES, "keep": OFF, "drop": OFF},
 }
-# Elements of a thread: fewer leave it without two loads of 16 bytes, more spill.
-LEAST, MOST = 4, 64
+STAGED = {"persistent": (0, 2, 3), "tile": (0,), "walk": (2, 3)}
+"""Values of `stages` that are tried, the first being the one to start from."""
+THREADS, SHARED = 2048, 224 * 1024
+"""Of a multiprocessor, at most."""
+
+HALVES, SINGLES = torch.bfloat16, torch.float32
+# float16 is launched as bfloat16 is.
+SINGLE_LENGTHS = (256, 1024, 4096, 8192, 16384, 32768, 65536)
+SHORT = ((HALVES, 256), (HALVES, 1000), (HALVES, 1024), (HALVES, 2048), (SINGLES, 512))
+MIDDLE = (
+    *((HALVES, 4096), (HALVES, 4097), (HALVES, 8192), (HALVES, 16384)),
+    *((HALVES, 32768), (SINGLES, 8192)),
+)
+LONG = (
+    *((HALVES, 50257), (HALVES, 65536), (HALVES, 131072), (HALVES, 262144)),
+    *((SINGLES, 32768), (SINGLES, 65536)),
+)
+GRADIENTS = (
+    *((HALVES, 256), (HALVES, 1024), (HALVES, 4096), (HALVES, 4097), (HALVES, 8192)),
+    *((HALVES, 16384), (HALVES, 50257), (HALVES, 131072), (SINGLES, 4096)),
+)
 
 
-def candidates(name: str, n: int, itemsize: int) -> list[Any]:
-    """List the ways to launch a rung on rows of some length.
+def near(name: str, m: int, n: int, itemsize: int) -> dict[str, Any]:
+    """Configurations of a rung about its own, by what is different.
 
     Args:
-        name: of the rung, one of `SPACE`.
-        n: elements of a row.
+        name: of the rung, or of the gradient's "tile", "walk" and "long".
+        m: rows.
+        n: elements of each.
         itemsize: bytes of one.
 
     Returns:
-        Its configurations, what can't be sensible left out.
+        Its own, named "own", and others; what can't be sensible is left out.
     """
-    rung = MODULES[name]
-    knobs = SPACE[name]
-    found = []
-    for values in itertools.product(*knobs.values()):
-        picked = dict(zip(knobs, values, strict=True))
-        config = _filled(name, n, itemsize, picked)
-        if config is not None:
-            found.append(rung.Config(**config))
-    return list(dict.fromkeys(found))
+    rung, sizes = MODULES[name], (n, itemsize)
+    if name == "split":
+        sizes = (m, n, itemsize)
+    stages = STAGED.get(name, ())
+    own = rung.config_for(*sizes, **({"stages": stages[0]} if stages else {}))
+    found = {"own": own}
+    for count in stages[1:]:
+        other = rung.config_for(*sizes, stages=count)
+        if _sensible(other, n, itemsize):
+            found[f"stages={count}"] = other
+    for field, factors in NEAR[name].items():
+        for factor in factors:
+            value = getattr(own, field)
+            value = type(value)(value * factor)
+            if type(value) is int and value == 0:
+                continue
+            other = own._replace(**{field: value})
+            if name == "resident":
+                other = _ring(other, n, itemsize)
+            if other and other not in found.values() and _sensible(other, n, itemsize):
+                found[f"{field}={value}"] = other
+    return found
 
 
-def _filled(
-    name: str, n: int, itemsize: int, picked: dict[str, Any]
-) -> dict[str, Any] | None:
-    """The whole of a configuration, or None if it isn't sensible."""
-    threads = 32 * picked["num_warps"]
-    if name == "resident":
-        return _ring(n, itemsize, picked)
-    if "block" not in picked:
-        vector = 16 // itemsize if name == "ragged" else 1
-        picked["block"] = cover(max(n // vector * vector, vector))
-    walks = name in ("persistent", "backward")
-    if walks and not picked["stages"]:
-        if name == "backward":
-            # A tile per program: how many fit is the hardware's business.
-            picked["per_sm"] = 0
-    elif name == "backward":
-        picked["rows"] = 1
-    each = picked["block"] * picked.get("rows", 1) // threads
-    if not LEAST <= each <= MOST and not (each < LEAST and threads == 32):
+def _ring(config: resident.Config, n: int, itemsize: int) -> resident.Config | None:
+    """The same with as many slots as there is room for, if a row has its place."""
+    room = resident.SHARED // config.per_sm // (config.chunk * itemsize)
+    slots = min(room, max(2, 4 * (n // config.chunk)))
+    left = n - min(n // config.chunk, slots) * config.chunk
+    tail = cover(-(-left // config.chunk)) if left else 0
+    if room < 2 or tail > resident.TAIL or n < config.chunk:
         return None
-    if picked["block"] > 2 * cover(n):
-        return None
-    if picked.get("per_sm", 1) * threads > 2048:
-        return None
-    shared = (picked.get("stages", 0) - 1) * picked["block"] * itemsize
-    shared *= 2 if name == "backward" else 1
-    if picked.get("per_sm", 1) * shared > 224 * 1024:
-        return None
-    return picked
+    return config._replace(slots=slots, tail=tail)
 
 
-def _ring(n: int, itemsize: int, picked: dict[str, Any]) -> dict[str, Any] | None:
-    chunk, per_sm = picked["chunk"], picked["per_sm"]
-    room = resident.SHARED // per_sm // (chunk * itemsize)
-    whole = n // chunk
-    if not whole or room < 2:
-        return None
-    slots = min(room, max(2, 4 * whole))
-    left = n - min(whole, slots) * chunk
-    tail = cover(-(-left // chunk)) if left else 0
-    each = chunk // (32 * picked["num_warps"])
-    vector = 16 // itemsize
-    if tail > resident.TAIL or not vector <= each <= MOST:
-        return None
-    if per_sm * picked["num_warps"] > 64:
-        return None
-    return picked | {"slots": slots, "tail": tail}
+def _sensible(config: Any, n: int, itemsize: int) -> bool:
+    sizes = config._asdict()
+    warps, per_sm = sizes["num_warps"], sizes.get("per_sm", 1)
+    if warps > 32:
+        return False
+    area = sizes.get("block", sizes.get("chunk")) * sizes.get("rows", 1)
+    # From one load of 16 bytes for each thread to what 64 registers hold.
+    if not 16 // itemsize <= area // (32 * warps) <= 64 or area > 2 * max(n, 4096):
+        return False
+    tensors = 2 if isinstance(config, backward.Config) else 1
+    if (sizes.get("stages", 0) - 1) * tensors * area * itemsize > SHARED:
+        return False
+    # A tile for each program: how many fit is the hardware's business.
+    tiles = tensors == 2 and not config.stages
+    return tiles or per_sm <= THREADS // (32 * warps)
 
 
-def without_spills(
-    name: str,
-    n: int,
-    dtype: torch.dtype,
-    configs: list[Any],
-    target: str = "sm_90",
-) -> list[Any]:
-    """Leave out what the compiler can't keep in registers.
+def _ways(names: Sequence[str], m: int, n: int, itemsize: int) -> Iterator[tuple]:
+    """Rungs and their configurations, with names for both."""
+    for name in names:
+        for label, config in near(name, m, n, itemsize).items():
+            yield f"{name} {label}", name, config
+
+
+def contest(
+    bench: Bench, shape: tuple[int, int], dtype: torch.dtype, ways: Mapping[str, Any]
+) -> None:
+    """Let ways compete on a matrix.
 
     Args:
-        name: of the rung.
-        n: elements of a row.
-        dtype: of the elements.
-        configs: its candidates.
-        target: as for `compile_only.compile`.
-
-    Returns:
-        Those whose kernels spill nothing.
+        bench: whose.
+        shape: of the matrix.
+        dtype: of its elements.
+        ways: functions of it, by name.
     """
-    return [
-        config
-        for config in configs
-        if not any(
-            artefact.evidence.spill_store_bytes
-            for artefact in compiled(
-                MODULES[name], 8192, n, dtype, target, config=config
-            )
-        )
-    ]
-
-
-def best(
-    bench: measure.Bench, name: str, m: int, n: int, dtype: torch.dtype
-) -> list[tuple[Any, float]]:
-    """Time the candidates of a rung.
-
-    Args:
-        bench: measures.
-        name: of the rung.
-        m: rows.
-        n: elements of a row.
-        dtype: of the elements.
-
-    Returns:
-        Configurations with milliseconds, cold, the fastest first.
-    """
-    rung = MODULES[name]
-    many = candidates(name, n, dtype.itemsize)
-    x = torch.randn(m, n, device=device.torch_device()).to(dtype)
-    out = torch.empty_like(x)
-    operands = (x.softmax(-1), x, out) if name in GRADIENTS else (x, out)
-    calls = {
-        config: functools.partial(rung.launch_as, config, *operands)
-        for config in without_spills(name, n, dtype, many)
-    }
-    timings = bench.interleaved(
-        {c: functools.partial(bench.time_cold, call) for c, call in calls.items()}
+    m, n = shape
+    ways = {"shipped": public.softmax, **ways}
+    bench.compare(
+        shape={"m": m, "n": n},
+        dtype=dtype,
+        providers={name: Provider(fn, ours=True) for name, fn in ways.items()},
+        make_inputs=functools.partial(experiments.matrix, shape, dtype),
+        reference=experiments.softmax_rows,
+        bytes=2 * m * n * dtype.itemsize,
+        length=n,
+        along=0,
+        regimes=("cold",),
     )
-    return sorted(((c, t.ms) for c, t in timings.items()), key=lambda pair: pair[1])
 
 
-def main(name: str, n: str, dtype: str) -> None:
-    """Print the fastest ways to launch a rung; see the module.
-
-    Args:
-        name: of the rung.
-        n: elements of a row.
-        dtype: of the elements, such as "bfloat16".
-    """
-    kind = getattr(torch, dtype)
-    m = max(1, 2**26 // int(n))
-    bench = measure.Bench("softmax", budget=measure.Budget(3, 0.02))
-    reads = 3 if name in GRADIENTS else 2
-    for config, ms in best(bench, name, m, int(n), kind)[:20]:
-        gbps = reads * m * int(n) * kind.itemsize / ms / 1e6
-        print(f"{gbps:8.0f} GB/s  {config}")
+def rungs(shape: tuple[int, int], dtype: torch.dtype) -> list[str]:
+    """The rungs that may be best for a matrix."""
+    n, vector = shape[1], 16 // dtype.itemsize
+    found = [
+        name
+        for name, rung in experiments.RUNGS.items()
+        if name != "naive" and experiments.takes(rung, shape, dtype)
+    ]
+    # Without ends there is nothing to take apart, and short rows are read once.
+    needless = {"ragged": n % vector == 0, "online": n <= several.LONGEST}
+    return [name for name in found if not needless.get(name, False)]
 
 
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+def forward(bench: Bench) -> None:
+    """Each rung as it launches itself, on the matrices of the experiments."""
+    cases = [(HALVES, shape) for shape in experiments.shapes()]
+    cases += [(SINGLES, _matrix(n)) for n in SINGLE_LENGTHS]
+    cases += [(SINGLES, shape) for shape in experiments.FEW]
+    for dtype, shape in cases:
+        names = rungs(shape, dtype)
+        contest(bench, shape, dtype, {name: MODULES[name].softmax for name in names})
+
+
+def _matrix(n: int) -> tuple[int, int]:
+    return max(1, experiments.ELEMENTS // n), n
+
+
+def _launches(
+    bench: Bench, cases: Sequence[tuple[torch.dtype, tuple[int, int]]]
+) -> None:
+    for dtype, shape in cases:
+        found = _ways(rungs(shape, dtype), *shape, dtype.itemsize)
+        contest(
+            bench,
+            shape,
+            dtype,
+            {
+                label: functools.partial(MODULES[name].softmax, config=config)
+                for label, name, config in found
+            },
+        )
+
+
+def short(bench: Bench) -> None:
+    """Rows of up to 4 KiB: several at a time, or one."""
+    _launches(bench, [(dtype, _matrix(n)) for dtype, n in SHORT])
+
+
+def middle(bench: Bench) -> None:
+    """Rows that registers hold."""
+    _launches(bench, [(dtype, _matrix(n)) for dtype, n in MIDDLE])
+
+
+def long(bench: Bench) -> None:
+    """Rows that registers don't hold."""
+    _launches(bench, [(dtype, _matrix(n)) for dtype, n in LONG])
+
+
+def few(bench: Bench) -> None:
+    """Fewer rows than multiprocessors."""
+    _launches(
+        bench, [(d, shape) for d in (HALVES, SINGLES) for shape in experiments.FEW]
+    )
+
+
+def _gradient_as(
+    way: ModuleType, config: Any, y: torch.Tensor, grad: torch.Tensor
+) -> torch.Tensor:
+    dx = torch.empty_like(y)
+    way.launch_as(config, y, grad, dx)
+    return dx
+
+
+def gradients(bench: Bench) -> None:
+    """Tiles, walks and two passes of the gradient."""
+    for dtype, n in GRADIENTS:
+        shape, size = _matrix(n), dtype.itemsize
+        held = ("tile", "walk") if n <= backward.longest(size) else ()
+        ways = {"shipped": Provider(experiments.gradient, ours=True)}
+        for label, name, config in _ways((*held, "long"), *shape, size):
+            fn = functools.partial(_gradient_as, MODULES[name], config)
+            ways[label] = Provider(fn, ours=True)
+        bench.compare(
+            shape={"m": shape[0], "n": n},
+            dtype=dtype,
+            providers=ways,
+            make_inputs=functools.partial(
+                experiments.operands_of_gradient, shape, dtype
+            ),
+            reference=experiments.gradient_formula,
+            bytes=3 * shape[0] * n * size,
+            length=16 * n,
+            along=0,
+            regimes=("cold",),
+        )
+
+
+CONTESTS = {
+    "forward": forward,
+    "short": short,
+    "middle": middle,
+    "long": long,
+    "few": few,
+    "backward": gradients,
+    **tuning_reductions.CONTESTS,
+}
+"""By name, what `tools/tune.py` runs."""

@@ -133,8 +133,8 @@ def fetched(ptrs, mask, low, ACC: tl.constexpr):
     """
     kind: tl.constexpr = ptrs.dtype.element_ty
     if kind.is_int_signed() and kind.primitive_bitwidth < 32:
-        # Where other= is negative, Triton 3.7 gives it to the first lane of each word
-        # alone, and -1 to the lanes that share the word.
+        # Triton 3.6 and 3.7 put a negative other= into the first lane of each word
+        # alone; the lanes that share the word get -1.
         x = tl.load(ptrs, mask=mask, other=0).to(ACC)
         return tl.where(mask, x, low)
     else:
