@@ -23,6 +23,10 @@ class Config(NamedTuple):
     """Rows of tiles in a strip."""
     num_warps: int
     """Warps that share a tile."""
+    load: str = ""
+    """Eviction policy of loads."""
+    store: str = ""
+    """Cache modifier of stores."""
 
 
 # By bytes of an element: rows and columns of a tile, and the warps that turn it.
@@ -37,6 +41,9 @@ NARROW_TILES = {1: (256, 32, 4), 2: (128, 32, 4), 4: (128, 32, 8), 8: (64, 64, 8
 SMALL_NARROW_TILES = {1: (64, 32, 4), 2: (64, 32, 4), 4: (64, 32, 8), 8: (32, 32, 8)}
 SMALL_NARROW = 2**23
 NARROW = 4
+# And for matrices with a side below `THIN`, whichever it is.
+THIN_TILES = {1: (256, 32, 4), 2: (256, 32, 4), 4: (256, 32, 4), 8: (64, 64, 8)}
+THIN = 64
 # Neighbours in a strip share nothing of a transpose: strips are of one row of tiles.
 GROUP = 1
 
@@ -54,9 +61,11 @@ def config_for(element_size: int, m: int, n: int, vector: int = NARROW) -> Confi
         A tile of the table for such matrices; for one thinner than the tile, a tile of
         as many elements that is as thin.
     """
-    nbytes = m * n * element_size
+    nbytes, thin = m * n * element_size, min(m, n) < THIN
     if vector >= min(NARROW, 16 // element_size):
-        tiles = SMALL_TILES if nbytes <= SMALL else TILES
+        tiles = SMALL_TILES if nbytes <= SMALL and not thin else TILES
+    elif thin:
+        tiles = THIN_TILES
     else:
         tiles = SMALL_NARROW_TILES if nbytes <= SMALL_NARROW else NARROW_TILES
     rows, columns, num_warps = tiles[element_size]
@@ -76,28 +85,45 @@ def transpose_kernel(
     DIV_B: tl.constexpr, DIV_M: tl.constexpr, DIV_N: tl.constexpr,
     M_DIV: tl.constexpr, N_DIV: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, GROUP: tl.constexpr,
+    WITHIN: tl.constexpr, LOAD: tl.constexpr, STORE: tl.constexpr,
 ):  # fmt: skip
     # Triton asks of an argument whether it is 1 and whether 16 divides it.
     # A factor that is a constant tells the compiler of 2, 4 and 8 as well.
     m, n = tl.cast(m, tl.int64) * M_DIV, tl.cast(n, tl.int64) * N_DIV
-    tiles_m, tiles_n = tl.cdiv(m, BLOCK_M), tl.cdiv(n, BLOCK_N)
-    pid = tl.program_id(0).to(tl.int64)
-    batch = pid // (tiles_m * tiles_n)
-    pid_m, pid_n = grouped(pid % (tiles_m * tiles_n), tiles_m, tiles_n, GROUP)
-    x_ptr += batch * stride_b * DIV_B
-    out_ptr += batch * n * m
-    offs_m = pid_m * BLOCK_M + tl.arange(0, BLOCK_M)
-    offs_n = pid_n * BLOCK_N + tl.arange(0, BLOCK_N)
-    mask = (offs_m < m)[:, None] & (offs_n < n)[None, :]
+    stride_m, stride_n = tl.cast(stride_m, tl.int64), tl.cast(stride_n, tl.int64)
+    # There are no more tiles than programs, so 32 bits hold their number: a
+    # division in 64 is a hundred instructions.
+    tiles_m = tl.cdiv(m, BLOCK_M).to(tl.int32)
+    tiles_n = tl.cdiv(n, BLOCK_N).to(tl.int32)
+    pid = tl.program_id(0)
+    batch = (pid // (tiles_m * tiles_n)).to(tl.int64)
+    tile = pid % (tiles_m * tiles_n)
+    pid_m, pid_n = tile // tiles_n, tile % tiles_n
+    if GROUP > 1:
+        pid_m, pid_n = grouped(tile, tiles_m, tiles_n, GROUP)
+    start_m, start_n = pid_m.to(tl.int64) * BLOCK_M, pid_n.to(tl.int64) * BLOCK_N
+    stride_m, stride_n = stride_m * DIV_M, stride_n * DIV_N
+    # To where the tile begins, in 64 bits, once; within the tile, for each
+    # element, in as few as hold the farthest.
+    x_ptr += batch * stride_b * DIV_B + start_m * stride_m + start_n * stride_n
+    out_ptr += batch * n * m + start_n * m + start_m
+    rows, columns = tl.arange(0, BLOCK_M), tl.arange(0, BLOCK_N)
+    rows_left = tl.minimum(m - start_m, BLOCK_M).to(tl.int32)
+    columns_left = tl.minimum(n - start_n, BLOCK_N).to(tl.int32)
+    mask = (rows < rows_left)[:, None] & (columns < columns_left)[None, :]
     x = tl.load(
-        x_ptr + offs_m[:, None] * stride_m * DIV_M + offs_n[None, :] * stride_n * DIV_N,
+        x_ptr
+        + rows[:, None] * stride_m.to(WITHIN)
+        + columns[None, :] * stride_n.to(WITHIN),
         mask=mask,
         other=0,
+        eviction_policy=LOAD,
     )  # (BLOCK_M, BLOCK_N)
     tl.store(
-        out_ptr + offs_n[:, None] * m + offs_m[None, :],
+        out_ptr + columns[:, None] * m.to(WITHIN) + rows[None, :],
         tl.trans(x),  # (BLOCK_N, BLOCK_M)
         mask=tl.trans(mask),
+        cache_modifier=STORE,
     )
 
 
@@ -120,6 +146,20 @@ def arguments(x: torch.Tensor) -> tuple[list[int], dict[str, int]]:
         factors[name] = math.gcd(int(value), most)
         values.append(int(value) // factors[name])
     return values, factors
+
+
+def reach(config: Config, x: torch.Tensor) -> int:
+    """Elements from a tile's first to its farthest, of the input or the output.
+
+    Args:
+        config: the tile.
+        x: tensor (b, m, n) that is to be transposed.
+    """
+    _, stride_m, stride_n = x.stride()
+    rows, columns = config.block_m - 1, config.block_n - 1
+    return max(
+        rows * abs(stride_m) + columns * abs(stride_n), columns * x.shape[1] + rows
+    )
 
 
 def launch(kernel: Any, x: torch.Tensor, out: torch.Tensor) -> Any:
@@ -162,6 +202,9 @@ def launch_as(config: Config, kernel: Any, x: torch.Tensor, out: torch.Tensor) -
         BLOCK_M=config.block_m,
         BLOCK_N=config.block_n,
         GROUP=config.group,
+        WITHIN=tl.int32 if reach(config, x) < 2**31 else tl.int64,
+        LOAD=config.load,
+        STORE=config.store,
         num_warps=config.num_warps,
     )
 

@@ -8,7 +8,7 @@ from tilebook.measure import Ratio, Record, Row
 
 SQUARE = {"m": 8192, "n": 8192}
 PEERS = ("torch, into out", "torch", "torch.compile")
-STENCIL_PEERS = ("conv2d", "torch.compile", "torch.compile, conv2d")
+STENCIL_PEERS = ("conv2d", "torch.compile")
 LARGE_PICTURE = 8192
 # Elements from which on a matrix is large: beyond what caches hold.
 LARGE = 2**24

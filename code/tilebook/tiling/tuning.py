@@ -2,7 +2,7 @@
 
 import functools
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -13,6 +13,8 @@ from tilebook.measure import Bench, Provider
 from tilebook.tiling import aligned, blur, described, explicit, public, reduce
 
 SQUARES = ((1000, 1000), (2048, 2048), (4095, 4097), (8192, 8192))
+RAGGED = ((4095, 4097), (1023, 1023), (17, 100003))
+LARGE = ((4096, 4096), (8192, 8192), (4096, 16384))
 THIN = ((64, 1048576), (1048576, 64), (17, 100003))
 DTYPES = {1: torch.uint8, 2: torch.bfloat16, 4: torch.float32}
 """By bytes of an element."""
@@ -77,13 +79,38 @@ def _as(config: aligned.Config, x: torch.Tensor) -> torch.Tensor:
     return out
 
 
+def ragged(bench: Bench) -> None:
+    """Tiles and warps for sides that nothing divides."""
+    _pointers(bench, RAGGED, (1,))
+
+
 def pointers(bench: Bench) -> None:
     """Tiles, strips and warps of the transpose by pointers."""
+    _pointers(bench, (*SQUARES, *THIN), (1, 8))
+
+
+def hints(bench: Bench) -> None:
+    """Eviction policies and cache modifiers, of the tiles that ship."""
+    for size, shape in itertools.product(DTYPES, LARGE):
+        ways = {"shipped": Provider(public.transpose, ours=True)}
+        for load, store, warps in itertools.product(
+            ("", "evict_first", "evict_last"), ("", ".cs", ".cg"), (4, 8)
+        ):
+            config = aligned.config_for(size, *shape, 16 // size)
+            config = config._replace(load=load, store=store, num_warps=warps)
+            name = f"load={load} store={store} warps={warps}"
+            ways[name] = Provider(functools.partial(_as, config), ours=True)
+        _contest(bench, shape, size, ways)
+
+
+def _pointers(
+    bench: Bench, shapes: Sequence[tuple[int, int]], groups: Sequence[int]
+) -> None:
     for size in DTYPES:
-        for shape in (*SQUARES, *THIN):
+        for shape in shapes:
             ways = {"shipped": Provider(public.transpose, ours=True)}
             for block_m, block_n, group, warps in itertools.product(
-                (32, 64, 128, 256), (32, 64, 128, 256), (1, 8), (2, 4, 8)
+                (32, 64, 128, 256), (32, 64, 128, 256), groups, (2, 4, 8)
             ):
                 area = block_m * block_n
                 # From one load of 16 bytes for each thread to what 64 registers hold.
@@ -196,6 +223,8 @@ def sums(bench: Bench) -> None:
 
 CONTESTS = {
     "pointers": pointers,
+    "ragged": ragged,
+    "hints": hints,
     "layouts": layouts,
     "engines": engines,
     "stencils": stencils,
