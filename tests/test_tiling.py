@@ -327,7 +327,8 @@ def test_tiles_fit_the_matrix():
         small = (aligned.SMALL_TILES if wide else aligned.SMALL_NARROW_TILES)[size]
         config = aligned.config_for(size, 512, 512, vector)
         assert (config.block_m, config.block_n, config.num_warps) == small
-        areas = {rows * columns for rows, columns, _ in (large, small)}
+        tiles = (large, small, aligned.THIN_TILES[size])
+        areas = {rows * columns for rows, columns, _ in tiles}
         for m, n in ((17, 10**7), (10**7, 17), (1, 10**8), (10**8, 1), (3, 3)):
             config = aligned.config_for(size, m, n, vector)
             assert config.block_m * config.block_n <= max(areas)
@@ -419,7 +420,7 @@ MISTAKES = [
     (aligned, KERNEL, "stride_m * DIV_M", "stride_m"),
     (aligned, KERNEL, "batch * stride_b * DIV_B", "batch * stride_b"),
     (aligned, KERNEL, "batch * n * m", "batch * n"),
-    (aligned, KERNEL, "pid % (tiles_m * tiles_n), tiles_m", "pid, tiles_m"),
+    (aligned, KERNEL, "tile = pid % (tiles_m * tiles_n)", "tile = pid"),
     (aligned, "arguments", "math.gcd(int(value), most)", "math.gcd(12, most)"),
 ]
 

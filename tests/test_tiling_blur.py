@@ -40,6 +40,7 @@ def small_tiles(monkeypatch):
         monkeypatch.setattr(module, "DIRECT", {"BLOCK_H": 2, "BLOCK_W": 16})
         monkeypatch.setattr(module, "ROWS", {"ROWS": 2, "BLOCK_W": 16})
         monkeypatch.setattr(module, "PACKED", {"ROWS": 2, "BLOCK": 8})
+        monkeypatch.setattr(module, "SMALLER", {})
 
 
 small = pytest.mark.usefixtures("small_tiles")
@@ -48,7 +49,7 @@ small = pytest.mark.usefixtures("small_tiles")
 def sizes_of(way, border):
     """Pictures that end raggedly beside and below a program's tile, and the least."""
     tile = {direct: module.DIRECT, rows: module.ROWS, packed: module.PACKED}[way]
-    height, width = tile.values()
+    height, width, *_ = tile.values()
     beside = 4 * width + 4 if way is packed else width + 3
     found = [(height + 1, beside)]
     if border != "reflect":
@@ -277,7 +278,6 @@ def test_compiles_everywhere(target):
         *(image, image, 4096, 1024, 1024),
         **taps,
         **module.PACKED,
-        num_warps=module.PACKED_WARPS,
     ).evidence
     for evidence in (near, slid, words):
         assert evidence.spill_store_bytes == 0

@@ -23,26 +23,25 @@ class Config(NamedTuple):
     """Rows of tiles in a strip."""
     num_warps: int
     """Warps that share a tile."""
-    load: str = ""
+    load: str = "evict_last"
     """Eviction policy of loads."""
     store: str = ""
     """Cache modifier of stores."""
 
 
 # By bytes of an element: rows and columns of a tile, and the warps that turn it.
-TILES = {1: (128, 128, 8), 2: (128, 64, 2), 4: (64, 64, 8), 8: (64, 64, 8)}
+TILES = {1: (128, 128, 8), 2: (128, 64, 8), 4: (64, 64, 8), 8: (64, 64, 8)}
 # The same for a matrix so small that large tiles would leave multiprocessors idle.
 SMALL_TILES = {1: (64, 128, 8), 2: (64, 64, 8), 4: (64, 32, 8), 8: (32, 32, 8)}
 SMALL = 2**25
 """Bytes of such a matrix, at most."""
-# The same two where elements go by ones or twos: each has an address of its own, which
-# takes two registers.
-NARROW_TILES = {1: (256, 32, 4), 2: (128, 32, 4), 4: (128, 32, 8), 8: (64, 64, 8)}
-SMALL_NARROW_TILES = {1: (64, 32, 4), 2: (64, 32, 4), 4: (64, 32, 8), 8: (32, 32, 8)}
+# The same two where elements go by ones or twos.
+NARROW_TILES = {1: (256, 32, 4), 2: (256, 32, 4), 4: (128, 64, 4), 8: (64, 64, 8)}
+SMALL_NARROW_TILES = {1: (32, 64, 4), 2: (32, 64, 4), 4: (64, 32, 8), 8: (32, 32, 8)}
 SMALL_NARROW = 2**23
 NARROW = 4
-# And for matrices with a side below `THIN`, whichever it is.
-THIN_TILES = {1: (256, 32, 4), 2: (256, 32, 4), 4: (256, 32, 4), 8: (64, 64, 8)}
+# And for those of them with a side below `THIN`, whichever it is.
+THIN_TILES = {1: (256, 32, 4), 2: (128, 32, 2), 4: (128, 32, 4), 8: (64, 64, 8)}
 THIN = 64
 # Neighbours in a strip share nothing of a transpose: strips are of one row of tiles.
 GROUP = 1

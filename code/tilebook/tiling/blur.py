@@ -17,8 +17,19 @@ WEIGHTS = {3: (1, 2, 1), 5: (1, 4, 6, 4, 1)}
 
 DIRECT = {"BLOCK_H": 4, "BLOCK_W": 128}
 ROWS = {"ROWS": 8, "BLOCK_W": 256}
-PACKED = {"ROWS": 8, "BLOCK": 256}
-PACKED_WARPS = 2
+PACKED = {"ROWS": 8, "BLOCK": 256, "num_warps": 2}
+# A picture of few pixels takes smaller tiles, so that there are programs for every
+# multiprocessor: by kernel, the most pixels and the tile, fewest first.
+SMALLER: dict[str, tuple[tuple[int, dict[str, int]], ...]] = {
+    "direct": ((2**18, {"BLOCK_H": 1, "BLOCK_W": 128}),),
+    "rows": ((2**22, {"ROWS": 4, "BLOCK_W": 512}),),
+    "packed": (
+        (2**18, {"ROWS": 1, "BLOCK": 128}),
+        (2**21, {"ROWS": 4, "BLOCK": 128}),
+    ),
+}
+TINY = 2**18
+"""Pixels up to which loading all neighbours is no slower than keeping rows."""
 
 
 def half(size: int) -> int:
@@ -97,7 +108,7 @@ def blur(
     _check(image, size, border)
     if not library.eager(image):
         return blur_operator(image, size, border)
-    return _launched(_packed if fits_words(image) else _rows, image, size, border)
+    return _launched(_way(image), image, size, border)
 
 
 def fits_words(image: torch.Tensor) -> bool:
@@ -127,12 +138,25 @@ def _check(image: torch.Tensor, size: int, border: str) -> None:
 # while PyTorch traces.
 @torch.library.custom_op("tilebook::blur", mutates_args=())
 def blur_operator(image: torch.Tensor, size: int, border: str) -> torch.Tensor:
-    return _launched(_packed if fits_words(image) else _rows, image, size, border)
+    return _launched(_way(image), image, size, border)
 
 
 @blur_operator.register_fake
 def _(image: torch.Tensor, size: int, border: str) -> torch.Tensor:
     return torch.empty(image.shape, dtype=torch.uint8, device=image.device)
+
+
+def _way(image: torch.Tensor) -> Callable[..., None]:
+    if fits_words(image):
+        return _packed
+    return _direct if image.numel() <= TINY else _rows
+
+
+def _tile(kernel: str, image: torch.Tensor, largest: dict[str, int]) -> dict[str, int]:
+    for most, tile in SMALLER.get(kernel, ()):
+        if image.numel() <= most:
+            return tile
+    return largest
 
 
 def _launched(
@@ -147,27 +171,30 @@ def _launched(
 
 def _direct(image: torch.Tensor, out: torch.Tensor, size: int, border: str) -> None:
     h, w = image.shape
-    tiles = triton.cdiv(h, DIRECT["BLOCK_H"]) * triton.cdiv(w, DIRECT["BLOCK_W"])
+    tile = _tile("direct", image, DIRECT)
+    tiles = triton.cdiv(h, tile["BLOCK_H"]) * triton.cdiv(w, tile["BLOCK_W"])
     stencil.direct_kernel[(check_grid(tiles, "tiles", "image"),)](
         image, out, h, w, *image.stride(), half(size),
-        RADIUS=size // 2, WEIGHTS=WEIGHTS[size], BORDER=border, **DIRECT,
+        RADIUS=size // 2, WEIGHTS=WEIGHTS[size], BORDER=border, **tile,
     )  # fmt: skip
 
 
 def _rows(image: torch.Tensor, out: torch.Tensor, size: int, border: str) -> None:
     h, w = image.shape
-    strips = triton.cdiv(h, ROWS["ROWS"]) * triton.cdiv(w, ROWS["BLOCK_W"])
+    tile = _tile("rows", image, ROWS)
+    strips = triton.cdiv(h, tile["ROWS"]) * triton.cdiv(w, tile["BLOCK_W"])
     stencil.rows_kernel[(check_grid(strips, "tiles", "image"),)](
         image, out, h, w, *image.stride(), half(size),
-        RADIUS=size // 2, WEIGHTS=WEIGHTS[size], BORDER=border, **ROWS,
+        RADIUS=size // 2, WEIGHTS=WEIGHTS[size], BORDER=border, **tile,
     )  # fmt: skip
 
 
 def _packed(image: torch.Tensor, out: torch.Tensor, size: int, border: str) -> None:
     h, w = image.shape
     words = w // 4
-    strips = triton.cdiv(h, PACKED["ROWS"]) * triton.cdiv(words, PACKED["BLOCK"])
+    tile = _tile("packed", image, PACKED)
+    strips = triton.cdiv(h, tile["ROWS"]) * triton.cdiv(words, tile["BLOCK"])
     stencil.packed_kernel[(check_grid(strips, "tiles", "image"),)](
         image, out, h, words, image.stride(0) // 4,
-        RADIUS=size // 2, BORDER=border, num_warps=PACKED_WARPS, **PACKED,
+        RADIUS=size // 2, BORDER=border, **tile,
     )  # fmt: skip

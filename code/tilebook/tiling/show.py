@@ -181,7 +181,6 @@ def stencils() -> pd.DataFrame:
             *(x, x, *words),
             **taps,
             **blur.PACKED,
-            num_warps=blur.PACKED_WARPS,
         )
         tile = blur.DIRECT["BLOCK_H"] * blur.DIRECT["BLOCK_W"]
         strip = blur.ROWS["ROWS"] * blur.ROWS["BLOCK_W"]

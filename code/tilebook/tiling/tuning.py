@@ -162,15 +162,18 @@ def engines(bench: Bench) -> None:
 
 def stencils(bench: Bench) -> None:
     """Strips and warps of the blur."""
-    for size, side in itertools.product(blur.WEIGHTS, (1000, 1023, 4096, 8192)):
+    for size, side in itertools.product(
+        blur.WEIGHTS, (255, 512, 1000, 1023, 4096, 8192)
+    ):
         full = functools.partial(blur.blur, size=size, border="zero")
         ways = {"shipped": Provider(full, ours=True)}
-        for rows, width in itertools.product((4, 8, 16, 32, 64), (128, 256, 512, 1024)):
+        for rows, width in itertools.product((1, 2, 4, 8, 16), (128, 256, 512, 1024)):
             if side % 4:
                 fn = setting(
                     blur,
                     functools.partial(blur.rows, size=size, border="zero"),
                     ROWS={"ROWS": rows, "BLOCK_W": width},
+                    SMALLER={},
                 )
                 ways[f"rows={rows} width={width}"] = Provider(fn, ours=True)
                 continue
@@ -178,8 +181,8 @@ def stencils(bench: Bench) -> None:
                 fn = setting(
                     blur,
                     functools.partial(blur.packed, size=size, border="zero"),
-                    PACKED={"ROWS": rows, "BLOCK": width // 2},
-                    PACKED_WARPS=warps,
+                    PACKED={"ROWS": rows, "BLOCK": width // 2, "num_warps": warps},
+                    SMALLER={},
                 )
                 name = f"rows={rows} words={width // 2} warps={warps}"
                 ways[name] = Provider(fn, ours=True)
