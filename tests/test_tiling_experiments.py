@@ -140,7 +140,8 @@ def test_every_rung_is_measured_wherever_it_runs(records):
 def test_stencils_and_orders(records):
     rows = records["tiling-stencil"].select(h=4, size=3, regime="cold")
     ways = ["direct", "rows", "packed", "blur"]
-    assert [row["impl"] for row in rows] == [*ways, *conclusions.STENCIL_PEERS]
+    peers = (*conclusions.STENCIL_PEERS, "torch.compile, conv2d")
+    assert [row["impl"] for row in rows] == [*ways, *peers]
     assert not records["tiling-stencil"].select(h=1, impl="packed")
     orders = records["tiling-order"].select(dtype="bfloat16", regime="cold")
     wanted = [f"strips of {group}" for group in experiments.GROUPS]
