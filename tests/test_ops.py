@@ -1,6 +1,7 @@
 """The roof: every operator in one place."""
 
-from tilebook import ops, parallel
+from tilebook import memory, ops, parallel, tiling
+from tilebook.tiling import blur, indexed, reduce
 
 
 def test_every_name_is_there():
@@ -10,3 +11,10 @@ def test_every_name_is_there():
 
 def test_operators_come_from_their_chapters():
     assert ops.add is parallel.add
+    assert ops.copy is memory.copy
+    assert ops.transpose is tiling.transpose
+    assert ops.blur is blur.blur
+    assert ops.gather is indexed.gather
+    assert ops.scatter is indexed.scatter
+    assert ops.scatter_add is indexed.scatter_add
+    assert ops.total is reduce.total

@@ -80,9 +80,9 @@ def test_sectors():
 
 def test_sectors_of_tiles_of_terms():
     table = counts.summed()
-    assert table.loc["4 by 512"].tolist() == [256, 512, 256]
-    assert table.loc["128 by 16"].tolist() == [256, 256, 256]
-    assert counts.summed(2)["sums of columns"].tolist() == [512, 128]
+    assert table.loc["1 by 2048"].tolist() == [256, 2048, 256]
+    assert table.loc["64 by 16"].tolist() == [128, 128, 128]
+    assert counts.summed(2)["sums of columns"].tolist() == [2048, 64]
 
 
 def test_diff_shows_both_kernels():
@@ -103,7 +103,7 @@ def test_budgets_are_those_of_the_page():
     if triton.__version__ < "3.8":
         assert f"{odd.evidence.instructions} instructions of 4 warps" in text
         assert f"take {show.issued(odd):,.0f} clocks" in text
-    assert 0.85 < show.allowed(8192) / show.issued(odd) < 0.95
+    assert 2 < show.allowed(16384) / show.issued(odd) < 2.2
     table = show.budgets()
     assert (table["clocks to issue"] < table["clocks allowed"] / 2).all()
     issue = table["clocks to issue"]

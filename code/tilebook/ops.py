@@ -8,6 +8,20 @@ Each name is the operator that its chapter exports, or chooses among several cha
 kernels by hardware, shape and dtype.
 """
 
+from tilebook.memory import copy
 from tilebook.parallel import add
+from tilebook.tiling import transpose
+from tilebook.tiling.blur import blur
+from tilebook.tiling.indexed import gather, scatter, scatter_add
+from tilebook.tiling.reduce import total
 
-__all__ = ["add"]
+__all__ = [
+    "add",
+    "blur",
+    "copy",
+    "gather",
+    "scatter",
+    "scatter_add",
+    "total",
+    "transpose",
+]

@@ -65,10 +65,24 @@ def uncached_gbps(record: Record) -> float:
 
 @measure.value("memory-l2")
 def cliff_mib(record: Record) -> float:
-    """MiB of the working set at which half of the cache's gain is lost."""
+    """MiB of the working set at which half of the cache's gain is lost.
+
+    Between the largest size above that and the next one, on a straight line.
+    """
     middle = (cached_gbps(record) + uncached_gbps(record)) / 2
-    swept = _swept(record)
-    return max(mib for mib, gbps in swept if gbps >= middle)
+    swept = sorted(_swept(record))
+    last = max(i for i, (_, gbps) in enumerate(swept) if gbps >= middle)
+    if last + 1 == len(swept):
+        return swept[last][0]
+    (small, above), (large, below) = swept[last : last + 2]
+    return small + (large - small) * (above - middle) / (above - below)
+
+
+@measure.value("memory-l2")
+def gaining_mib(record: Record) -> float:
+    """MiB of the table beside which hints gain most."""
+    sizes = {row["shape"]["nbytes"] for row in record.select(op="add_table")}
+    return max(sizes, key=lambda nbytes: _hinted(record, nbytes)) / 2**20
 
 
 @measure.value("memory-l2")

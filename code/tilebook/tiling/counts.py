@@ -7,7 +7,15 @@ import torch
 from tilebook import microscope
 from tilebook.memory import coalescing
 from tilebook.memory.strides import SECTOR
-from tilebook.tiling import described, explicit, indexed, layouts, naive, tiled
+from tilebook.tiling import (
+    described,
+    explicit,
+    indexed,
+    layouts,
+    naive,
+    reduce,
+    tiled,
+)
 from tilebook.tiling.evidence import compiled
 
 ELEMENTS = {"i8": torch.uint8, "i16": torch.int16, "i32": torch.int32}
@@ -92,7 +100,7 @@ def summed(itemsize: int = 4) -> pd.DataFrame:
     """
     far = 2**20
     rows = {}
-    for kept, terms in ((4, 512), (128, 16)):
+    for kept, terms in (reduce.ALONG, reduce.ACROSS):
         at = np.indices((kept, terms))
         touched = [
             np.unique((at[0] * strides[0] + at[1] * strides[1]) * itemsize // SECTOR)
