@@ -6,6 +6,7 @@ import torch
 
 from tilebook import measure
 from tilebook.measure import Record
+from tilebook.memory import narrow
 
 LARGE = 2**24
 """Elements from which on a copy is the memory's affair alone."""
@@ -46,6 +47,13 @@ def narrow_gbps_float32(record: Record) -> float:
 def narrow_gbps(record: Record) -> float:
     """The same in bfloat16."""
     return _gbps(record, "narrow", torch.bfloat16, FULL)
+
+
+@measure.value("memory-copy")
+def narrow_programs(record: Record) -> float:
+    """Programs that a nanosecond of `narrow` starts, 64 Mi float32, steady."""
+    row = record.one(impl="narrow", dtype=torch.float32, n=FULL, regime="steady")
+    return FULL / narrow.BLOCK / row["ms"] / 1e6
 
 
 def _over_wide(record: Record, impl: str) -> float:

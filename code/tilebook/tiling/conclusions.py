@@ -236,7 +236,7 @@ def best_group_over_plain(record: Record) -> float:
 
 @measure.claim(
     "tiling-order",
-    "Strips of no height are worth a hundredth against going row by row.",
+    "No height of strips gains a hundredth against going row by row.",
 )
 def order_is_free(record: Record) -> tuple[bool, str]:
     times = best_group_over_plain(record)

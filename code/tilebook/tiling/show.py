@@ -113,7 +113,7 @@ def budgets() -> pd.DataFrame:
 
     Returns:
         A row per rung and size of element, on 8192 by 8192 elements: bytes of a tile,
-        clocks that memory allows for it, and clocks in which it is issued.
+        clocks that memory allows for it, clocks in which it is issued, and their share.
     """
     rows = {}
     for dtype in (torch.uint8, torch.int16, torch.int32):
@@ -129,6 +129,9 @@ def budgets() -> pd.DataFrame:
                 "bytes of a tile": nbytes,
                 "clocks allowed": round(allowed(nbytes)),
                 "clocks to issue": round(issued(compiled(rung, dtype=dtype))),
+                "share": round(
+                    issued(compiled(rung, dtype=dtype)) / allowed(nbytes), 2
+                ),
             }
     return pd.DataFrame.from_dict(rows, orient="index")
 
