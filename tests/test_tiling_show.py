@@ -100,7 +100,8 @@ def test_budgets_are_those_of_the_page():
     odd = compiled(aligned, 4095, 4097)
     assert f"{tile.evidence.instructions} of 4 warps take" in text
     assert show.issued(tile) == tile.evidence.instructions
-    if triton.__version__ < "3.8":
+    assert odd.evidence.instructions == pytest.approx(1171, rel=0.15)
+    if triton.__version__.startswith("3.7."):
         assert f"{odd.evidence.instructions} instructions of 4 warps" in text
         assert f"take {show.issued(odd):,.0f} clocks" in text
     assert 2 < show.allowed(16384) / show.issued(odd) < 2.2
