@@ -2,15 +2,14 @@
 
 import copy
 import dataclasses
-import itertools
 
 import pytest
 import torch
 
 from tilebook import device, measure, testing
-from tilebook.measure import Bench, runner, verify
+from tilebook.measure import runner, verify
 from tilebook.measure.runner import measure as run
-from tilebook.measure.simulated import Simulated, retimed
+from tilebook.measure.simulated import Simulated, Untimed, retimed
 from tilebook.measure.timing import here
 from tilebook.softmax import (
     conclusions,
@@ -23,25 +22,8 @@ from tilebook.softmax import (
 
 NAMES = ("softmax-backward", "softmax-crossovers", "softmax-error", "softmax-forward")
 BUDGET = measure.Budget(1, 0.001)
-REGIMES = experiments.REGIMES
 # Stand-ins for the lengths that matter: short, uneven, long.
 LENGTHS = (16, 33, 64)
-
-
-class Quick(Bench):
-    """Times nothing, and runs nothing that is to be compared."""
-
-    def compare(self, *, shape, dtype, providers, bytes, regimes=REGIMES, **_):
-        for regime, (name, each) in itertools.product(regimes, providers.items()):
-            self.row(
-                impl=name,
-                ours=each.ours,
-                shape=shape,
-                dtype=dtype,
-                regime=regime,
-                timing=measure.Timing(1.0, 1.0, 1.0, (1.0,)),
-                bytes=bytes,
-            )
 
 
 def tiny(shape, dtype):
@@ -133,7 +115,7 @@ def test_brief_cases_are_among_all():
 @pytest.mark.parametrize("name", NAMES)
 def test_brief_cases_are_enough_for_every_value_and_claim(name, monkeypatch):
     """With the sizes of a build, on which nothing is run."""
-    monkeypatch.setattr(runner, "Bench", Quick)
+    monkeypatch.setattr(runner, "Bench", Untimed)
     monkeypatch.setattr(experiments, "matrix", tiny)
     monkeypatch.setattr(measure, "compiled", eager, raising=False)
     brief = dataclasses.replace(BUDGET, brief=True)

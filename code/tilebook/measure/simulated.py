@@ -6,11 +6,13 @@ GPU; only the times come from a function. `log` tells in which order things were
 
 import copy
 import dataclasses
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from .bench import Bench
 from .record import Record
-from .timing import Call, Samples
+from .timing import Call, Samples, Timing
 
 CEILINGS = {
     "copy_gbps": 1000.0,
@@ -85,6 +87,29 @@ class Replayed:
     def sample(self, seconds: float) -> Samples:
         """Run the calls once; see `timing.Replay`."""
         return self.timer._take("steady", self.calls)
+
+
+class Untimed(Bench):
+    """A bench that runs nothing that is to be compared.
+
+    It notes a row of a millisecond for each provider and regime: for tests of which
+    cases an experiment has.
+    """
+
+    def compare(
+        self, *, shape, dtype, providers, bytes, regimes=("cold", "steady"), **_
+    ):
+        """Note the rows of a comparison; see `Bench.compare`."""
+        for regime, (name, each) in itertools.product(regimes, providers.items()):
+            self.row(
+                impl=name,
+                ours=each.ours,
+                shape=shape,
+                dtype=dtype,
+                regime=regime,
+                timing=Timing(1.0, 1.0, 1.0, (1.0,)),
+                bytes=bytes,
+            )
 
 
 def retimed(record: Record, factor: float, **wanted: Any) -> Record:

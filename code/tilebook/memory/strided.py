@@ -38,7 +38,7 @@ def launch(
     """Copy elements one by one, in the order of the output.
 
     Args:
-        kernel: `copy_kernel`, or what `torch.library.wrap_triton` makes of it.
+        kernel: `copy_kernel`, or a stand-in that notes how it is launched.
         x: integers of the elements' size, any strides.
         out: the same, another place for each element.
         n: how many elements, at least one.

@@ -165,7 +165,7 @@ def launch(kernel: Any, x: torch.Tensor, out: torch.Tensor) -> Any:
     """Launch the kernel on a batch of matrices.
 
     Args:
-        kernel: `transpose_kernel`, or what `torch.library.wrap_triton` makes of it.
+        kernel: `transpose_kernel`, or a stand-in that notes how it is launched.
         x: integers (b, m, n), any strides, not empty.
         out: the same type (b, n, m), contiguous; receives the transposes.
 
