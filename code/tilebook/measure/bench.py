@@ -238,11 +238,21 @@ class Bench:
         several = (call,) if callable(call) else tuple(call)
         return Timing.of(self.timer.cold(several, self.budget.seconds))
 
-    def time_steady(self, calls: Call | Sequence[Call]) -> Timing:
-        """`timing.time_steady` with this bench's device and budget."""
+    def time_steady(
+        self, calls: Call | Sequence[Call], *, before: Call | None = None
+    ) -> Timing:
+        """`timing.time_steady` with this bench's device and budget.
+
+        Args:
+            calls: what is timed, in turn.
+            before: called once before the samples, which begin with an empty L2
+                otherwise: to fill it with what more calls than are timed would.
+        """
         several = (calls,) if callable(calls) else tuple(calls)
         about = self.timer.cold(several, self.budget.seconds / 10).median
         graph = self.timer.capture({"call": several}, {"call": about})["call"]
+        if before is not None:
+            before()
         return Timing.of(graph.sample(self.budget.seconds))
 
     def time_host(self, call: Call, *, wait: bool = False) -> Timing:

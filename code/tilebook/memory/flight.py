@@ -5,6 +5,9 @@ import triton
 from tilebook import device
 
 LOAD_BYTES = 16
+PROGRAMS = 32
+"""That an SM takes at most; the same from compute capability 7.0 to 10.0, but for 8.6
+and 8.9, which take fewer."""
 
 
 def threads(registers: int, num_warps: int) -> int:
@@ -21,7 +24,7 @@ def threads(registers: int, num_warps: int) -> int:
     each = num_warps * (here.warp_size or 32)
     # Registers are dealt out to a thread by eights.
     held = triton.cdiv(registers, 8) * 8
-    programs = (here.registers_per_sm or 2**16) // (held * each)
+    programs = min((here.registers_per_sm or 2**16) // (held * each), PROGRAMS)
     return min(programs * each, here.threads_per_sm or 2048)
 
 
