@@ -300,7 +300,7 @@ MISTAKES = [
     (backward_long, "at = last - i", "at = i + BLOCK"),
     (backward_long, "sums += contribution", "sums = contribution"),
     (backward_long, "s += tl.sum(contribution", "s = tl.sum(contribution"),
-    (backward_columns, "i = last - j", "i = j - last"),
+    (backward_columns, "i = last - j", "i = last - j // 2"),
     (public, "dx = dx.masked_fill(~mask, 0)", "dx = dx.masked_fill(mask, 0)"),
     (public, "        dx = dx.tril()\n", "        dx = dx.triu()\n"),
     (public, "grad, y, ctx.dim, ctx.inverse_t, ctx.log",

@@ -85,12 +85,13 @@ def backward(n: int, dtype: torch.dtype) -> dict[str, Provider]:
     Returns:
         Providers by name, which take the result and what arrives for it.
     """
+    # Products in the narrow type, PyTorch's too, and sums: relative to the terms, not
+    # to what is left.
+    loose = 8 * math.sqrt(n) * format_of(dtype).roundoff
     found = {
-        "torch": Provider(_aten),
+        "torch": Provider(_aten, bound=loose),
         "torch.compile": measure.compiled(_formula),
     }
-    # Products and sums in the narrow type: relative to the terms, not to what is left.
-    loose = 8 * math.sqrt(n) * format_of(dtype).roundoff
     liger = _liger()
     if liger and n <= LIGER_LONGEST and hasattr(liger, "_softmax_backward"):
         found["liger"] = Provider(functools.partial(_liger_gradient, n), bound=loose)
