@@ -10,17 +10,21 @@ The ladder, in order; each rung is a module with kernels and `softmax`:
 * `online`: rows of any length in two passes, the second back to front.
 * `split`: a few very long rows, each shared out among programs.
 * `resident`: the row in shared memory, brought by the copy engine (Gluon, Hopper).
+* `cooperative`: a long row in the registers of programs that wait for one another.
 
 Beside it stand `columns`, over a dimension that isn't the last, `masked`, and the
-gradients: `backward`, `backward_long` and `backward_columns`. `softmax` and
-`log_softmax` choose among all of them: any shape and strides, masks, `torch.compile`.
+gradients: `backward`, `backward_long`, `backward_cooperative` and `backward_columns`.
+`softmax` and `log_softmax` choose among all of them: any shape and strides, masks,
+`torch.compile`.
 """
 
 from tilebook.softmax import (
     backward,
     backward_columns,
+    backward_cooperative,
     backward_long,
     columns,
+    cooperative,
     fused,
     masked,
     naive,
@@ -37,8 +41,10 @@ __all__ = [
     "LADDER",
     "backward",
     "backward_columns",
+    "backward_cooperative",
     "backward_long",
     "columns",
+    "cooperative",
     "fused",
     "log_softmax",
     "masked",
@@ -52,5 +58,8 @@ __all__ = [
     "split",
 ]
 
-LADDER = (naive, fused, several, persistent, ragged, online, split, resident)
+LADDER = (
+    *(naive, fused, several, persistent, ragged, online, split, resident),
+    cooperative,
+)
 """The rungs of `softmax`, in order."""

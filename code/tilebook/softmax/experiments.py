@@ -11,6 +11,7 @@ from tilebook.softmax import (
     backward,
     backward_long,
     conclusions,
+    cooperative,
     derivative,
     experiments_reductions,
     further_conclusions,
@@ -76,7 +77,10 @@ RUNGS = {
     "online": online,
     "split": split,
     "resident": resident,
+    "cooperative": cooperative,
 }
+NEEDS = {resident: "tma", cooperative: "gpu"}
+"""What a rung can't do without."""
 MODULES = tuple(f"softmax.{name}" for name in (*RUNGS, "choose", "public"))
 
 
@@ -97,7 +101,7 @@ def softmax_rows(x: torch.Tensor) -> torch.Tensor:
 
 def takes(rung: ModuleType, shape: tuple[int, int], dtype: torch.dtype) -> bool:
     """Whether a rung takes a contiguous matrix, here and in earnest."""
-    if rung is resident and not device.has("tma"):
+    if rung in NEEDS and not device.has(NEEDS[rung]):
         return False
     # Sharing out what fills the GPU anyway is nobody's plan.
     if rung is split and shape not in FEW:

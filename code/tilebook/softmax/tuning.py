@@ -12,10 +12,13 @@ from typing import Any
 
 import torch
 
+from tilebook import device
 from tilebook.measure import Bench, Provider
 from tilebook.softmax import (
     backward,
+    backward_cooperative,
     backward_long,
+    cooperative,
     experiments,
     fused,
     online,
@@ -37,9 +40,11 @@ MODULES: dict[str, ModuleType] = {
     "online": online,
     "split": split,
     "resident": resident,
+    "cooperative": cooperative,
     "tile": backward,
     "walk": backward,
     "long": backward_long,
+    "joint": backward_cooperative,
 }
 # What each field of a configuration is multiplied by, in turn.
 SIDES, OFF = (0.5, 2), (0,)
@@ -55,6 +60,8 @@ NEAR: dict[str, dict[str, tuple[float, ...]]] = {
     "walk": {"num_warps": SIDES, "per_sm": SIDES},
     "long": {"block": SIDES, "per_sm": SIDES, "keep": OFF, "drop": OFF},
 }
+WHOLE = {"cooperative": (4, 32), "joint": (2, 16)}
+"""Tried as a whole: kibibytes of a part, from and to."""
 STAGED = {"persistent": (0, 2, 3), "tile": (0,), "walk": (2, 3)}
 """Values of `stages` that are tried, the first being the one to start from."""
 THREADS, SHARED = 2048, 224 * 1024
@@ -69,12 +76,20 @@ MIDDLE = (
     *((HALVES, 32768), (SINGLES, 8192)),
 )
 LONG = (
-    *((HALVES, 50257), (HALVES, 65536), (HALVES, 131072), (HALVES, 262144)),
+    *(
+        (HALVES, 32768),
+        (HALVES, 50257),
+        (HALVES, 65536),
+        (HALVES, 131072),
+        (HALVES, 262144),
+    ),
     *((SINGLES, 32768), (SINGLES, 65536)),
 )
 GRADIENTS = (
     *((HALVES, 256), (HALVES, 1024), (HALVES, 4096), (HALVES, 4097), (HALVES, 8192)),
-    *((HALVES, 16384), (HALVES, 50257), (HALVES, 131072), (SINGLES, 4096)),
+    *((HALVES, 16384), (HALVES, 32768), (HALVES, 50257), (HALVES, 65536)),
+    *((HALVES, 131072), (HALVES, 262144), (SINGLES, 4096), (SINGLES, 16384)),
+    (SINGLES, 131072),
 )
 
 
@@ -96,6 +111,8 @@ def near(name: str, m: int, n: int, itemsize: int) -> dict[str, Any]:
     stages = STAGED.get(name, ())
     own = rung.config_for(*sizes, **({"stages": stages[0]} if stages else {}))
     found = {"own": own}
+    if name in WHOLE:
+        return found | _parts(name, n, itemsize)
     for count in stages[1:]:
         other = rung.config_for(*sizes, stages=count)
         if _sensible(other, n, itemsize):
@@ -111,6 +128,24 @@ def near(name: str, m: int, n: int, itemsize: int) -> dict[str, Any]:
                 other = _ring(other, n, itemsize)
             if other and other not in found.values() and _sensible(other, n, itemsize):
                 found[f"{field}={value}"] = other
+    return found
+
+
+def _parts(name: str, n: int, itemsize: int) -> dict[str, cooperative.Config]:
+    """Parts of several sizes, one or two loads of 16 bytes a thread, few programs."""
+    least, most = (kib * 1024 // itemsize for kib in WHOLE[name])
+    found, block = {}, least
+    while block <= most:
+        for each in (16, 32):
+            warps = block * itemsize // (32 * each)
+            parts = cooperative.parts_of(n, block)
+            if not 1 <= warps <= 32 or not 1 < parts <= (device.current().sms or 132):
+                continue
+            for per_sm in (1, 2, 3, 4):
+                if per_sm * warps <= 32:
+                    config = cooperative.Config(block, warps, per_sm)
+                    found[f"block={block} num_warps={warps} per_sm={per_sm}"] = config
+        block *= 2
     return found
 
 
@@ -185,6 +220,7 @@ def rungs(shape: tuple[int, int], dtype: torch.dtype) -> list[str]:
     ]
     # Without ends there is nothing to take apart, and short rows are read once.
     needless = {"ragged": n % vector == 0, "online": n <= several.LONGEST}
+    needless["cooperative"] = n * dtype.itemsize <= 2**15
     return [name for name in found if not needless.get(name, False)]
 
 
@@ -253,8 +289,9 @@ def gradients(bench: Bench) -> None:
     for dtype, n in GRADIENTS:
         shape, size = _matrix(n), dtype.itemsize
         held = ("tile", "walk") if n <= backward.longest(size) else ()
+        two = ("long", "joint") if n * size > 2**14 else ("long",)
         ways = {"shipped": Provider(experiments.gradient, ours=True)}
-        for label, name, config in _ways((*held, "long"), *shape, size):
+        for label, name, config in _ways((*held, *two), *shape, size):
             fn = functools.partial(_gradient_as, MODULES[name], config)
             ways[label] = Provider(fn, ours=True)
         bench.compare(
