@@ -13,14 +13,19 @@ from tilebook.softmax.arithmetic import wide
 from tilebook.softmax.backward import contribution, derived
 from tilebook.softmax.cooperative import (
     Config,
+    added,
     body_of,
     collected,
+    ends_of_row,
+    fetched,
     mailbox,
     opened,
     parts_of,
-    place_of,
+    registers,
     share_of,
     together,
+    unpacked,
+    written,
 )
 from tilebook.softmax.occupancy import PRETENDED
 from tilebook.softmax.operands import (
@@ -31,7 +36,7 @@ from tilebook.softmax.operands import (
     row_stride,
     starts_aligned,
 )
-from tilebook.softmax.ragged import ends_of, uneven
+from tilebook.softmax.ragged import uneven
 
 BYTES = 16 * 1024
 """Of a part of each tensor, about."""
@@ -58,36 +63,22 @@ def longest(itemsize: int) -> int:
 
 
 @triton.jit
-def fetched(
-    x_ptr, item, items, n, stride, parts, share,
-    W: tl.constexpr, VECTOR: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
-    """Ask for an item of one tensor: (BLOCK,), and its row's ends (2W,)."""
-    row = (item // parts).to(tl.int64)
-    start = row * stride
-    first, body = body_of(start, n, W)
-    _, part, skip, left = place_of(item, items, parts, body, share, VECTOR)
-    offs = tl.arange(0, BLOCK)
-    x = tl.load(x_ptr + first + skip + offs, mask=offs < left, other=0)
-    if W == 1:
-        ends = 0.0
-    else:
-        # The ends of the row go apart, as in `ragged`, to its first part.
-        _, _, at, outside = ends_of(start, n, W)
-        outside = outside & (part == 0) & (item < items)
-        ends = tl.load(x_ptr + start + at, mask=outside, other=0)
-    return x, ends
-
-
-@triton.jit
 def sent(
-    mail_ptr, item, items, y, grad, y_ends, grad_ends,
-    W: tl.constexpr, LOG: tl.constexpr,
+    y_ptr, grad_ptr, mail_ptr, item, items, y_words, grad_words, n, stride, parts,
+    V: tl.constexpr, APART: tl.constexpr, LOG: tl.constexpr,
 ):  # fmt: skip
     """Write an item's letter: its share of the row's s."""
-    s = tl.sum(contribution(wide(y), wide(grad), LOG), axis=0)
-    if W > 1:
-        s += tl.sum(contribution(wide(y_ends), wide(grad_ends), LOG), axis=0)
+    y = unpacked(y_words, y_ptr.dtype.element_ty)
+    grad = unpacked(grad_words, grad_ptr.dtype.element_ty)
+    s = added(contribution(y, grad, LOG))
+    if APART:
+        row = item // parts
+        at, outside = ends_of_row(row, item - row * parts, n, n, V)
+        grad_at, _ = ends_of_row(row, item - row * parts, n, stride, V)
+        outside = outside & (item < items)
+        y = wide(tl.load(y_ptr + at, mask=outside, other=0))  # (2V,)
+        grad = wide(tl.load(grad_ptr + grad_at, mask=outside, other=0))
+        s += tl.sum(contribution(y, grad, LOG), axis=0)
     word = (s.to(tl.int32, bitcast=True).to(tl.int64) & 0xFFFFFFFF) | (1 << 32)
     tl.atomic_xchg(mail_ptr + item, word, mask=item < items, sem="relaxed")
 
@@ -95,51 +86,57 @@ def sent(
 @triton.jit(do_not_specialize=["items", "parts"])
 def gradient_kernel(
     y_ptr, grad_ptr, dx_ptr, mail_ptr, items, n, stride, parts, share, inverse_t,
-    DIV: tl.constexpr, W: tl.constexpr, VECTOR: tl.constexpr, LANES: tl.constexpr,
-    BLOCK: tl.constexpr, LOG: tl.constexpr,
+    V: tl.constexpr, APART: tl.constexpr, LANES: tl.constexpr, BLOCK: tl.constexpr,
+    LOG: tl.constexpr,
 ):  # fmt: skip
+    DIV: tl.constexpr = 1 if APART else V
     n, stride = tl.cast(n, tl.int64) * DIV, tl.cast(stride, tl.int64) * DIV
     first, step = tl.program_id(0), tl.num_programs(0)
-    offs = tl.arange(0, BLOCK)
-    y, y_ends = fetched(y_ptr, first, items, n, n, parts, share, W, VECTOR, BLOCK)
-    grad, grad_ends = fetched(
-        grad_ptr, first, items, n, stride, parts, share, W, VECTOR, BLOCK
+    y_now = fetched(y_ptr, first, items, n, n, parts, share, 0, V, BLOCK, APART)
+    grad_now = fetched(
+        grad_ptr, first, items, n, stride, parts, share, 0, V, BLOCK, APART
     )  # fmt: skip
-    y_1, y_ends_1 = fetched(
-        y_ptr, first + step, items, n, n, parts, share, W, VECTOR, BLOCK
+    y_coming = fetched(
+        y_ptr, first + step, items, n, n, parts, share, 0, V, BLOCK, APART
     )  # fmt: skip
-    grad_1, grad_ends_1 = fetched(
-        grad_ptr, first + step, items, n, stride, parts, share, W, VECTOR, BLOCK
+    grad_coming = fetched(
+        grad_ptr, first + step, items, n, stride, parts, share, 0, V, BLOCK, APART
     )  # fmt: skip
-    sent(mail_ptr, first, items, y, grad, y_ends, grad_ends, W, LOG)
+    sent(
+        y_ptr, grad_ptr, mail_ptr, first, items, y_now, grad_now, n, stride, parts,
+        V, APART, LOG,
+    )  # fmt: skip
     for item in tl.range(first, items, step, num_stages=1):
         # As in `cooperative`: two items ahead on its way, one ahead sends its letter.
-        y_2, y_ends_2 = fetched(
-            y_ptr, item + 2 * step, items, n, n, parts, share, W, VECTOR, BLOCK
+        y_later = fetched(
+            y_ptr, item + 2 * step, items, n, n, parts, share, 0, V, BLOCK, APART
         )  # fmt: skip
-        grad_2, grad_ends_2 = fetched(
-            grad_ptr, item + 2 * step, items, n, stride, parts, share, W, VECTOR, BLOCK
+        grad_later = fetched(
+            grad_ptr, item + 2 * step, items, n, stride, parts, share, 0,
+            V, BLOCK, APART,
         )  # fmt: skip
-        sent(mail_ptr, item + step, items, y_1, grad_1, y_ends_1, grad_ends_1, W, LOG)
+        sent(
+            y_ptr, grad_ptr, mail_ptr, item + step, items, y_coming, grad_coming,
+            n, stride, parts, V, APART, LOG,
+        )  # fmt: skip
         row = item // parts
         _, sums = opened(collected(mail_ptr + row * parts, parts, LANES))
         s = tl.sum(sums, axis=0)
-        start = row.to(tl.int64) * n
-        begin, body = body_of(start, n, W)
-        _, part, skip, left = place_of(item, items, parts, body, share, VECTOR)
-        dx = derived(wide(y), wide(grad), s, inverse_t, LOG)
-        tl.store(
-            dx_ptr + begin + skip + offs, dx, mask=offs < left, cache_modifier=".cs"
-        )
-        if W > 1:
-            _, _, at, outside = ends_of(start, n, W)
-            dx = derived(wide(y_ends), wide(grad_ends), s, inverse_t, LOG)
-            tl.store(
-                dx_ptr + start + at, dx, mask=outside & (part == 0),
-                cache_modifier=".cs",
-            )  # fmt: skip
-        y, grad, y_ends, grad_ends = y_1, grad_1, y_ends_1, grad_ends_1
-        y_1, grad_1, y_ends_1, grad_ends_1 = y_2, grad_2, y_ends_2, grad_ends_2
+        y = unpacked(y_now, y_ptr.dtype.element_ty)
+        grad = unpacked(grad_now, grad_ptr.dtype.element_ty)
+        dx = derived(y, grad, s, inverse_t, LOG)
+        begin, body = body_of(row, n, n, V, APART)
+        written(dx_ptr, dx, item, items, n, parts, share, begin, body, V, BLOCK)
+        if APART:
+            part = item - row * parts
+            at, outside = ends_of_row(row, part, n, n, V)
+            grad_at, _ = ends_of_row(row, part, n, stride, V)
+            y = wide(tl.load(y_ptr + at, mask=outside, other=0))
+            grad = wide(tl.load(grad_ptr + grad_at, mask=outside, other=0))
+            dx = derived(y, grad, s, inverse_t, LOG)
+            tl.store(dx_ptr + at, dx, mask=outside, cache_modifier=".cs")
+        y_now, y_coming = y_coming, y_later
+        grad_now, grad_coming = grad_coming, grad_later
 
 
 def launch_as(
@@ -151,10 +148,9 @@ def launch_as(
 ) -> None:
     """Launch the kernel in a way of your own; see `backward.launch_as`."""
     m, n = map(int, y.shape)
-    div, vector = divisor(grad, y, dx), 16 // y.itemsize
-    same = y.itemsize == grad.itemsize
-    apart = div < vector and same and starts_aligned(y) and uneven(grad) is None
-    div = 1 if apart else div
+    vector = 16 // y.itemsize
+    apart = divisor(grad, y, dx) < vector
+    div = 1 if apart else vector
     parts = parts_of(n, config.block)
     task.wrap(gradient_kernel)[(together(m, parts, config.per_sm),)](
         y,
@@ -167,12 +163,33 @@ def launch_as(
         parts,
         share_of(n, parts, vector),
         task.inverse_t,
-        DIV=div,
-        W=vector if apart else 1,
-        VECTOR=vector,
+        V=vector,
+        APART=apart,
         LANES=cover(parts),
         BLOCK=config.block,
         LOG=task.log,
         num_warps=config.num_warps,
+        maxnreg=registers(config),
         launch_cooperative_grid=True,
     )
+
+
+def refusal(y: torch.Tensor, grad: torch.Tensor, dx: torch.Tensor) -> str | None:
+    """Say why rows can't be held by programs that run at the same time.
+
+    Args:
+        y: the result (m, n), contiguous.
+        grad: what arrives for it (m, n), neighbours in its rows.
+        dx: the same shape, contiguous.
+
+    Returns:
+        The first reason; None if there is none.
+    """
+    most = longest(y.itemsize)
+    if not y.dtype == grad.dtype == dx.dtype or y.itemsize == 8:
+        return f"all must have one dtype of up to 4 bytes, got {y.dtype}, {grad.dtype}"
+    if y.shape[1] > most:
+        return f"a row must have at most {most} elements, got {y.shape[1]}"
+    if not starts_aligned(y) or not starts_aligned(grad):
+        return "both must start at a multiple of 16 bytes"
+    return None if divisor(grad, y) * y.itemsize == 16 else uneven(grad)

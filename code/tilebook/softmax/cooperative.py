@@ -19,6 +19,7 @@ first unfinished row is never waited for in vain: whoever has a part of it waits
 later row. One at a time, as an interpreter runs programs, they would wait for ever.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -27,10 +28,17 @@ import triton.language as tl
 
 from tilebook import device, library
 from tilebook.softmax.arithmetic import LOWEST, finished, power, settle, wide
-from tilebook.softmax.occupancy import PRETENDED
-from tilebook.softmax.online import vectors
-from tilebook.softmax.operands import PLAIN, Task, cover, prepared, row_stride
-from tilebook.softmax.ragged import ends_of
+from tilebook.softmax.occupancy import PRETENDED, REGISTERS
+from tilebook.softmax.operands import (
+    PLAIN,
+    Task,
+    cover,
+    divisor,
+    prepared,
+    row_stride,
+    starts_aligned,
+)
+from tilebook.softmax.ragged import ends_of, uneven
 
 
 class Config(NamedTuple):
@@ -46,6 +54,12 @@ class Config(NamedTuple):
 
 BYTES = 16 * 1024
 """Of a part, about."""
+MINUS_INFINITY = {
+    torch.float32: -math.inf,
+    torch.bfloat16: 0xFF80FF80 - 2**32,
+    torch.float16: 0xFC00FC00 - 2**32,
+}
+"""In a word of 32 bits, as often as it holds an element."""
 PER_THREAD = 32
 """Bytes of a part for each thread: two loads of 16."""
 
@@ -103,58 +117,126 @@ def collected(mail_ptr, parts, LANES: tl.constexpr):
 
 
 @triton.jit
-def place_of(item, items, parts, n, share, VECTOR: tl.constexpr):
-    """Where an item is: its row, its part, the elements before it and in it."""
-    row = item // parts
-    part = item - row * parts
-    skip = part.to(tl.int64) * share * VECTOR
-    length = tl.minimum(n - skip, share * VECTOR).to(tl.int32)
-    return row.to(tl.int64), part, skip, tl.where(item < items, length, 0)
+def body_of(row, n, stride, V: tl.constexpr, APART: tl.constexpr):
+    """The vectors before a row's body, and those in it."""
+    start = row.to(tl.int64) * stride
+    if APART:
+        head = tl.minimum((V - start % V) % V, n)
+        return (start + V - 1) // V, (n - head) // V
+    else:
+        return start // V, n // V
 
 
 @triton.jit
-def body_of(start, n, W: tl.constexpr):
-    """Where a row's body starts, and its elements, given where the row starts."""
-    if W == 1:
-        first, body = start, n
+def ends_of_row(row, part, n, stride, V: tl.constexpr):
+    """Where a row's ends are (2V,): what isn't in its body goes with its first part."""
+    start = row.to(tl.int64) * stride
+    _, _, at, outside = ends_of(start, n, V)
+    return start + at, outside & (part == 0)
+
+
+@triton.jit
+def span_of(item, items, parts, share, body):
+    """An item's row and part, the vectors of the body before it, and its own."""
+    row = item // parts
+    part = item - row * parts
+    skip = part.to(tl.int64) * share
+    count = tl.minimum(body - skip, share).to(tl.int32)
+    return row, part, skip, tl.where(item < items, count, 0)
+
+
+@triton.jit
+def words_of(ptr):
+    """A pointer to words of 32 bits, each of which holds one element or two."""
+    if ptr.dtype.element_ty.primitive_bitwidth == 16:
+        return ptr.to(tl.pointer_type(tl.int32), bitcast=True)
     else:
-        head = tl.minimum((W - start % W) % W, n)
-        first, body = (start + W - 1) // W * W, (n - head) // W * W
-    return first, body
+        return ptr
 
 
 @triton.jit
 def fetched(
     x_ptr, item, items, n, stride, parts, share,
-    W: tl.constexpr, VECTOR: tl.constexpr, BLOCK: tl.constexpr,
+    NONE: tl.constexpr, V: tl.constexpr, BLOCK: tl.constexpr, APART: tl.constexpr,
 ):  # fmt: skip
-    """Ask for an item, as narrow as in memory: (BLOCK,), and its row's ends (2W,)."""
-    row = (item // parts).to(tl.int64)
-    start = row * stride
-    first, body = body_of(start, n, W)
-    _, part, skip, left = place_of(item, items, parts, body, share, VECTOR)
-    offs = tl.arange(0, BLOCK)
-    x = tl.load(x_ptr + first + skip + offs, mask=offs < left, other=-float("inf"))
-    if W == 1:
-        ends = 0.0
-    else:
-        # The ends of the row go apart, as in `ragged`, to its first part.
-        _, _, at, outside = ends_of(start, n, W)
-        outside = outside & (part == 0) & (item < items)
-        ends = tl.load(x_ptr + start + at, mask=outside, other=-float("inf"))
-    return x, ends
+    """Ask for an item, and leave it as narrow as in memory: words of 32 bits.
+
+    A register holds a bfloat16 as it holds a float32. Two in a word save half.
+    """
+    first, body = body_of(item // parts, n, stride, V, APART)
+    _, _, skip, count = span_of(item, items, parts, share, body)
+    offs = tl.arange(0, BLOCK // (V // 4))
+    at = (first + skip) * 4 + offs
+    return tl.load(words_of(x_ptr) + at, mask=offs < count * 4, other=NONE)
 
 
 @triton.jit
-def sent(mail_ptr, item, items, x, ends, inverse_t, W: tl.constexpr):
+def unpacked(words, DTYPE: tl.constexpr):
+    """The elements in words, in float32: (N, 2) of narrow ones, else (N,)."""
+    if DTYPE.is_bf16():
+        # The upper half of a float32.
+        low = (words << 16).to(tl.float32, bitcast=True)
+        return tl.join(low, (words & -65536).to(tl.float32, bitcast=True))
+    elif DTYPE.is_fp16():
+        low = words.to(tl.int16).to(tl.float16, bitcast=True)
+        high = (words >> 16).to(tl.int16).to(tl.float16, bitcast=True)
+        return tl.join(low.to(tl.float32), high.to(tl.float32))
+    else:
+        return words
+
+
+@triton.jit
+def packed(y, DTYPE: tl.constexpr):
+    """Round to elements, and put them into words of 32 bits."""
+    if DTYPE.is_fp32():
+        return y
+    else:
+        low, high = tl.split(y)
+        low = low.to(DTYPE).to(tl.int16, bitcast=True).to(tl.int32) & 0xFFFF
+        return low | high.to(DTYPE).to(tl.int16, bitcast=True).to(tl.int32) << 16
+
+
+@triton.jit
+def largest(x):
+    """Of all elements."""
+    return tl.max(tl.max(x, axis=1), axis=0) if len(x.shape) == 2 else tl.max(x, axis=0)
+
+
+@triton.jit
+def added(x):
+    """All elements, added."""
+    return tl.sum(tl.sum(x, axis=1), axis=0) if len(x.shape) == 2 else tl.sum(x, axis=0)
+
+
+@triton.jit
+def written(
+    out_ptr, y, item, items, n, parts, share, first, body, V: tl.constexpr,
+    BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Round and store an item."""
+    _, _, skip, count = span_of(item, items, parts, share, body)
+    offs = tl.arange(0, BLOCK // (V // 4))
+    words = packed(y, out_ptr.dtype.element_ty)
+    at = (first + skip) * 4 + offs
+    tl.store(words_of(out_ptr) + at, words, mask=offs < count * 4, cache_modifier=".cs")
+
+
+@triton.jit
+def sent(
+    x_ptr, mail_ptr, item, items, words, n, stride, parts, inverse_t,
+    V: tl.constexpr, APART: tl.constexpr,
+):  # fmt: skip
     """Write an item's letter: its maximum and its sum."""
-    x = wide(x)
-    top = tl.maximum(tl.max(x, axis=0), LOWEST)
-    if W > 1:
-        ends = wide(ends)
+    x = unpacked(words, x_ptr.dtype.element_ty)
+    top = tl.maximum(largest(x), LOWEST)
+    if APART:
+        row = item // parts
+        at, outside = ends_of_row(row, item - row * parts, n, stride, V)
+        outside = outside & (item < items)
+        ends = wide(tl.load(x_ptr + at, mask=outside, other=-float("inf")))  # (2V,)
         top = tl.maximum(top, tl.max(ends, axis=0))
-    total = tl.sum(power(x - top, inverse_t), axis=0)
-    if W > 1:
+    total = added(power(x - top, inverse_t))
+    if APART:
         total += tl.sum(power(ends - top, inverse_t), axis=0)
     tl.atomic_xchg(
         mail_ptr + item, letter(top, total), mask=item < items, sem="relaxed"
@@ -164,48 +246,47 @@ def sent(mail_ptr, item, items, x, ends, inverse_t, W: tl.constexpr):
 @triton.jit(do_not_specialize=["items", "parts"])
 def softmax_kernel(
     x_ptr, out_ptr, mail_ptr, items, n, stride, parts, share, inverse_t,
-    DIV: tl.constexpr, W: tl.constexpr, VECTOR: tl.constexpr, LANES: tl.constexpr,
+    NONE: tl.constexpr, V: tl.constexpr, APART: tl.constexpr, LANES: tl.constexpr,
     BLOCK: tl.constexpr, LOG: tl.constexpr,
 ):  # fmt: skip
+    DIV: tl.constexpr = 1 if APART else V
     n, stride = tl.cast(n, tl.int64) * DIV, tl.cast(stride, tl.int64) * DIV
     first, step = tl.program_id(0), tl.num_programs(0)
-    offs = tl.arange(0, BLOCK)
-    x, ends = fetched(
-        x_ptr, first, items, n, stride, parts, share, W, VECTOR, BLOCK
+    now = fetched(
+        x_ptr, first, items, n, stride, parts, share, NONE, V, BLOCK, APART
     )  # fmt: skip
-    coming, ends_coming = fetched(
-        x_ptr, first + step, items, n, stride, parts, share, W, VECTOR, BLOCK
+    coming = fetched(
+        x_ptr, first + step, items, n, stride, parts, share, NONE, V, BLOCK, APART
     )  # fmt: skip
-    sent(mail_ptr, first, items, x, ends, inverse_t, W)
+    sent(x_ptr, mail_ptr, first, items, now, n, stride, parts, inverse_t, V, APART)
     for item in tl.range(first, items, step, num_stages=1):
         # Two items ahead: on its way. One ahead: here, its letter goes off. This one's
         # letters went off a turn ago, from all of its row.
-        later, ends_later = fetched(
-            x_ptr, item + 2 * step, items, n, stride, parts, share, W, VECTOR, BLOCK
+        later = fetched(
+            x_ptr, item + 2 * step, items, n, stride, parts, share,
+            NONE, V, BLOCK, APART,
         )  # fmt: skip
-        sent(mail_ptr, item + step, items, coming, ends_coming, inverse_t, W)
+        sent(
+            x_ptr, mail_ptr, item + step, items, coming, n, stride, parts, inverse_t,
+            V, APART,
+        )  # fmt: skip
         row = item // parts
         words = collected(mail_ptr + row * parts, parts, LANES)
         tops, totals = opened(words)
         best, d = settle(tl.where(words == 0, LOWEST, tops), totals, inverse_t)
-        out_start = row.to(tl.int64) * n
-        out_first, _ = body_of(out_start, n, W)
-        start = row.to(tl.int64) * stride
-        _, body = body_of(start, n, W)
-        _, part, skip, left = place_of(item, items, parts, body, share, VECTOR)
-        y = finished(wide(x), best, d, inverse_t, LOG)
-        tl.store(
-            out_ptr + out_first + skip + offs, y, mask=offs < left, cache_modifier=".cs"
-        )
-        if W > 1:
-            _, _, at, outside = ends_of(start, n, W)
-            y = finished(wide(ends), best, d, inverse_t, LOG)
-            tl.store(
-                out_ptr + out_start + at, y, mask=outside & (part == 0),
-                cache_modifier=".cs",
-            )  # fmt: skip
-        x, ends = coming, ends_coming
-        coming, ends_coming = later, ends_later
+        x = unpacked(now, x_ptr.dtype.element_ty)
+        y = finished(x, best, d, inverse_t, LOG)
+        _, body = body_of(row, n, stride, V, APART)
+        out_first, _ = body_of(row, n, n, V, APART)
+        written(out_ptr, y, item, items, n, parts, share, out_first, body, V, BLOCK)
+        if APART:
+            part = item - row * parts
+            at, outside = ends_of_row(row, part, n, stride, V)
+            ends = wide(tl.load(x_ptr + at, mask=outside, other=0))
+            at, _ = ends_of_row(row, part, n, n, V)
+            y_ends = finished(ends, best, d, inverse_t, LOG)
+            tl.store(out_ptr + at, y_ends, mask=outside, cache_modifier=".cs")
+        now, coming = coming, later
 
 
 def launch_as(
@@ -213,8 +294,9 @@ def launch_as(
 ) -> None:
     """Launch the kernel in a way of your own; see `fused.launch_as`."""
     m, n = map(int, x.shape)
-    facts, vector = vectors(x, out), 16 // x.itemsize
-    div = facts["DIV"]
+    vector = 16 // x.itemsize
+    apart = divisor(x, out) < vector
+    div = 1 if apart else vector
     parts = parts_of(n, config.block)
     task.wrap(softmax_kernel)[(together(m, parts, config.per_sm),)](
         x,
@@ -226,14 +308,23 @@ def launch_as(
         parts,
         share_of(n, parts, vector),
         task.inverse_t,
-        DIV=div,
-        W=facts["W"],
-        VECTOR=vector,
+        NONE=MINUS_INFINITY[x.dtype],
+        V=vector,
+        APART=apart,
         LANES=cover(parts),
         BLOCK=config.block,
         LOG=task.log,
         num_warps=config.num_warps,
+        maxnreg=registers(config),
         launch_cooperative_grid=True,
+    )
+
+
+def registers(config: Config) -> int:
+    """Registers that a thread may take, so that all programs have room at a time."""
+    threads = 32 * config.num_warps * config.per_sm
+    return min(
+        (device.current().registers_per_sm or REGISTERS) // threads // 8 * 8, 255
     )
 
 
@@ -272,7 +363,9 @@ def refusal(x: torch.Tensor) -> str | None:
         return "its elements must be of up to 4 bytes, got 8"
     if x.shape[1] > most:
         return f"a row must have at most {most} elements, got {x.shape[1]}"
-    return None
+    if not starts_aligned(x):
+        return "it must start at a multiple of 16 bytes"
+    return None if divisor(x) * x.itemsize == 16 else uneven(x)
 
 
 def softmax(x: torch.Tensor, *, config: Config | None = None) -> torch.Tensor:

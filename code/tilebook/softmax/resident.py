@@ -62,6 +62,8 @@ SHORT = {8: 4 * 1024, 4: 8 * 1024, 2: 32 * 1024}
 """Programs that share a multiprocessor, and bytes of a row up to which they do."""
 WARPS_PER_SM = 16
 LARGEST = 2**31 - 2**16
+LAG = gl.constexpr(4)
+"""Chunks by which the next row's first pass is behind this one's second."""
 
 LOG2E = gl.constexpr(arithmetic.LOG2E.value)
 LOWEST = gl.constexpr(arithmetic.LOWEST.value)
@@ -110,6 +112,19 @@ def taken(top, total, x, scale):
     higher = gl.maximum(top, gl.max(x, axis=1))
     parts = gl.sum(gl.exp2((x - gl.expand_dims(higher, 1)) * scale), axis=1)
     return higher, total * gl.exp2((top - higher) * scale) + parts
+
+
+@gluon.jit
+def received(
+    top, total, ring, arrived, q, scale, flat: gl.constexpr, rows: gl.constexpr
+):  # fmt: skip
+    """Wait for a chunk, and take it into each lane's maximum and sum."""
+    SLOTS: gl.constexpr = ring.shape[0]
+    V: gl.constexpr = rows.size_per_thread[1]
+    mbarrier.wait(arrived.index(q % SLOTS), (q // SLOTS) & 1)
+    x = ring.index(q % SLOTS).load(flat).reshape([ring.shape[2] // V, V])
+    x = gl.convert_layout(x, rows, assert_trivial=True)
+    return taken(top, total, x.to(gl.float32), scale)
 
 
 @gluon.jit
@@ -178,20 +193,17 @@ def softmax_kernel(
             mask=inside, other=-float("inf"),
         )  # fmt: skip
 
+    top = gl.full([LANES], LOWEST, gl.float32, lanes)
+    total = gl.zeros([LANES], gl.float32, lanes)
+    for c in range(chunks):
+        top, total = received(top, total, ring, arrived, c, scale, flat, rows)
+    if TAIL > 0:
+        top, total = taken(top, total, tail.to(gl.float32), scale)
+    best, d = settled(top, total, scale)
+
     for turn in range(turns):
         row = (first + turn * step).to(gl.int64)
-        top = gl.full([LANES], LOWEST, gl.float32, lanes)
-        total = gl.zeros([LANES], gl.float32, lanes)
-        for c in range(chunks):
-            q = turn * chunks + c
-            mbarrier.wait(arrived.index(q % SLOTS), (q // SLOTS) & 1)
-            x = ring.index(q % SLOTS).load(flat).reshape([LANES, V])
-            x = gl.convert_layout(x, rows, assert_trivial=True)
-            top, total = taken(top, total, x.to(gl.float32), scale)
-        if TAIL > 0:
-            top, total = taken(top, total, tail.to(gl.float32), scale)
-        best, d = settled(top, total, scale)
-
+        more = turn + 1 < turns
         row_ptr = out_ptr + row * n
         if TAIL > 0:
             y_tail = final(tail.to(gl.float32), best, d, inverse_t, LOG)
@@ -199,11 +211,12 @@ def softmax_kernel(
                 row_ptr + at_tail, y_tail.to(out_ptr.dtype.element_ty),
                 mask=inside, cache_modifier=".cs",
             )  # fmt: skip
-            after = row + step
             tail = gl.load(
-                x_ptr + after * stride + at_tail,
-                mask=inside & (after < m), other=-float("inf"),
+                x_ptr + (row + step) * stride + at_tail,
+                mask=inside & more, other=-float("inf"),
             )  # fmt: skip
+        top = gl.full([LANES], LOWEST, gl.float32, lanes)
+        total = gl.zeros([LANES], gl.float32, lanes)
         for c in range(chunks):
             q = turn * chunks + c
             x = ring.index(q % SLOTS).load(flat).reshape([LANES, V])
@@ -221,6 +234,20 @@ def softmax_kernel(
                 row_ptr + c * CHUNK + at, y.to(out_ptr.dtype.element_ty),
                 cache_modifier=".cs",
             )  # fmt: skip
+            # Meanwhile the next row's first pass, a few chunks behind.
+            if more & (c >= LAG):
+                top, total = received(
+                    top, total, ring, arrived, q + chunks - LAG, scale, flat, rows
+                )  # fmt: skip
+        if more:
+            for c in range(gl.maximum(chunks - LAG, 0), chunks):
+                top, total = received(
+                    top, total, ring, arrived, (turn + 1) * chunks + c, scale,
+                    flat, rows,
+                )  # fmt: skip
+            if TAIL > 0:
+                top, total = taken(top, total, tail.to(gl.float32), scale)
+        best, d = settled(top, total, scale)
 
 
 def describe(x: torch.Tensor, chunk: int) -> TensorDescriptor:

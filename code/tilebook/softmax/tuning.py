@@ -60,8 +60,10 @@ NEAR: dict[str, dict[str, tuple[float, ...]]] = {
     "walk": {"num_warps": SIDES, "per_sm": SIDES},
     "long": {"block": SIDES, "per_sm": SIDES, "keep": OFF, "drop": OFF},
 }
-WHOLE = {"cooperative": (4, 32), "joint": (2, 16)}
+WHOLE = {"cooperative": (4, 32), "joint": (4, 16)}
 """Tried as a whole: kibibytes of a part, from and to."""
+EACH = {2: (16, 32), 4: (32, 64)}
+"""Bytes of a part for each thread, by those of an element."""
 STAGED = {"persistent": (0, 2, 3), "tile": (0,), "walk": (2, 3)}
 """Values of `stages` that are tried, the first being the one to start from."""
 THREADS, SHARED = 2048, 224 * 1024
@@ -83,7 +85,7 @@ LONG = (
         (HALVES, 131072),
         (HALVES, 262144),
     ),
-    *((SINGLES, 32768), (SINGLES, 65536)),
+    *((SINGLES, 32768), (SINGLES, 65536), (SINGLES, 131072)),
 )
 GRADIENTS = (
     *((HALVES, 256), (HALVES, 1024), (HALVES, 4096), (HALVES, 4097), (HALVES, 8192)),
@@ -132,17 +134,18 @@ def near(name: str, m: int, n: int, itemsize: int) -> dict[str, Any]:
 
 
 def _parts(name: str, n: int, itemsize: int) -> dict[str, cooperative.Config]:
-    """Parts of several sizes, one or two loads of 16 bytes a thread, few programs."""
+    """Parts of several sizes, two or four loads of 16 bytes a thread, few programs."""
     least, most = (kib * 1024 // itemsize for kib in WHOLE[name])
     found, block = {}, least
     while block <= most:
-        for each in (16, 32):
+        for each in EACH[itemsize]:
             warps = block * itemsize // (32 * each)
             parts = cooperative.parts_of(n, block)
-            if not 1 <= warps <= 32 or not 1 < parts <= (device.current().sms or 132):
+            if not 4 <= warps <= 32 or not 1 < parts <= (device.current().sms or 132):
                 continue
-            for per_sm in (1, 2, 3, 4):
-                if per_sm * warps <= 32:
+            for threads in (512, 768, 1024, 1280):
+                per_sm = threads // (32 * warps)
+                if per_sm and per_sm * 32 * warps == threads:
                     config = cooperative.Config(block, warps, per_sm)
                     found[f"block={block} num_warps={warps} per_sm={per_sm}"] = config
         block *= 2
