@@ -31,7 +31,8 @@ else
 endif
 
 PIP = $(PY) -m pip --disable-pip-version-check
-PYTEST = $(PY) -m pytest --quiet --numprocesses $(WORKERS) --timeout 300 $(ARGS)
+PYTEST = $(PY) -m pytest --quiet --numprocesses $(WORKERS) --dist loadgroup \
+    --timeout 300 $(ARGS)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -70,7 +71,7 @@ test-versions: $(READY) $(TRITONS:%=.venv/triton-%/.ready) ## run them on each T
 
 check-site: $(READY) ## read the built pages in a browser: links, search, menus, WCAG
 	@test -e _build/html/index.html || { echo 'no pages yet: run make html' >&2; exit 1; }
-	@$(PY) -m pytest --quiet --timeout 300 tests/site $(ARGS)
+	@$(PYTEST) tests/site
 
 lint: $(READY) ## check style and spelling
 	@$(PY) -m ruff format --check .

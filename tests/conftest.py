@@ -46,11 +46,21 @@ def pytest_collection_modifyitems(
         config.hook.pytest_deselected(items=left)
         items[:] = kept
     if here.launch_device_type() == "cuda":
+        if config.pluginmanager.hasplugin("xdist"):
+            _group(items)
         return
     reason = f"needs a GPU and compiled kernels; here: {here.describe()}"
     for item in items:
         if item.get_closest_marker("gpu"):
             item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def _group(items: list[pytest.Item]) -> None:
+    """Give tests that would wait for one another to one worker, in `loadgroup` mode."""
+    for item in items:
+        for name in ("large", "timed"):
+            if item.get_closest_marker(name):
+                item.add_marker(pytest.mark.xdist_group(name))
 
 
 @pytest.fixture

@@ -246,7 +246,7 @@ def test_remaining_claims_hold_and_fail(records):
 
 
 @pytest.mark.gpu
-@pytest.mark.large
+@pytest.mark.timed
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_measures_here(name, monkeypatch):

@@ -363,8 +363,8 @@ class TestResident:
             if n // chunk != ring and ring != slots:
                 continue
             x = torch.randn(301, n, dtype=torch.bfloat16, device=device)
-            for per_sm in (1, 2):
-                config = resident.Config(chunk, slots, tail, 4, per_sm)
+            for per_sm, lag in ((1, 0), (1, 1), (1, 4), (2, 0)):
+                config = resident.Config(chunk, slots, tail, 4, per_sm, lag)
                 assert_right(resident.softmax(x, config=config), x)
 
 

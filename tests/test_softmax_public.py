@@ -13,6 +13,7 @@ from tilebook.softmax import (
     accuracy,
     arguments,
     choose,
+    cooperative,
     fused,
     log_softmax,
     masked,
@@ -274,24 +275,33 @@ class TestRefused:
             softmax(x, dim)
 
 
-def rows(m, n, itemsize=2, aligned=True, even=True, engine=False):
-    return choose.Rows(m, n, itemsize, aligned, even, engine)
+def rows(
+    m, n, itemsize=2, aligned=True, even=True, engine=False, together=False
+):  # fmt: skip
+    return choose.Rows(m, n, itemsize, aligned, even, engine, together)
 
 
 class TestChoice:
     def test_by_length(self):
-        def chosen(n, **more):
-            return choose.choose(rows(10**6, n, **more))[0]
+        def chosen(n, itemsize=2, **more):
+            return choose.choose(rows(10**6, n, itemsize, **more))[0]
 
         assert chosen(256) is several
         assert chosen(4096) is fused
-        assert chosen(16384) is persistent
+        assert chosen(16384) is fused
+        assert chosen(16385) is persistent
+        assert chosen(32768, itemsize=4) is fused
         assert chosen(4097, aligned=False) is ragged
         assert chosen(4097, aligned=False, even=False) is fused
         assert chosen(50257, aligned=False) is online
         assert chosen(2**21) is online
         assert chosen(65536, engine=True) is resident
-        assert chosen(512, engine=True) is several
+        assert chosen(65536, engine=True, together=True) is resident
+        assert chosen(65536, 4, engine=True, together=True) is cooperative
+        assert chosen(50257, 4, aligned=False, together=True) is cooperative
+        assert chosen(50257, aligned=False, together=True) is online
+        assert chosen(2**18, together=True) is cooperative
+        assert chosen(512, engine=True, together=True) is several
 
     def test_few_long_rows_are_split(self):
         sms = here.current().sms or 2
@@ -317,7 +327,7 @@ class TestChoice:
                 x = torch.empty(300, n, dtype=dtype, device="meta")
                 wide = torch.empty(300, n + 3, dtype=dtype, device="meta")[:, :n]
                 for view in (x, wide):
-                    facts = choose.describe(view, torch.empty_like(x), engine=False)
+                    facts = choose.describe(view, torch.empty_like(x), plain=False)
                     rung, config = choose.choose(facts)
                     assert getattr(rung, "refusal", lambda x: None)(view) is None
                     # What lies outside a row's body is in no tile.

@@ -203,7 +203,7 @@ def test_every_claim_is_swayed():
 
 
 @pytest.mark.gpu
-@pytest.mark.large
+@pytest.mark.timed
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_measures_here(name, monkeypatch):

@@ -16,7 +16,7 @@ from tilebook.softmax import (
     tuning_reductions,
 )
 
-MOST_WAYS = 150
+MOST_WAYS = 300
 """Of a contest: each is compiled and checked before anything is timed."""
 MOST_BYTES = 3 * 2**30
 """Of inputs: each of a dozen processes holds its own."""
@@ -126,6 +126,8 @@ def test_what_is_near_differs_in_one_field():
             own = found.pop("own")
             assert isinstance(own, rung.Config)
             assert len({own, *found.values()}) == len(found) + 1
+            if name in tuning.WHOLE:
+                continue
             for label, config in found.items():
                 field, value = label.split("=")
                 assert str(getattr(config, field)) == value

@@ -61,6 +61,43 @@ def test_a_failed_part_is_told(tool, tmp_path, monkeypatch):
     assert tool.sanitizer("memcheck", tmp_path / "m.log", ["a::b"], 2) == 1
 
 
+def left(tool, logs):
+    """What the steps leave, all of them about the code as it is."""
+    for name in ("tests-a.xml", "tests-b.xml", "memcheck.log", "racecheck.log"):
+        (logs / name).write_text("")
+        tool.stamp(logs / name)
+
+
+def test_the_note_is_of_all_steps(tool, tmp_path, monkeypatch):
+    commands = []
+
+    def run(command, **_):
+        commands.append(command)
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    left(tool, tmp_path)
+    assert tool.note(tmp_path) == 0
+    (command,) = commands
+    assert command.count("--junit") == 2
+    assert f"racecheck={tmp_path / 'racecheck.log'}" in command
+
+
+@pytest.mark.parametrize("name", ["tests-b.xml", "memcheck.log"])
+def test_a_step_about_other_code_is_not_noted(name, tool, tmp_path, capsys):
+    left(tool, tmp_path)
+    (tmp_path / name).with_suffix(".code").write_text("other")
+    assert tool.note(tmp_path) == 1
+    assert f"{name} is about other code" in capsys.readouterr().err
+
+
+def test_a_step_that_is_missing_is_named(tool, tmp_path, capsys):
+    left(tool, tmp_path)
+    (tmp_path / "racecheck.log").unlink()
+    assert tool.note(tmp_path) == 1
+    assert "racecheck.log" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_what_is_watched_is_found(tool):
     names = tool.watched()

@@ -1,10 +1,18 @@
 """On a GPU: run the tests, watch small launches with compute-sanitizer, note both.
 
 What they said goes into ``code/tilebook/records/GPU/verification.json``, which the
-book's verification page shows.
+book's verification page shows. Where a command may not last that long, the steps can be
+taken one by one, and the tests by halves:
+
+    python tools/verify.py --steps tests --label softmax -- tests/test_softmax*.py
+    python tools/verify.py --steps memcheck racecheck
+    python tools/verify.py --steps note
+
+All steps have to see the same code.
 """
 
 import argparse
+import hashlib
 import os
 import subprocess
 import sys
@@ -12,6 +20,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 TOOLS = ("memcheck", "racecheck")
+STEPS = ("tests", *TOOLS, "note")
+SEEN = ("code", "tests", "book/_ext", "tools")
+"""What each step depends on."""
 # PyTorch's own kernels are not what is looked at, and most of what is launched.
 OPTIONS = ("--target-processes", "application-only", "--error-exitcode", "9")
 OPTIONS += ("--kernel-name-exclude", "kns=native")
@@ -39,7 +50,8 @@ def tests(junit: Path, workers: str, more: list[str]) -> int:
         pytest's exit status.
     """
     command = [sys.executable, "-m", "pytest", "-q", "-n", workers, "--timeout", "300"]
-    command += ["--ignore", "tests/site", f"--junitxml={junit}", *more]
+    command += ["--dist", "loadgroup", "--ignore", "tests/site"]
+    command += [f"--junitxml={junit}", *more]
     return subprocess.run(command, cwd=ROOT, check=False).returncode
 
 
@@ -100,30 +112,79 @@ def notices(log: Path) -> bool:
     return "Invalid __global__" in log.read_text(encoding="utf-8")
 
 
+def code() -> str:
+    """A digest of all the code that a step sees."""
+    total = hashlib.sha256()
+    for folder in SEEN:
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            total.update(path.relative_to(ROOT).as_posix().encode())
+            total.update(path.read_bytes())
+    return total.hexdigest()
+
+
+def stamp(log: Path) -> None:
+    """Note beside a log which code it is about."""
+    log.with_suffix(".code").write_text(code(), encoding="utf-8")
+
+
+def note(logs: Path) -> int:
+    """Write down what the steps said.
+
+    Args:
+        logs: the folder that they left it in.
+
+    Returns:
+        0 if it was written, and all steps are there and saw this code.
+    """
+    junits = sorted(logs.glob("tests*.xml"))
+    tools = {tool: logs / f"{tool}.log" for tool in TOOLS}
+    missing = [path.name for path in tools.values() if not path.exists()]
+    missing += [] if junits else ["tests.xml"]
+    if missing:
+        print(f"nothing is noted without {', '.join(missing)}", file=sys.stderr)
+        return 1
+    now = code()
+    for log in (*junits, *tools.values()):
+        if log.with_suffix(".code").read_text(encoding="utf-8") != now:
+            print(f"{log.name} is about other code than this", file=sys.stderr)
+            return 1
+    command = [sys.executable, "book/_ext/bookext/runs.py"]
+    command += [part for junit in junits for part in ("--junit", str(junit))]
+    for tool, log in tools.items():
+        command += ["--sanitizer", f"{tool}={log}"]
+    return subprocess.run(command, cwd=ROOT, check=False).returncode
+
+
 def main() -> int:
     """Run what the command line asks for; return 0 if all of it passed."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--logs", type=Path, default=ROOT / "_build" / "verify")
     parser.add_argument("--workers", default="auto")
     parser.add_argument("--parts", type=int, default=max(1, (os.cpu_count() or 2) // 3))
+    parser.add_argument("--steps", nargs="+", choices=STEPS, default=STEPS)
+    parser.add_argument("--label", default="", help="of a part of the tests")
     parser.add_argument("more", nargs="*", help="arguments for pytest, behind --")
     given = parser.parse_args()
     logs = given.logs.resolve()
     logs.mkdir(parents=True, exist_ok=True)
-    statuses = [tests(logs / "tests.xml", given.workers, given.more)]
-    if not notices(logs / "planted.log"):
+    statuses = []
+    if "tests" in given.steps:
+        junit = logs / f"tests{given.label and '-'}{given.label}.xml"
+        statuses.append(tests(junit, given.workers, given.more))
+        stamp(junit)
+    tools = [tool for tool in TOOLS if tool in given.steps]
+    if tools and not notices(logs / "planted.log"):
         print("compute-sanitizer did not find the planted error", file=sys.stderr)
         return 1
-    names = watched()
-    for tool in TOOLS:
-        statuses.append(sanitizer(tool, logs / f"{tool}.log", names, given.parts))
-        if not (logs / f"{tool}.log").exists():
+    names = watched() if tools else []
+    for tool in tools:
+        log = logs / f"{tool}.log"
+        statuses.append(sanitizer(tool, log, names, given.parts))
+        if not log.exists():
             return 1
-    note = [sys.executable, "book/_ext/bookext/runs.py"]
-    note += ["--junit", str(logs / "tests.xml")]
-    for tool in TOOLS:
-        note += ["--sanitizer", f"{tool}={logs / f'{tool}.log'}"]
-    statuses.append(subprocess.run(note, cwd=ROOT, check=False).returncode)
+        stamp(log)
+    if "note" in given.steps:
+        statuses.append(note(logs))
     return int(any(statuses))
 
 

@@ -11,6 +11,7 @@ It needs Python and the package, not Sphinx.
 
 import argparse
 import hashlib
+import itertools
 import json
 import platform
 import re
@@ -116,17 +117,18 @@ def code_digest(package: Path = PACKAGE) -> str:
     return total.hexdigest()[:12]
 
 
-def test_counts(junit: Path) -> dict[str, dict[str, int]]:
-    """Count a pytest run's outcomes by test file.
+def test_counts(*junits: Path) -> dict[str, dict[str, int]]:
+    """Count pytest runs' outcomes by test file.
 
     Args:
-        junit: what ``pytest --junitxml`` wrote.
+        *junits: what ``pytest --junitxml`` wrote, of each run.
 
     Returns:
         Counts of passed, failed (or in error) and skipped tests, by file.
     """
     counts: dict[str, Counter[str]] = {}
-    for case in ElementTree.parse(junit).iter("testcase"):
+    cases = (ElementTree.parse(junit).iter("testcase") for junit in junits)
+    for case in itertools.chain.from_iterable(cases):
         module = case.get("classname", "").split(".")
         depth = next((i for i, x in enumerate(module) if x.startswith("test_")), 0)
         name = "/".join(module[: depth + 1]) + ".py"
@@ -168,7 +170,7 @@ def sanitizer_version() -> str:
     return found[1] if found else "unknown"
 
 
-def gather(junit: Path, sanitizers: list[str]) -> dict[str, Any]:
+def gather(junits: list[Path], sanitizers: list[str]) -> dict[str, Any]:
     """Put together what the file says, on the GPU that ran the tests."""
     import torch
     import triton
@@ -191,7 +193,7 @@ def gather(junit: Path, sanitizers: list[str]) -> dict[str, Any]:
         "commit": str(commit)[:12],
         "dirty": bool(changed),
         "digest": code_digest(),
-        "tests": test_counts(junit),
+        "tests": test_counts(*junits),
         "sanitizer": [
             {
                 "tool": tool,
@@ -206,7 +208,7 @@ def gather(junit: Path, sanitizers: list[str]) -> dict[str, Any]:
 def main(arguments: list[str] | None = None) -> int:
     """Write the file for the GPU here; return the process's exit status."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--junit", type=Path, required=True)
+    parser.add_argument("--junit", type=Path, required=True, action="append")
     parser.add_argument("--sanitizer", action="append", default=[], metavar="TOOL=LOG")
     given = parser.parse_args(arguments)
     data = gather(given.junit, given.sanitizer)

@@ -245,8 +245,7 @@ class Bench:
 
         Args:
             calls: what is timed, in turn.
-            before: called once before the samples, which begin with an empty L2
-                otherwise: to fill it with what more calls than are timed would.
+            before: called once before the samples, to fill an L2 that is empty then.
         """
         several = (calls,) if callable(calls) else tuple(calls)
         about = self.timer.cold(several, self.budget.seconds / 10).median
@@ -303,19 +302,12 @@ class Bench:
         second check would take longer than the timing.
         """
         found = []
+        asked = {"along": along, "length": length, "bound": provider.bound}
         large = outputs[0].numel() > verify.PIECE
         for i in [0] if large else sorted({0, len(sets) - 1}):
-            found.append(
-                verify.verify(
-                    calls[i],
-                    sets[i],
-                    reference,
-                    along=along,
-                    length=length,
-                    bound=provider.bound,
-                    out=outputs[i] if provider.out else None,
-                )
-            )
+            out = outputs[i] if provider.out else None
+            seen = verify.verify(calls[i], sets[i], reference, out=out, **asked)
+            found.append(seen)
         if not provider.nondeterministic:
             verify.repeat(calls[0])
         self.timer.synchronize()

@@ -26,10 +26,10 @@ from tilebook.softmax.arithmetic import power, single, wide
 from tilebook.softmax.occupancy import fits, programs
 from tilebook.softmax.operands import PLAIN, Task, cover, divisor, row_stride
 
-LARGEST = 16384
-"""Elements of a row of which one program's registers hold both tensors."""
-LONGEST = 2048
-"""Elements of a row beyond which programs walk."""
+LARGEST = 64 * 1024
+"""Bytes of a row of which one program's registers hold both tensors."""
+MOST_WARPS = 16
+"""Of a tile."""
 
 # Bytes of both tensors in a tile for each of its threads: four loads of 16.
 PER_THREAD = 64
@@ -70,18 +70,15 @@ def config_for(n: int, itemsize: int = 2, *, stages: int | None = None) -> Confi
     """Choose how to launch.
 
     Args:
-        n: elements of a row, at most `LARGEST`.
+        n: elements of a row, at most what `longest` says.
         itemsize: bytes of one.
-        stages: as in `Config`; by default 2 for rows longer than `LONGEST`, but
-            for float64.
+        stages: as in `Config`; 0 by default.
 
     Returns:
-        A tile of rows with one or two warps for short ones; else a walk with sixteen
+        A tile of rows, with one or two warps for short ones; or a walk with sixteen
         elements a thread.
     """
     block = cover(n)
-    if stages is None:
-        stages = 2 if n > LONGEST and itemsize < 8 else 0
     if stages:
         num_warps = min(max(block // 512, 1), 16 if itemsize == 8 else 32)
         used = registers(block, num_warps, itemsize)
@@ -89,13 +86,13 @@ def config_for(n: int, itemsize: int = 2, *, stages: int | None = None) -> Confi
         return Config(1, block, num_warps, stages, fits(num_warps, used, shared))
     share = 32 * PER_THREAD // (2 * itemsize)
     num_warps = min(max(block // share, 1), 4)
-    num_warps = max(num_warps, min(block // 512, 32))
+    num_warps = max(num_warps, min(block // 512, MOST_WARPS))
     return Config(max(num_warps * share // block, 1), block, num_warps, 0, 0)
 
 
 def longest(itemsize: int) -> int:
     """Elements of the longest row that is taken, by the bytes of one."""
-    return LARGEST // 2 if itemsize == 8 else LARGEST
+    return LARGEST // itemsize
 
 
 @triton.jit

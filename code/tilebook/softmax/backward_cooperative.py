@@ -8,26 +8,19 @@ import torch
 import triton
 import triton.language as tl
 
-from tilebook import device
 from tilebook.softmax.arithmetic import wide
 from tilebook.softmax.backward import contribution, derived
-from tilebook.softmax.cooperative import (
+from tilebook.softmax.letters import (
     Config,
-    added,
-    body_of,
+    all_at_once,
     collected,
-    ends_of_row,
-    fetched,
     mailbox,
+    most_parts,
     opened,
     parts_of,
-    registers,
     share_of,
     together,
-    unpacked,
-    written,
 )
-from tilebook.softmax.occupancy import PRETENDED
 from tilebook.softmax.operands import (
     PLAIN,
     Task,
@@ -37,29 +30,45 @@ from tilebook.softmax.operands import (
     starts_aligned,
 )
 from tilebook.softmax.ragged import uneven
+from tilebook.softmax.words import (
+    added,
+    body_of,
+    ends_of_row,
+    fetched,
+    unpacked,
+    written,
+)
 
-BYTES = 16 * 1024
-"""Of a part of each tensor, about."""
-PER_THREAD = 32
-"""Bytes of a part of each tensor for each thread."""
+BLOCK, MOST = 2048, 8192
+"""Elements of a part, at least and at most."""
+LETTERS = 32
+"""Parts of a row up to which a warp reads all letters in one load."""
+PER_THREAD = {2: 16, 4: 8}
+"""Elements of each tensor's part for a thread, by the bytes of one."""
+WARPS_PER_SM = 24
 
 
 def config_for(n: int, itemsize: int = 2) -> Config:
-    """Choose how to launch the kernel; see `cooperative.config_for`."""
-    block = BYTES // itemsize
-    while parts_of(n, block) > _most_parts() and block * itemsize < 2 * BYTES:
+    """Choose how to launch the kernel.
+
+    Args:
+        n: elements of a row.
+        itemsize: bytes of one.
+
+    Returns:
+        Parts as small as leave a row `LETTERS` of them, or as large as there are, and
+        as many programs as make `WARPS_PER_SM`.
+    """
+    block = BLOCK
+    while parts_of(n, block) > min(LETTERS, most_parts()) and block < MOST:
         block *= 2
-    warps = min(block * itemsize // (32 * PER_THREAD), 32)
-    return Config(block, warps, max(1, 32 // warps))
-
-
-def _most_parts() -> int:
-    return device.current().sms or PRETENDED
+    warps = block // (32 * PER_THREAD[itemsize])
+    return Config(block, warps, max(WARPS_PER_SM // warps, 1))
 
 
 def longest(itemsize: int) -> int:
     """Elements of the longest row that is taken, by the bytes of one; 0 for none."""
-    return 0 if itemsize == 8 else _most_parts() * 2 * BYTES // itemsize
+    return 0 if itemsize == 8 else most_parts() * MOST
 
 
 @triton.jit
@@ -169,8 +178,7 @@ def launch_as(
         BLOCK=config.block,
         LOG=task.log,
         num_warps=config.num_warps,
-        maxnreg=registers(config),
-        launch_cooperative_grid=True,
+        **all_at_once(config),
     )
 
 

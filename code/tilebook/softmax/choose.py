@@ -12,7 +12,9 @@ import torch
 from tilebook import device
 from tilebook.softmax import (
     backward,
+    backward_cooperative,
     backward_long,
+    cooperative,
     fused,
     online,
     persistent,
@@ -27,19 +29,19 @@ from tilebook.softmax.operands import divisor, starts_aligned
 SEVERAL = 2 * 1024
 """Rows up to here are taken several at a time."""
 PERSISTENT = 16 * 1024
-"""From here on programs stay and ask for the next row ahead."""
-RESIDENT = 16 * 1024
-"""From here on, where there is a copy engine, it brings rows to shared memory."""
+"""Elements of a row beyond which programs stay, if an element takes two bytes: so many
+are long in coming, and long in work."""
+COOPERATIVE = 256 * 1024
+"""Beyond this, a row of two bytes an element is held by several programs."""
 SPLIT = 32 * 1024
 """From here on a row may be shared out among programs, if rows are few."""
 FEW = 2
 """Rows are few if there are this many multiprocessors for each, or more."""
 MOST_PROGRAMS = 2**31 - 1
 
-GRADIENT_WALKS = 4 * 1024
-"""For the gradient: from here on programs stay."""
-GRADIENT_TWICE = 32 * 1024
-"""For the gradient: beyond this, rows are read twice."""
+GRADIENT_RAGGED = 32 * 1024
+"""For the gradient: rows that start anywhere are read twice up to here, the second time
+from a cache, and beyond it held by several programs."""
 
 
 class Rows(NamedTuple):
@@ -57,6 +59,8 @@ class Rows(NamedTuple):
     """Whether a row and its result start equally far from one: see `ragged`."""
     engine: bool
     """Whether the copy engine can bring them: see `resident`."""
+    together: bool
+    """Whether programs that wait for one another can hold them: see `cooperative`."""
 
     @property
     def nbytes(self) -> int:
@@ -64,13 +68,14 @@ class Rows(NamedTuple):
         return self.n * self.itemsize
 
 
-def describe(x: torch.Tensor, out: torch.Tensor, *, engine: bool) -> Rows:
+def describe(x: torch.Tensor, out: torch.Tensor, *, plain: bool) -> Rows:
     """Describe a matrix's rows.
 
     Args:
         x: matrix (m, n), not empty, neighbours in its rows.
         out: the same shape, contiguous.
-        engine: whether to think of the copy engine, which `torch.compile` can't follow.
+        plain: whether kernels are launched as they are. `torch.compile`, when it looks
+            into a launch, follows neither Gluon nor cooperative ones.
 
     Returns:
         What there is to know of them.
@@ -78,8 +83,9 @@ def describe(x: torch.Tensor, out: torch.Tensor, *, engine: bool) -> Rows:
     m, n = map(int, x.shape)
     aligned = starts_aligned(x) and divisor(x, out) == 16 // x.itemsize
     even = ragged.uneven(x) is None
-    engine = engine and device.has("tma") and resident.refusal(x) is None
-    return Rows(m, n, x.itemsize, aligned, even, engine)
+    engine = plain and device.has("tma") and resident.refusal(x) is None
+    together = plain and device.has("gpu") and cooperative.refusal(x) is None
+    return Rows(m, n, x.itemsize, aligned, even, engine, together)
 
 
 def choose(rows: Rows) -> tuple[ModuleType, Any]:
@@ -95,9 +101,11 @@ def choose(rows: Rows) -> tuple[ModuleType, Any]:
     sms = device.current().sms or PRETENDED
     if rows.nbytes >= SPLIT and FEW * m <= sms:
         return split, split.config_for(m, n, size)
-    if rows.engine and rows.nbytes >= RESIDENT:
-        return resident, resident.config_for(n, size)
     if n > fused.longest(size):
+        if rows.together and (size == 4 or rows.nbytes > COOPERATIVE):
+            return cooperative, cooperative.config_for(n, size)
+        if rows.engine:
+            return resident, resident.config_for(n, size)
         return online, online.config_for(n, size)
     if rows.nbytes <= SEVERAL:
         config = several.config_for(n, size)
@@ -106,9 +114,28 @@ def choose(rows: Rows) -> tuple[ModuleType, Any]:
     if m <= MOST_PROGRAMS:
         if rows.even and not rows.aligned and rows.nbytes > SEVERAL:
             return ragged, ragged.config_for(n, size)
-        if rows.nbytes < PERSISTENT:
+        if n <= PERSISTENT or size > 2:
             return fused, fused.config_for(n, size)
     return persistent, persistent.config_for(n, size)
+
+
+def describe_gradient(
+    y: torch.Tensor, grad: torch.Tensor, dx: torch.Tensor, *, plain: bool
+) -> Rows:
+    """Describe the rows of a gradient; see `describe`.
+
+    Args:
+        y: the result (m, n), contiguous, not empty.
+        grad: what arrives for it, neighbours in its rows.
+        dx: the same shape, contiguous.
+        plain: as for `describe`.
+
+    Returns:
+        What there is to know of them.
+    """
+    rows = describe(grad, dx, plain=False)
+    refusal = backward_cooperative.refusal(y, grad, dx)
+    return rows._replace(together=plain and device.has("gpu") and refusal is None)
 
 
 def choose_gradient(rows: Rows) -> tuple[ModuleType, Any]:
@@ -118,14 +145,15 @@ def choose_gradient(rows: Rows) -> tuple[ModuleType, Any]:
         rows: what is to be known of the gradient that arrives.
 
     Returns:
-        `backward` or `backward_long`, and a `Config` of it.
+        `backward`, `backward_cooperative` or `backward_long`, and a `Config` of it.
     """
     n, size = rows.n, rows.itemsize
     odd = rows.even and not rows.aligned and rows.nbytes > SEVERAL
-    if odd or rows.nbytes > GRADIENT_TWICE or n > backward.longest(size):
-        return backward_long, backward_long.config_for(n, size)
-    walks = rows.nbytes >= GRADIENT_WALKS and size < 8
-    config = backward.config_for(n, size, stages=2 if walks else 0)
-    if not walks and rows.m > MOST_PROGRAMS * config.rows:
-        config = backward.config_for(n, size, stages=2)
-    return backward, config
+    if not odd and n <= backward.longest(size):
+        config = backward.config_for(n, size)
+        if rows.m > MOST_PROGRAMS * config.rows:
+            config = backward.config_for(n, size, stages=2)
+        return backward, config
+    if rows.together and rows.nbytes > GRADIENT_RAGGED:
+        return backward_cooperative, backward_cooperative.config_for(n, size)
+    return backward_long, backward_long.config_for(n, size)

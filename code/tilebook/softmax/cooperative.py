@@ -19,16 +19,24 @@ first unfinished row is never waited for in vain: whoever has a part of it waits
 later row. One at a time, as an interpreter runs programs, they would wait for ever.
 """
 
-import math
-from typing import NamedTuple
-
 import torch
 import triton
 import triton.language as tl
 
 from tilebook import device, library
 from tilebook.softmax.arithmetic import LOWEST, finished, power, settle, wide
-from tilebook.softmax.occupancy import PRETENDED, REGISTERS
+from tilebook.softmax.letters import (
+    Config,
+    all_at_once,
+    collected,
+    letter,
+    mailbox,
+    most_parts,
+    opened,
+    parts_of,
+    share_of,
+    together,
+)
 from tilebook.softmax.operands import (
     PLAIN,
     Task,
@@ -38,30 +46,24 @@ from tilebook.softmax.operands import (
     row_stride,
     starts_aligned,
 )
-from tilebook.softmax.ragged import ends_of, uneven
-
-
-class Config(NamedTuple):
-    """How `softmax_kernel` is launched."""
-
-    block: int
-    """Elements of the tile that covers a part, a power of two."""
-    num_warps: int
-    """Warps that share a part."""
-    per_sm: int
-    """Programs on a multiprocessor."""
-
+from tilebook.softmax.ragged import uneven
+from tilebook.softmax.words import (
+    MINUS_INFINITY,
+    added,
+    body_of,
+    ends_of_row,
+    fetched,
+    largest,
+    unpacked,
+    written,
+)
 
 BYTES = 16 * 1024
-"""Of a part, about."""
-MINUS_INFINITY = {
-    torch.float32: -math.inf,
-    torch.bfloat16: 0xFF80FF80 - 2**32,
-    torch.float16: 0xFC00FC00 - 2**32,
-}
-"""In a word of 32 bits, as often as it holds an element."""
-PER_THREAD = 32
-"""Bytes of a part for each thread: two loads of 16."""
+"""Of a part, at most."""
+PER_THREAD = 16
+"""Elements of a part for each thread."""
+PER_SM = 2
+"""Programs on a multiprocessor."""
 
 
 def config_for(n: int, itemsize: int = 2) -> Config:
@@ -72,153 +74,11 @@ def config_for(n: int, itemsize: int = 2) -> Config:
         itemsize: bytes of one.
 
     Returns:
-        Tiles of `BYTES`, larger for a row that would otherwise have more parts than
-        there are multiprocessors.
+        Parts of `BYTES`, or of less where that covers the row, with `PER_THREAD`
+        elements a thread.
     """
-    block = BYTES // itemsize
-    while parts_of(n, block) > _most_parts() and block * itemsize < 4 * BYTES:
-        block *= 2
-    warps = min(block * itemsize // (32 * PER_THREAD), 32)
-    return Config(block, warps, max(1, 32 // warps))
-
-
-def parts_of(n: int, block: int) -> int:
-    """Count the parts of a row of n elements in tiles of `block`."""
-    return -(-int(n) // block)
-
-
-def _most_parts() -> int:
-    return device.current().sms or PRETENDED
-
-
-@triton.jit
-def letter(top, total):
-    """Two float32 in a word of 64 bits."""
-    high = top.to(tl.int32, bitcast=True).to(tl.int64) << 32
-    return high | (total.to(tl.int32, bitcast=True).to(tl.int64) & 0xFFFFFFFF)
-
-
-@triton.jit
-def opened(words):
-    """The two float32 of each word."""
-    top = (words >> 32).to(tl.int32).to(tl.float32, bitcast=True)
-    return top, words.to(tl.int32).to(tl.float32, bitcast=True)
-
-
-@triton.jit
-def collected(mail_ptr, parts, LANES: tl.constexpr):
-    """Wait for the letters of a row's parts (LANES,); zeros past the last."""
-    lanes = tl.arange(0, LANES)
-    here = lanes < parts
-    words = tl.load(mail_ptr + lanes, mask=here, other=0, volatile=True)
-    while tl.sum((here & (words == 0)).to(tl.int32), axis=0) > 0:
-        words = tl.load(mail_ptr + lanes, mask=here, other=0, volatile=True)
-    return words
-
-
-@triton.jit
-def body_of(row, n, stride, V: tl.constexpr, APART: tl.constexpr):
-    """The vectors before a row's body, and those in it."""
-    start = row.to(tl.int64) * stride
-    if APART:
-        head = tl.minimum((V - start % V) % V, n)
-        return (start + V - 1) // V, (n - head) // V
-    else:
-        return start // V, n // V
-
-
-@triton.jit
-def ends_of_row(row, part, n, stride, V: tl.constexpr):
-    """Where a row's ends are (2V,): what isn't in its body goes with its first part."""
-    start = row.to(tl.int64) * stride
-    _, _, at, outside = ends_of(start, n, V)
-    return start + at, outside & (part == 0)
-
-
-@triton.jit
-def span_of(item, items, parts, share, body):
-    """An item's row and part, the vectors of the body before it, and its own."""
-    row = item // parts
-    part = item - row * parts
-    skip = part.to(tl.int64) * share
-    count = tl.minimum(body - skip, share).to(tl.int32)
-    return row, part, skip, tl.where(item < items, count, 0)
-
-
-@triton.jit
-def words_of(ptr):
-    """A pointer to words of 32 bits, each of which holds one element or two."""
-    if ptr.dtype.element_ty.primitive_bitwidth == 16:
-        return ptr.to(tl.pointer_type(tl.int32), bitcast=True)
-    else:
-        return ptr
-
-
-@triton.jit
-def fetched(
-    x_ptr, item, items, n, stride, parts, share,
-    NONE: tl.constexpr, V: tl.constexpr, BLOCK: tl.constexpr, APART: tl.constexpr,
-):  # fmt: skip
-    """Ask for an item, and leave it as narrow as in memory: words of 32 bits.
-
-    A register holds a bfloat16 as it holds a float32. Two in a word save half.
-    """
-    first, body = body_of(item // parts, n, stride, V, APART)
-    _, _, skip, count = span_of(item, items, parts, share, body)
-    offs = tl.arange(0, BLOCK // (V // 4))
-    at = (first + skip) * 4 + offs
-    return tl.load(words_of(x_ptr) + at, mask=offs < count * 4, other=NONE)
-
-
-@triton.jit
-def unpacked(words, DTYPE: tl.constexpr):
-    """The elements in words, in float32: (N, 2) of narrow ones, else (N,)."""
-    if DTYPE.is_bf16():
-        # The upper half of a float32.
-        low = (words << 16).to(tl.float32, bitcast=True)
-        return tl.join(low, (words & -65536).to(tl.float32, bitcast=True))
-    elif DTYPE.is_fp16():
-        low = words.to(tl.int16).to(tl.float16, bitcast=True)
-        high = (words >> 16).to(tl.int16).to(tl.float16, bitcast=True)
-        return tl.join(low.to(tl.float32), high.to(tl.float32))
-    else:
-        return words
-
-
-@triton.jit
-def packed(y, DTYPE: tl.constexpr):
-    """Round to elements, and put them into words of 32 bits."""
-    if DTYPE.is_fp32():
-        return y
-    else:
-        low, high = tl.split(y)
-        low = low.to(DTYPE).to(tl.int16, bitcast=True).to(tl.int32) & 0xFFFF
-        return low | high.to(DTYPE).to(tl.int16, bitcast=True).to(tl.int32) << 16
-
-
-@triton.jit
-def largest(x):
-    """Of all elements."""
-    return tl.max(tl.max(x, axis=1), axis=0) if len(x.shape) == 2 else tl.max(x, axis=0)
-
-
-@triton.jit
-def added(x):
-    """All elements, added."""
-    return tl.sum(tl.sum(x, axis=1), axis=0) if len(x.shape) == 2 else tl.sum(x, axis=0)
-
-
-@triton.jit
-def written(
-    out_ptr, y, item, items, n, parts, share, first, body, V: tl.constexpr,
-    BLOCK: tl.constexpr,
-):  # fmt: skip
-    """Round and store an item."""
-    _, _, skip, count = span_of(item, items, parts, share, body)
-    offs = tl.arange(0, BLOCK // (V // 4))
-    words = packed(y, out_ptr.dtype.element_ty)
-    at = (first + skip) * 4 + offs
-    tl.store(words_of(out_ptr) + at, words, mask=offs < count * 4, cache_modifier=".cs")
+    block = min(BYTES // itemsize, max(cover(n), 32 * PER_THREAD))
+    return Config(block, block // (32 * PER_THREAD), PER_SM)
 
 
 @triton.jit
@@ -315,38 +175,13 @@ def launch_as(
         BLOCK=config.block,
         LOG=task.log,
         num_warps=config.num_warps,
-        maxnreg=registers(config),
-        launch_cooperative_grid=True,
+        **all_at_once(config),
     )
-
-
-def registers(config: Config) -> int:
-    """Registers that a thread may take, so that all programs have room at a time."""
-    threads = 32 * config.num_warps * config.per_sm
-    return min(
-        (device.current().registers_per_sm or REGISTERS) // threads // 8 * 8, 255
-    )
-
-
-def together(m: int, parts: int, per_sm: int) -> int:
-    """How many programs to launch: as many as run at a time, if there is work."""
-    return min(m * parts, per_sm * _most_parts())
-
-
-def mailbox(m: int, parts: int, like: torch.Tensor) -> torch.Tensor:
-    """Room for a letter of each part, empty."""
-    return torch.zeros(m * parts, dtype=torch.int64, device=like.device)
-
-
-def share_of(n: int, parts: int, vector: int) -> int:
-    """Vectors of a part: as many in each, but for the last."""
-    whole = -(-n // vector)
-    return -(-whole // parts)
 
 
 def longest(itemsize: int) -> int:
     """Elements of the longest row that is taken, by the bytes of one."""
-    return _most_parts() * 4 * BYTES // itemsize
+    return most_parts() * BYTES // itemsize
 
 
 def refusal(x: torch.Tensor) -> str | None:

@@ -6,9 +6,9 @@ from typing import Any
 import torch
 
 from tilebook import library
-from tilebook.softmax import backward_columns
-from tilebook.softmax.choose import choose_gradient, describe
-from tilebook.softmax.operands import Task
+from tilebook.softmax import backward_columns, backward_cooperative
+from tilebook.softmax.choose import choose_gradient, describe_gradient
+from tilebook.softmax.operands import PLAIN, Task
 
 
 @library.operator("tilebook::softmax_gradient")
@@ -88,8 +88,14 @@ def gradient(
             if n > 1 and grad.stride(1) != 1:
                 grad = grad.contiguous()
             place = dx.view(outer, n)
-            way, config = choose_gradient(describe(grad, place, engine=False))
-            way.launch_as(config, y.view(outer, n), grad, place, task)
+            rows = y.view(outer, n)
+            # torch.compile traces with tensors of other types.
+            real = type(y) in (torch.Tensor, torch.nn.Parameter)
+            facts = describe_gradient(rows, grad, place, plain=real)
+            way, config = choose_gradient(facts)
+            if way is backward_cooperative:
+                task = task._replace(wrap=PLAIN.wrap)
+            way.launch_as(config, rows, grad, place, task)
         else:
             shape = (outer, n, inner)
             backward_columns.launch_as(

@@ -11,6 +11,7 @@ from tilebook import compile_only
 from tilebook.softmax import (
     backward,
     backward_columns,
+    backward_cooperative,
     backward_long,
     choose,
     columns,
@@ -19,7 +20,7 @@ from tilebook.softmax import (
 )
 from tilebook.softmax.operands import Task
 
-GRADIENTS = (backward, backward_long)
+GRADIENTS = (backward, backward_cooperative, backward_long)
 
 
 def _meta(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
@@ -70,7 +71,7 @@ def compiled(
     """Compile a rung, or a gradient, as it would be launched on a contiguous matrix.
 
     Args:
-        rung: a module of the ladder but `naive`, `backward` or `backward_long`.
+        rung: a module of the ladder but `naive`, or one of `GRADIENTS`.
         m: rows.
         n: elements of a row.
         dtype: of the elements.
@@ -145,9 +146,10 @@ def chosen(
         A rung, and its configuration.
     """
     x = _meta((m, n), dtype)
-    rows = choose.describe(x, x, engine=False)
-    if engine and choose.resident.refusal(x) is None:
-        rows = rows._replace(engine=True)
+    rows = choose.describe(x, x, plain=False)
+    together = choose.cooperative.refusal(x) is None
+    engine = engine and choose.resident.refusal(x) is None
+    rows = rows._replace(engine=engine, together=together)
     return choose.choose(rows)
 
 

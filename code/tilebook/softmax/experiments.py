@@ -9,6 +9,7 @@ from tilebook import device, measure
 from tilebook.measure import Bench, Provider, Row
 from tilebook.softmax import (
     backward,
+    backward_cooperative,
     backward_long,
     conclusions,
     cooperative,
@@ -81,7 +82,9 @@ RUNGS = {
 }
 NEEDS = {resident: "tma", cooperative: "gpu"}
 """What a rung can't do without."""
-MODULES = tuple(f"softmax.{name}" for name in (*RUNGS, "choose", "public"))
+MODULES = tuple(
+    f"softmax.{name}" for name in (*RUNGS, "letters", "words", "choose", "public")
+)
 
 
 def shapes() -> tuple[tuple[int, int], ...]:
@@ -184,7 +187,14 @@ def gradient_formula(y: torch.Tensor, grad: torch.Tensor) -> torch.Tensor:
     "softmax-backward",
     question="How near does the gradient come to a copy's bandwidth, and to its peers?",
     op="softmax_backward",
-    modules=("softmax.backward", "softmax.backward_long", "softmax.derivative"),
+    modules=(
+        "softmax.backward",
+        "softmax.backward_long",
+        "softmax.backward_cooperative",
+        "softmax.letters",
+        "softmax.words",
+        "softmax.derivative",
+    ),
 )
 def softmax_backward(bench: Bench) -> list[Row]:
     for dtype in bench.choose(DTYPES, DTYPES_BRIEF):
@@ -194,6 +204,8 @@ def softmax_backward(bench: Bench) -> list[Row]:
             if n <= backward.longest(dtype.itemsize):
                 ours["tile"] = functools.partial(_by, backward, 0)
                 ours["walk"] = functools.partial(_by, backward, 2)
+            elif device.has("gpu"):
+                ours["cooperative"] = functools.partial(_by, backward_cooperative, None)
             ours["gradient"] = gradient
             bench.compare(
                 shape={"m": m, "n": n},

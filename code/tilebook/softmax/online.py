@@ -65,7 +65,7 @@ class Config(NamedTuple):
 # Bytes of a chunk for each thread, two loads of 16; what rows may take of L1; and the
 # threads that a multiprocessor keeps busy with it.
 PER_THREAD = 32
-L1 = 208 * 1024
+L1 = 256 * 1024
 WARPS_PER_SM = 32
 
 
@@ -78,11 +78,12 @@ def config_for(n: int, itemsize: int = 2) -> Config:
 
     Returns:
         As many programs on a multiprocessor as it has room in L1 for their rows, up
-        to eight; they share its 32 warps, with 32 bytes of a chunk for each thread.
+        to eight; they share its 32 warps, with 32 bytes of a chunk for each thread,
+        64 for a program by itself.
     """
-    each = PER_THREAD // itemsize
     room = L1 // (int(n) * itemsize)
     per_sm = next(p for p in (8, 4, 2, 1) if p <= max(room, 1))
+    each = (PER_THREAD if per_sm > 1 else 2 * PER_THREAD) // itemsize
     num_warps = WARPS_PER_SM // per_sm
     block = min(32 * num_warps * each, max(cover(n), 32 * each))
     return Config(block, block // (32 * each), per_sm)

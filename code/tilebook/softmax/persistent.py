@@ -89,7 +89,10 @@ def config_for(n: int, itemsize: int = 2, *, stages: int | None = None) -> Confi
         stages = 2 if block * itemsize > 2**16 or block == fused.LARGEST else 0
     used = registers(block, num_warps, itemsize, stages)
     shared = stages and (stages - 1) * block * itemsize
-    return Config(block, num_warps, stages, fits(num_warps, used, shared))
+    per_sm = fits(num_warps, used, shared)
+    # Of one program after the other, each starts in its own time: what the GPU does in
+    # step, all reading and then all computing, falls out of it.
+    return Config(block, num_warps, stages, max(per_sm, 2))
 
 
 @triton.jit(do_not_specialize=["m"])

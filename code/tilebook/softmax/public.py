@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from tilebook import check, library
-from tilebook.softmax import arguments, columns, masked, resident
+from tilebook.softmax import arguments, columns, cooperative, masked, resident
 from tilebook.softmax.choose import choose, describe
 from tilebook.softmax.derivative import around, gradient_operator
 from tilebook.softmax.operands import PLAIN, Task
@@ -223,10 +223,10 @@ def _over(task: Task, x: torch.Tensor, dim: int, dtype: torch.dtype) -> torch.Te
             if n > 1 and rows.stride(1) != 1:
                 rows = rows.contiguous()
             place = out.view(outer, n)
-            # torch.compile, which traces with tensors of other types, knows no Gluon.
+            # torch.compile traces with tensors of other types.
             real = type(x) in (torch.Tensor, torch.nn.Parameter)
-            rung, config = choose(describe(rows, place, engine=real))
-            if rung is resident:
+            rung, config = choose(describe(rows, place, plain=real))
+            if rung in (resident, cooperative):
                 task = task._replace(wrap=PLAIN.wrap)
             rung.launch_as(config, rows, place, task)
         else:

@@ -58,12 +58,13 @@ CHUNK = 16 * 1024
 """Bytes of a chunk, at most."""
 TAIL = 2
 """Chunks that registers hold beside the ring, at most."""
-SHORT = {8: 4 * 1024, 4: 8 * 1024, 2: 32 * 1024}
+SHORT = {8: 4 * 1024, 4: 8 * 1024, 2: 128 * 1024}
 """Programs that share a multiprocessor, and bytes of a row up to which they do."""
 WARPS_PER_SM = 16
 LARGEST = 2**31 - 2**16
-LAG = gl.constexpr(4)
-"""Chunks by which the next row's first pass is behind this one's second."""
+LAG = 4
+"""Chunks by which the next row's first pass is behind this one's second, where one
+program has a multiprocessor to itself."""
 
 LOG2E = gl.constexpr(arithmetic.LOG2E.value)
 LOWEST = gl.constexpr(arithmetic.LOWEST.value)
@@ -82,6 +83,9 @@ class Config(NamedTuple):
     """Warps that share a row."""
     per_sm: int
     """Programs on a multiprocessor."""
+    lag: int
+    """Chunks by which the next row's first pass is behind this one's second; 0 if it
+    begins after that."""
 
 
 def config_for(n: int, itemsize: int = 2) -> Config:
@@ -103,7 +107,8 @@ def config_for(n: int, itemsize: int = 2) -> Config:
     slots = min(SHARED // per_sm // (chunk * itemsize), max(2, 4 * whole))
     left = n - min(whole, slots) * chunk
     tail = cover(-(-left // chunk)) if left else 0
-    return Config(chunk, slots, tail, WARPS_PER_SM // per_sm, per_sm)
+    lag = LAG if per_sm == 1 else 0
+    return Config(chunk, slots, tail, WARPS_PER_SM // per_sm, per_sm, lag)
 
 
 @gluon.jit
@@ -147,7 +152,8 @@ def final(x, top, total, inverse_t, LOG: gl.constexpr):
 @gluon.jit
 def softmax_kernel(
     x_desc, x_ptr, out_ptr, m, n, stride, chunks, inverse_t,
-    SLOTS: gl.constexpr, TAIL: gl.constexpr, V: gl.constexpr, LOG: gl.constexpr,
+    SLOTS: gl.constexpr, TAIL: gl.constexpr, V: gl.constexpr, LAG: gl.constexpr,
+    LOG: gl.constexpr,
 ):  # fmt: skip
     CHUNK: gl.constexpr = x_desc.block_type.shape[1]
     NBYTES: gl.constexpr = x_desc.block_type.nbytes
@@ -235,12 +241,12 @@ def softmax_kernel(
                 cache_modifier=".cs",
             )  # fmt: skip
             # Meanwhile the next row's first pass, a few chunks behind.
-            if more & (c >= LAG):
+            if more & (c >= LAG) & (LAG > 0):
                 top, total = received(
                     top, total, ring, arrived, q + chunks - LAG, scale, flat, rows
                 )  # fmt: skip
         if more:
-            for c in range(gl.maximum(chunks - LAG, 0), chunks):
+            for c in range(gl.maximum(chunks - LAG, 0) if LAG else 0, chunks):
                 top, total = received(
                     top, total, ring, arrived, (turn + 1) * chunks + c, scale,
                     flat, rows,
@@ -310,6 +316,7 @@ def launch_as(
         SLOTS=config.slots,
         TAIL=config.tail,
         V=vector,
+        LAG=config.lag,
         LOG=task.log,
         num_warps=config.num_warps,
     )

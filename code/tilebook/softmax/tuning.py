@@ -21,6 +21,7 @@ from tilebook.softmax import (
     cooperative,
     experiments,
     fused,
+    letters,
     online,
     persistent,
     public,
@@ -64,6 +65,7 @@ WHOLE = {"cooperative": (4, 32), "joint": (4, 16)}
 """Tried as a whole: kibibytes of a part, from and to."""
 EACH = {2: (16, 32), 4: (32, 64)}
 """Bytes of a part for each thread, by those of an element."""
+THREADS_PER_SM = (512, 768, 1024)
 STAGED = {"persistent": (0, 2, 3), "tile": (0,), "walk": (2, 3)}
 """Values of `stages` that are tried, the first being the one to start from."""
 THREADS, SHARED = 2048, 224 * 1024
@@ -140,16 +142,17 @@ def _parts(name: str, n: int, itemsize: int) -> dict[str, cooperative.Config]:
     while block <= most:
         for each in EACH[itemsize]:
             warps = block * itemsize // (32 * each)
-            parts = cooperative.parts_of(n, block)
+            parts = letters.parts_of(n, block)
             if not 4 <= warps <= 32 or not 1 < parts <= (device.current().sms or 132):
                 continue
-            for threads in (512, 768, 1024, 1280):
+            for threads in THREADS_PER_SM:
                 per_sm = threads // (32 * warps)
                 if per_sm and per_sm * 32 * warps == threads:
                     config = cooperative.Config(block, warps, per_sm)
                     found[f"block={block} num_warps={warps} per_sm={per_sm}"] = config
         block *= 2
-    return found
+    own = MODULES[name].config_for(n, itemsize)
+    return {label: config for label, config in found.items() if config != own}
 
 
 def _ring(config: resident.Config, n: int, itemsize: int) -> resident.Config | None:
