@@ -177,6 +177,7 @@ def test_the_brief_cases_are_among_all():
                 assert len(brief) >= 2
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize("name", NAMES)
 def test_brief_cases_are_enough_for_every_value_and_claim(records, name):
     brief = dataclasses.replace(BUDGET, brief=True)

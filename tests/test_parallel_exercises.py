@@ -349,6 +349,7 @@ def test_measured_saturation_leaves_no_slower_length_above_it():
 
 
 @pytest.mark.gpu
+@pytest.mark.timed
 def test_this_card_saturates_within_reason():
     assert 2**18 <= solutions.measured_saturation(0.9) <= 2**27
 

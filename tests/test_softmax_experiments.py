@@ -112,6 +112,7 @@ def test_brief_cases_are_among_all():
         assert set(names) < found.keys()
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize("name", NAMES)
 def test_brief_cases_are_enough_for_every_value_and_claim(name, monkeypatch):
     """With the sizes of a build, on which nothing is run."""
@@ -279,6 +280,8 @@ def test_measures_here(name, monkeypatch):
     monkeypatch.setattr(experiments, "CROSSING", (256, 8193))
     monkeypatch.setattr(experiments, "ELEMENTS", 2**24)
     monkeypatch.setattr(experiments, "EXPONENTS", (0, 4))
-    record = run(measure.find(name), here(), measure.Budget(2, 0.005), attempts=1)
+    # All cases take many minutes of compilation.
+    budget = measure.Budget(2, 0.005, brief=True)
+    record = run(measure.find(name), here(), budget, attempts=1)
     assert record.rows
     assert not record.problems()

@@ -88,6 +88,7 @@ def test_brief_cases_are_among_all():
     assert {conclusions.LOST, conclusions.FARTHEST} < set(experiments.RATIOS_BRIEF)
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize("name", NAMES)
 def test_brief_cases_are_enough_for_every_value_and_claim(name, records, monkeypatch):
     monkeypatch.setattr(measure, "compiled", eager, raising=False)

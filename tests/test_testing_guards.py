@@ -7,6 +7,7 @@ import torch
 import triton
 import triton.language as tl
 
+from tilebook import device as here
 from tilebook import testing
 from tilebook.testing import poison
 
@@ -240,6 +241,9 @@ def test_between_the_elements_of_a_resized_tensor_nothing_may_be_written():
 
 
 def test_a_kernel_that_writes_past_an_empty_tensor(device):
+    if not here.interpreting():
+        pytest.skip("an empty tensor's address is 0: on a GPU the process is done for")
+
     def launch():
         fill_kernel[(1,)](torch.empty(0, device=device), 8, BLOCK=8)
 

@@ -66,6 +66,7 @@ def test_all_are_declared():
     assert declared == sorted(NAMES)
 
 
+@pytest.mark.timed
 def test_sizes_are_those_the_chapter_promises():
     promised = {
         *((8192, 8192), (4096, 16384), (1000, 1000), (4095, 4097)),
@@ -211,6 +212,8 @@ def test_measures_here(name, monkeypatch):
     monkeypatch.setattr(experiments, "SHAPES", ((256, 256), (1000, 1000), (33, 4097)))
     monkeypatch.setattr(experiments, "PICTURES", (255, 1024))
     monkeypatch.setattr(experiments, "ORDERED", (1024, 1024))
-    record = run(measure.find(name), here(), measure.Budget(2, 0.005), attempts=1)
+    # All cases take many minutes of compilation.
+    budget = measure.Budget(2, 0.005, brief=True)
+    record = run(measure.find(name), here(), budget, attempts=1)
     assert record.rows
     assert not record.problems()
