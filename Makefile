@@ -98,6 +98,7 @@ clean: ## remove what was built; .venv and .whl stay
 	done; echo 'make: needs Python 3.11 or newer' >&2; exit 1
 	@$(PIP) install -qq --requirement requirements/$*.txt
 	@$(PIP) install -qq --no-deps --no-build-isolation --editable .
+	@test $* = cpu || $(PIP) install -qq --no-deps --requirement requirements/peers.txt
 	@touch $@
 
 .venv/triton-%/.ready:

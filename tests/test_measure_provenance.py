@@ -1,6 +1,7 @@
 """Where a measurement says that it comes from."""
 
 import subprocess
+from importlib import metadata
 
 import pytest
 
@@ -25,6 +26,12 @@ def tree(tmp_path, monkeypatch):
     git(root, "add", "-A")
     git(root, "commit", "-qm", "first")
     return root
+
+
+def test_peers_are_named_by_their_rows(monkeypatch):
+    monkeypatch.setattr(metadata, "version", lambda name: f"{name} 1")
+    found = provenance.peers(["softmax", "liger", "torch", "liger"])
+    assert found == {"liger-kernel": "liger-kernel 1"}
 
 
 def test_commit_and_whether_the_tree_differs(tree):

@@ -9,6 +9,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from tilebook.measure import provenance
+
 ROOT = Path(__file__).resolve().parent.parent
 REQUIREMENTS = ROOT / "requirements"
 DIRECT = ("book", "test", "tools")
@@ -77,6 +79,13 @@ def test_every_requirement_is_an_exact_pin_in_one_place(tool):
             "torch",
             "triton",
         }
+
+
+def test_peers_are_pinned_and_named_as_their_records_do(tool):
+    pinned = tool.pins([REQUIREMENTS / "peers.txt"])
+    assert pinned.keys() == set(provenance.PEERS.values())
+    ours = tool.pins(REQUIREMENTS / f"{name}.txt" for name in (*DIRECT, "constraints"))
+    assert pinned.keys().isdisjoint(ours)
 
 
 def installed_as_pinned(tool: ModuleType) -> dict[str, str]:

@@ -5,6 +5,8 @@ import os
 import platform
 import shutil
 import subprocess
+from collections.abc import Iterable
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,9 @@ _SENSORS = {
     "temperature_c": "temperature.gpu",
 }
 
+PEERS = {"flag_gems": "flag-gems", "liger": "liger-kernel"}
+"""Distributions that are measured beside ours, by the names of their rows."""
+
 
 def versions() -> dict[str, str | None]:
     """Name the software that measures.
@@ -32,6 +37,19 @@ def versions() -> dict[str, str | None]:
         "triton": triton.__version__,
         "python": platform.python_version(),
     }
+
+
+def peers(impls: Iterable[str]) -> dict[str, str]:
+    """Name the peers that were measured.
+
+    Args:
+        impls: the implementations that a record's rows are about.
+
+    Returns:
+        Versions of those of `PEERS` that are among them, by distribution.
+    """
+    names = sorted({PEERS[impl] for impl in impls if impl in PEERS})
+    return {name: metadata.version(name) for name in names}
 
 
 def today() -> str:

@@ -234,7 +234,9 @@ class Record:
             if made[key]
         )
         line = f"{how} on {self.gpu}" + (f" ({system})" if system else "")
-        line += f", torch {made['torch']}, triton {made['triton']}, {made['date']}"
+        line += f", torch {made['torch']}, triton {made['triton']}"
+        line += "".join(f", {k} {v}" for k, v in made.get("peers", {}).items())
+        line += f", {made['date']}"
         moved = self.stale()
         if moved:
             names = ", ".join(moved)

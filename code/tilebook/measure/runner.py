@@ -142,6 +142,7 @@ def measure(
             },
             "power_limit_w": after["power_limit_w"],
             "temperature_c": after["temperature_c"],
+            "peers": provenance.peers(row["impl"] for row in sitting.rows),
             "seed": sitting.seed,
             "seconds": round(time.monotonic() - began, 1),
         },

@@ -59,6 +59,7 @@ PROVENANCE = {
     "torch": str,
     "triton": str,
     "python": str,
+    "peers": dict,
     "date": str,
     "commit": OPTIONAL_TEXT,
     "dirty": (bool, type(None)),
@@ -101,7 +102,8 @@ def check(data: Any, source: str) -> None:
     _fields(data["canary"], CANARY, source, "canary")
     for when in ("open", "close"):
         _fields(data["canary"][when], CEILINGS, source, f"canary.{when}")
-    made = data["provenance"]
+    # Records from before there were peers to name have none.
+    made = {"peers": {}} | data["provenance"]
     _fields(made, PROVENANCE, source, "provenance")
     if not re.fullmatch(r"\d{4}-\d{2}-\d{2}", made["date"]):
         _refuse(source, "provenance.date", "a date such as 2026-01-31", made["date"])
