@@ -250,3 +250,4 @@ def test_compiles_everywhere(rung, target):
                     # A few bytes, where a quarter more programs are worth it.
                     assert found.evidence.spill_store_bytes <= 64
                     assert found.evidence.global_loads[128] >= 2
+                    assert found.evidence.global_stores[128] >= 1

@@ -90,17 +90,6 @@ def unpacked(words, DTYPE: tl.constexpr):
 
 
 @triton.jit
-def packed(y, DTYPE: tl.constexpr):
-    """Round to elements, and put them into words of 32 bits."""
-    if DTYPE.is_fp32():
-        return y
-    else:
-        low, high = tl.split(y)
-        low = low.to(DTYPE).to(tl.int16, bitcast=True).to(tl.int32) & 0xFFFF
-        return low | high.to(DTYPE).to(tl.int16, bitcast=True).to(tl.int32) << 16
-
-
-@triton.jit
 def largest(x):
     """Of all elements."""
     return tl.max(tl.max(x, axis=1), axis=0) if len(x.shape) == 2 else tl.max(x, axis=0)
@@ -117,9 +106,9 @@ def written(
     out_ptr, y, item, items, n, parts, share, first, body, V: tl.constexpr,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Round and store an item."""
+    """Round and store an item: element by element, which hardware rounds in pairs."""
     _, _, skip, count = span_of(item, items, parts, share, body)
-    offs = tl.arange(0, BLOCK // (V // 4))
-    words = packed(y, out_ptr.dtype.element_ty)
-    at = (first + skip) * 4 + offs
-    tl.store(words_of(out_ptr) + at, words, mask=offs < count * 4, cache_modifier=".cs")
+    offs = tl.arange(0, BLOCK)
+    y = tl.reshape(y, [BLOCK]).to(out_ptr.dtype.element_ty)
+    at = (first + skip) * V + offs
+    tl.store(out_ptr + at, y, mask=offs < count * V, cache_modifier=".cs")
