@@ -56,7 +56,7 @@ NEAR: dict[str, dict[str, tuple[float, ...]]] = {
     "ragged": {"num_warps": SIDES},
     "online": {"block": SIDES, "per_sm": SIDES, "back": OFF, "keep": OFF, "drop": OFF},
     "split": {"block": SIDES, "parts": SIDES, "keep": OFF, "drop": OFF},
-    "resident": {"chunk": (0.5,), "num_warps": SIDES, "per_sm": SIDES},
+    "resident": {"chunk": (0.5,), "num_warps": SIDES, "per_sm": SIDES, "lag": SIDES},
     "tile": {"rows": SIDES, "num_warps": SIDES},
     "walk": {"num_warps": SIDES, "per_sm": SIDES},
     "long": {"block": SIDES, "per_sm": SIDES, "keep": OFF, "drop": OFF},
