@@ -45,9 +45,9 @@ def pytest_collection_modifyitems(
             (left if seen[test] % share else kept).append(item)
         config.hook.pytest_deselected(items=left)
         items[:] = kept
+    if config.pluginmanager.hasplugin("xdist"):
+        _group(items)
     if here.launch_device_type() == "cuda":
-        if config.pluginmanager.hasplugin("xdist"):
-            _group(items)
         return
     reason = f"needs a GPU and compiled kernels; here: {here.describe()}"
     for item in items:
@@ -56,11 +56,18 @@ def pytest_collection_modifyitems(
 
 
 def _group(items: list[pytest.Item]) -> None:
-    """Give tests that would wait for one another to one worker, in `loadgroup` mode."""
+    """Give tests that would wait for one another, or do work twice, to one worker.
+
+    It is pytest-xdist's mode `loadgroup` that heeds this.
+    """
+    gpu = here.launch_device_type() == "cuda"
     for item in items:
-        for name in ("large", "timed"):
+        for name in ("large", "timed") if gpu else ():
             if item.get_closest_marker(name):
                 item.add_marker(pytest.mark.xdist_group(name))
+        # A chapter's experiments, run once for all that is asked of them.
+        if not gpu and "measured" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
 
 
 @pytest.fixture

@@ -42,8 +42,8 @@ def test_ways_are_right(contest, every, monkeypatch):
         tuning,
         "_matrix",
         lambda shape, dtype: pictures(
-            (12, 8) if max(shape) > 999 and shape[0] % 4 == 0 else
-            (9, 7) if max(shape) > 999 else shape,
+            (12, 8) if max(shape) > 99 and shape[0] % 4 == 0 else
+            (9, 7) if max(shape) > 99 else shape,
             dtype,
         ),
     )  # fmt: skip
