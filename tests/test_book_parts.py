@@ -6,11 +6,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 from docutils import nodes
+from docutils.utils import new_document
 from packaging.version import Version
+from sphinx import addnodes
+from sphinx.environment.collectors.toctree import TocTreeCollector
 
 from tilebook import measure
 
@@ -302,3 +305,35 @@ def test_the_codes_digest_ignores_comments(tmp_path: Path):
     assert part("runs").code_digest(tmp_path) == before
     module.write_text("x = 2\n")
     assert part("runs").code_digest(tmp_path) != before
+
+
+def test_numbers_go_on_from_part_to_part():
+    """Also after the numbering pages are read as before."""
+    numbering = part("numbering")
+
+    def table(*pages: str, numbered: int = 999) -> addnodes.toctree:
+        entries = [(None, page) for page in pages]
+        return addnodes.toctree("", entries=entries, numbered=numbered)
+
+    def page(name: str) -> nodes.document:
+        document = new_document(name)
+        document += [table("preface", numbered=0), table("a", "b"), table("c")]
+        return document
+
+    def contents() -> nodes.bullet_list:
+        link = nodes.reference("", "title", anchorname="")
+        line = addnodes.compact_paragraph("", "", link)
+        return nodes.bullet_list("", nodes.list_item("", line))
+
+    names = ("preface", "a", "b", "c")
+    env = SimpleNamespace(
+        numbered_toctrees={"index"},
+        toc_secnumbers={},
+        tocs={name: contents() for name in names},
+        titles={name: nodes.title() for name in names},
+        get_doctree=page,
+    )
+    numbering.throughout(TocTreeCollector(), env)
+    assert env.toc_secnumbers == {"a": {"": (1,)}, "b": {"": (2,)}, "c": {"": (3,)}}
+    assert env.titles["c"]["secnumber"] == [3]
+    assert env.get_doctree is page

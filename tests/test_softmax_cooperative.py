@@ -251,3 +251,21 @@ def test_compiles_everywhere(rung, target):
                     assert found.evidence.spill_store_bytes <= 64
                     assert found.evidence.global_loads[128] >= 2
                     assert found.evidence.global_stores[128] >= 1
+
+
+def test_registers_and_parts_are_those_the_chapter_counts():
+    config = cooperative.config_for(262144)
+    assert letters.parts_of(262144, config.block) == 32
+    assert (32 * config.num_warps, config.per_sm) == (512, 2)
+    assert letters.registers(config) == 64
+    gradient = backward_cooperative.config_for(131072)
+    assert letters.parts_of(131072, gradient.block) == 32
+    assert (32 * gradient.num_warps, gradient.per_sm) == (256, 3)
+    assert letters.registers(gradient) == 80
+    for rung, m, n in ((cooperative, 256, 262144), (backward_cooperative, 512, 131072)):
+        (found,) = evidence.compiled(rung, m, n)
+        assert found.evidence.spill_store_bytes == 0
+    # With one register for each element that waits, nothing would fit.
+    waiting = 3 * config.block // (32 * config.num_warps)
+    assert waiting == 48
+    assert letters.most_parts() != 132 or cooperative.longest(2) == 1056 * 1024

@@ -39,7 +39,8 @@ def shrink(patch):
     """Make every size small, so that the interpreter is done in seconds."""
     patch.setattr(experiments, "LENGTHS", LENGTHS)
     patch.setattr(experiments, "ELEMENTS", 66)
-    patch.setattr(experiments, "FEW", ((1, 96),))
+    patch.setattr(experiments, "FEW", ((1, 96), (2, 80)))
+    patch.setattr(experiments, "FEW_BRIEF", ((1, 96),))
     patch.setattr(experiments, "CROSSING", (16, 33))
     patch.setattr(experiments, "ERRORS", ((1, 40),))
     patch.setattr(experiments, "EXPONENTS", (0,))
@@ -51,7 +52,8 @@ def shrink(patch):
     patch.setattr(experiments, "EXPONENTS_BRIEF", (0,))
     for name, value in {
         **{"FROM": 16, "TO": 16, "COPYING": 16, "SHORT": 16, "UNEVEN": 33},
-        **{"LONG": 64, "ODD": 33, "ROWS": 1},
+        **{"LONG": 64, "ODD": 33, "SHARED": 64, "ROWS": 1},
+        **{"ALONE": (1, 96), "SOME": (2, 80)},
     }.items():
         patch.setattr(conclusions, name, value)
 
@@ -95,8 +97,9 @@ def test_sizes_are_those_the_chapter_promises():
         assert m * n <= 2**26
         assert m >= conclusions.ROWS or (m, n) in experiments.FEW
     assert {-4, 0, 4} <= set(experiments.EXPONENTS)
-    for n in (conclusions.SHORT, conclusions.UNEVEN, conclusions.LONG, conclusions.ODD):
-        assert n in promised
+    names = ("SHORT", "UNEVEN", "LONG", "ODD", "SHARED", "COPYING", "TO")
+    assert {getattr(conclusions, name) for name in names} < promised
+    assert {conclusions.ALONE, conclusions.SOME} < set(experiments.FEW)
 
 
 def test_brief_cases_are_among_all():
@@ -210,6 +213,28 @@ def test_peers_that_are_installed_are_asked_as_they_want(monkeypatch):
         expected = experiments.gradient_formula(y, grad)
         torch.testing.assert_close(found[name].fn(y, grad), expected)
     assert "liger" not in peers.forward(2**17, torch.bfloat16)
+
+
+def test_what_parts_and_sharing_are_worth(records):
+    """By which rows' times, and which way round."""
+    record = records["softmax-forward"]
+    for value, shape in (("split_alone", (1, 96)), ("split_some", (2, 80))):
+        where = dict(zip("mn", shape, strict=True))
+        before = record.value(value)
+        faster = retimed(record, 0.5, impl="split", **where)
+        assert faster.value(value) == pytest.approx(2 * before)
+        slower = retimed(record, 3.0, impl="online", **where)
+        assert slower.value(value) == pytest.approx(3 * before)
+    before = record.value("shared_over_online"), record.value("shared_over_peers")
+    faster = retimed(record, 0.5, impl="softmax", n=64)
+    after = faster.value("shared_over_online"), faster.value("shared_over_peers")
+    assert after == pytest.approx([2 * ratio for ratio in before])
+    assert faster.value("shared_gbps") == pytest.approx(2 * record.value("shared_gbps"))
+    gradients = records["softmax-backward"]
+    faster = retimed(gradients, 0.5, impl="long", n=64)
+    assert faster.value("gradient_twice_gbps") == pytest.approx(
+        2 * gradients.value("gradient_twice_gbps")
+    )
 
 
 def test_values_can_be_told(records):

@@ -12,6 +12,7 @@ from tilebook import testing
 from tilebook.softmax import (
     accuracy,
     arguments,
+    backward,
     choose,
     cooperative,
     fused,
@@ -302,6 +303,13 @@ class TestChoice:
         assert chosen(50257, aligned=False, together=True) is online
         assert chosen(2**18, together=True) is cooperative
         assert chosen(512, engine=True, together=True) is several
+
+    def test_thresholds_are_those_the_chapter_tells(self):
+        assert choose.SEVERAL == 2 * 1024
+        assert (choose.PERSISTENT, fused.LARGEST) == (16 * 1024, 32 * 1024)
+        assert choose.COOPERATIVE == resident.longest(1) == 256 * 1024
+        assert backward.LARGEST == 64 * 1024
+        assert choose.GRADIENT_RAGGED == 32 * 1024
 
     def test_few_long_rows_are_split(self):
         sms = here.current().sms or 2

@@ -12,6 +12,7 @@ crossref       chapter, function and source linked both ways
 chapters       badges under a chapter's title: hardware, minutes, notebook
 notebooks      each chapter as an executed notebook that runs elsewhere
 verification   what was tested and measured, on which GPU, for which code
+numbering      chapters numbered from part to part
 pages          local MathJax, alternative texts, descriptions for link previews
 """
 
@@ -25,6 +26,7 @@ from bookext import (
     inputs,
     kernels,
     notebooks,
+    numbering,
     pages,
     quotes,
     records,
@@ -45,6 +47,7 @@ PARTS = (
     chapters,
     notebooks,
     verification,
+    numbering,
     pages,
 )
 

@@ -10,8 +10,11 @@ FROM, TO = 1024, 32768
 """Lengths of rows over which softmax is compared as a mean."""
 COPYING = 4096
 """From here up to `TO` softmax is held against a copy."""
-SHORT, UNEVEN, LONG, ODD = 256, 4097, 131072, 50257
-"""Lengths that the text looks at by themselves, beside these."""
+SHORT, UNEVEN, LONG, ODD, SHARED = 256, 4097, 131072, 50257, 262144
+"""Lengths that the text looks at by themselves, beside these; rows of the last are more
+than a multiprocessor holds, and are shared by several."""
+ALONE, SOME = (1, 2**20), (16, 131072)
+"""Matrices of few rows that the text looks at."""
 ROWS = 132
 """Multiprocessors of an H100: as many rows keep all of them busy."""
 
@@ -136,6 +139,47 @@ def peer_long_gbps(record: Record) -> float:
 def long_over_peers(record: Record) -> float:
     """`softmax` over the fastest peer, 131072 bfloat16 a row."""
     return best_long_gbps(record) / peer_long_gbps(record)
+
+
+def split_over_online(record: Record, shape: tuple[int, int]) -> float:
+    """How many times as fast parts of rows are as whole ones, on a matrix."""
+    m, n = shape
+    names = ("split", "online")
+    parts, whole = (
+        record.best(impl=name, dtype="bfloat16", regime="cold", m=m, n=n)["ms"]
+        for name in names
+    )
+    return whole / parts
+
+
+@measure.value("softmax-forward")
+def split_alone(record: Record) -> float:
+    """What parts are worth to a single row of 2^20 bfloat16, over two passes."""
+    return split_over_online(record, ALONE)
+
+
+@measure.value("softmax-forward")
+def split_some(record: Record) -> float:
+    """What parts are worth to 16 rows of 131072 bfloat16, over two passes."""
+    return split_over_online(record, SOME)
+
+
+@measure.value("softmax-forward")
+def shared_gbps(record: Record) -> float:
+    """GB/s of `softmax`, 262144 bfloat16 a row: `cooperative` where it is chosen."""
+    return gbps_of(record, "softmax", SHARED)
+
+
+@measure.value("softmax-forward")
+def shared_over_online(record: Record) -> float:
+    """The same over two passes."""
+    return shared_gbps(record) / gbps_of(record, "online", SHARED)
+
+
+@measure.value("softmax-forward")
+def shared_over_peers(record: Record) -> float:
+    """The same over the fastest peer."""
+    return shared_gbps(record) / _peer(record, SHARED)
 
 
 @measure.value("softmax-forward")

@@ -49,13 +49,16 @@ ELEMENTS = 2**26
 """Of a matrix: more than any cache holds."""
 FEW = ((1, 2**20), (4, 131072), (16, 131072), (32, 262144))
 """Fewer rows than there are multiprocessors."""
+FEW_BRIEF = ((1, 2**20), (16, 131072))
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 DTYPES_BRIEF = (torch.bfloat16,)
 QUOTED = {
     **{256: ("fused", "several"), 4096: ("naive", "fused"), 4097: ("fused", "ragged")},
     **{32768: ("fused", "persistent"), 50257: (), 131072: ("online",)},
+    262144: ("online",),
 }
 """Lengths that the text speaks of, and of which rungs beside what ships."""
+QUOTED_OF_FEW = ("online", "split")
 GRADIENTS_BRIEF = (4096, 131072)
 REGIMES, REGIMES_BRIEF = ("cold", "steady"), ("cold",)
 CROSSING = (
@@ -131,19 +134,24 @@ def ladder(shape: tuple[int, int], dtype: torch.dtype) -> dict[str, Provider]:
     modules=MODULES,
 )
 def softmax_forward(bench: Bench) -> list[Row]:
-    quoted = [(ELEMENTS // n, n) for n in QUOTED]
+    quoted = [*((ELEMENTS // n, n) for n in QUOTED), *FEW_BRIEF]
     for dtype in bench.choose(DTYPES, DTYPES_BRIEF):
         for shape in bench.choose(shapes(), quoted):
             m, n = shape
-            rungs = ladder(shape, dtype)
-            names = bench.choose([*rungs], QUOTED.get(n, ()))
+            providers = {
+                **ladder(shape, dtype),
+                "softmax": Provider(public.softmax, ours=True),
+                **peers.forward(n, dtype),
+            }
+            brief = ("softmax", *peers.NAMES, *QUOTED.get(n, ()))
+            names = bench.choose([*providers], QUOTED_OF_FEW if shape in FEW else brief)
             bench.compare(
                 shape={"m": m, "n": n},
                 dtype=dtype,
                 providers={
-                    **{name: rungs[name] for name in names},
-                    "softmax": Provider(public.softmax, ours=True),
-                    **peers.forward(n, dtype),
+                    name: provider
+                    for name, provider in providers.items()
+                    if name in names
                 },
                 make_inputs=functools.partial(matrix, shape, dtype),
                 reference=softmax_rows,

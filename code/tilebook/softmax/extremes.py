@@ -12,7 +12,7 @@ from tilebook.softmax.exponentials import logsumexp
 from tilebook.softmax.sums import FLOATS, INTEGERS
 from tilebook.softmax.walking import begin, edges, fetched, least, ordered, walk
 
-__all__ = ["argmax", "logsumexp"]
+__all__ = ["argmax", "chosen", "logsumexp"]
 
 
 @triton.jit

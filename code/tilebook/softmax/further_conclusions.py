@@ -32,6 +32,12 @@ def gradient_long_gbps(record: Record) -> float:
 
 
 @measure.value("softmax-backward")
+def gradient_twice_gbps(record: Record) -> float:
+    """GB/s of two passes over both tensors there."""
+    return gbps_of(record, "long", conclusions.LONG)
+
+
+@measure.value("softmax-backward")
 def gradient_mean(record: Record) -> float:
     """Geometric mean over the fastest peer, bfloat16, cold, all lengths."""
     found = [

@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 
 from tilebook import device
-from tilebook.softmax.occupancy import PRETENDED, REGISTERS
+from tilebook.softmax.occupancy import REGISTERS, SMS
 
 
 class Config(NamedTuple):
@@ -32,7 +32,7 @@ def parts_of(n: int, block: int) -> int:
 
 def most_parts() -> int:
     """Parts that a row may have: no program may hold two of one row at a time."""
-    return device.current().sms or PRETENDED
+    return device.current().sms or SMS
 
 
 def registers(config: Config) -> int:

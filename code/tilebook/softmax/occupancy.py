@@ -6,6 +6,7 @@ from tilebook import device
 RESERVED = 1024
 MOST_PROGRAMS = 32
 # What an H100 has, for where kernels are only compiled.
+SMS = 132
 REGISTERS = 65536
 THREADS = 2048
 SHARED = 228 * 1024
