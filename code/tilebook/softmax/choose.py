@@ -84,7 +84,7 @@ def describe(x: torch.Tensor, out: torch.Tensor, *, plain: bool) -> Rows:
     aligned = starts_aligned(x) and divisor(x, out) == 16 // x.itemsize
     even = ragged.uneven(x) is None
     engine = plain and device.has("tma") and resident.refusal(x) is None
-    together = plain and device.has("gpu") and cooperative.refusal(x) is None
+    together = plain and device.has("sm80") and cooperative.refusal(x) is None
     return Rows(m, n, x.itemsize, aligned, even, engine, together)
 
 
@@ -135,7 +135,7 @@ def describe_gradient(
     """
     rows = describe(grad, dx, plain=False)
     refusal = backward_cooperative.refusal(y, grad, dx)
-    return rows._replace(together=plain and device.has("gpu") and refusal is None)
+    return rows._replace(together=plain and device.has("sm80") and refusal is None)
 
 
 def choose_gradient(rows: Rows) -> tuple[ModuleType, Any]:

@@ -215,7 +215,8 @@ def softmax(x: torch.Tensor, *, config: Config | None = None) -> torch.Tensor:
         Its softmax (m, n), contiguous, of the same dtype.
 
     Raises:
-        HardwareError: kernels are interpreted here, one program after the other.
+        HardwareError: there is no NVIDIA GPU of compute capability 8.0 or more; an
+            interpreter runs one program after the other, and they would wait for ever.
         TypeError: not a tensor, or another dtype.
         ValueError: not a matrix with neighbours in its rows, rows that are too long,
             or a tensor where this process's kernels can't reach it.
@@ -224,7 +225,7 @@ def softmax(x: torch.Tensor, *, config: Config | None = None) -> torch.Tensor:
         Takes 8 bytes of memory for each part, and sets them to zero first.
     """
     out = prepared(x, refusal)
-    device.require("gpu")
+    device.require("sm80")
     if out.numel():
         with library.on(x):
             launch_as(config or config_for(x.shape[1], x.itemsize), x, out)

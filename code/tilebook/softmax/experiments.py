@@ -83,7 +83,7 @@ RUNGS = {
     "resident": resident,
     "cooperative": cooperative,
 }
-NEEDS = {resident: "tma", cooperative: "gpu"}
+NEEDS = {resident: "tma", cooperative: "sm80"}
 """What a rung can't do without."""
 MODULES = tuple(
     f"softmax.{name}" for name in (*RUNGS, "letters", "words", "choose", "public")
@@ -212,7 +212,7 @@ def softmax_backward(bench: Bench) -> list[Row]:
             if n <= backward.longest(dtype.itemsize):
                 ours["tile"] = functools.partial(_by, backward, 0)
                 ours["walk"] = functools.partial(_by, backward, 2)
-            elif device.has("gpu"):
+            elif device.has("sm80"):
                 ours["cooperative"] = functools.partial(_by, backward_cooperative, None)
             ours["gradient"] = gradient
             bench.compare(
