@@ -61,7 +61,8 @@ def measured():
         graph = SimpleNamespace(replay=lambda: None)
         patch.setattr(launch, "capture", lambda fn: fn() or graph)
         return {
-            name: run(measure.find(name), Simulated(), BUDGET, attempts=1)
+            # Tiny sums of fresh numbers may cancel, and have no relative error.
+            name: run(measure.find(name), Simulated(), BUDGET, attempts=1, seed=1)
             for name in NAMES
         }
 

@@ -97,6 +97,7 @@ def measure(
     budget: Budget,
     progress: Progress = lambda what: None,
     attempts: int = 2,
+    seed: int | None = None,
 ) -> Record:
     """Run an experiment between two looks at the card's ceilings.
 
@@ -107,6 +108,7 @@ def measure(
         progress: told what is being measured.
         attempts: runs at most; a ceiling that drifts by more than `DRIFT` asks for
             another, and the last one is kept with its drift on record.
+        seed: of the inputs; fresh by default.
 
     Returns:
         A live record.
@@ -118,10 +120,10 @@ def measure(
     began = time.monotonic()
     repeats = 0
     with gpu_alone():
-        sitting = _sit(experiment, timer, budget, progress)
+        sitting = _sit(experiment, timer, budget, progress, seed)
         while sitting.drift > DRIFT and repeats + 1 < attempts:
             repeats += 1
-            sitting = _sit(experiment, timer, budget, progress)
+            sitting = _sit(experiment, timer, budget, progress, seed)
     before, after = sitting.sensors
     data = {
         "experiment": experiment.name,
@@ -169,11 +171,17 @@ class _Sitting:
 
 
 def _sit(
-    experiment: Experiment, timer: Timer, budget: Budget, progress: Progress
+    experiment: Experiment,
+    timer: Timer,
+    budget: Budget,
+    progress: Progress,
+    seed: int | None,
 ) -> _Sitting:
     progress(f"{experiment.name}: ceilings")
     before, opening = timer.sensors(), timer.ceilings()
-    bench = Bench(experiment.op, timer=timer, budget=budget, progress=progress)
+    bench = Bench(
+        experiment.op, timer=timer, budget=budget, progress=progress, seed=seed
+    )
     rows = _rows(experiment.function, bench)
     progress(f"{experiment.name}: ceilings again")
     closing, after = timer.ceilings(), timer.sensors()
