@@ -6,7 +6,8 @@ sum to the others of its row, waits for theirs, merges them all in the order of 
 parts, and writes. One launch, the floor of traffic, and the same bits every time.
 
 Waiting takes as long as two trips to L2 and the latest of the programs. So programs
-stay, walk over parts, and have the next one on its way, as in `persistent`.
+stay, walk over parts, and send the letter of a part a turn before they finish it, while
+one more part is on its way. When they look for letters, these have long been there.
 
 Two floats in one word of 64 bits are a letter: it is there whole or not at all, so that
 no fence has to order anything. A word of zeros is no letter yet, since a sum is zero
@@ -14,9 +15,10 @@ only where the maximum is the lowest number.
 
 Who waits must be sure that whom it waits for is running: all programs are launched
 together or not at all (a cooperative launch), there are at least as many as a row has
-parts, and each takes its parts in order and sends its letter before it waits. So the
-first unfinished row is never waited for in vain: whoever has a part of it waits for no
-later row. One at a time, as an interpreter runs programs, they would wait for ever.
+parts, and each takes its parts in order and sends a part's letter before it waits for
+those of the part's row. So the first unfinished row is never waited for in vain:
+whoever has a part of it waits for no later row. One at a time, as an interpreter runs
+programs, they would wait for ever.
 """
 
 import torch

@@ -45,13 +45,7 @@ def registers(config: Config) -> int:
 
 def all_at_once(config: Config) -> dict[str, int | bool]:
     """Options of a launch that starts all programs together, or fails."""
-    options = {"launch_cooperative_grid": True}
-    # AMD's compiler has no such limit.
-    return (
-        options
-        if device.current().backend == "hip"
-        else options | {"maxnreg": registers(config)}
-    )
+    return {"launch_cooperative_grid": True, "maxnreg": registers(config)}
 
 
 def together(m: int, parts: int, per_sm: int) -> int:
