@@ -2,10 +2,8 @@
 
 import fcntl
 import random
-import tempfile
 import zlib
 from collections.abc import Iterator
-from pathlib import Path
 
 import hypothesis
 import numpy as np
@@ -13,6 +11,8 @@ import pytest
 import torch
 
 from tilebook import device as here
+from tilebook.measure import lock
+from tilebook.testing import cards
 
 # Interpreted kernels take milliseconds, so examples are few and have no deadline.
 hypothesis.settings.register_profile("tilebook", deadline=None, max_examples=25)
@@ -21,6 +21,12 @@ hypothesis.settings.load_profile("tilebook")
 
 def pytest_report_header() -> str:
     return f"kernels run on: {here.describe()}"
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes(specs: list) -> None:
+    for turn, spec in enumerate(specs):
+        spec.env |= cards.share(turn)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -96,7 +102,8 @@ def memory(request: pytest.FixtureRequest) -> Iterator[None]:
     if here.launch_device_type() != "cuda":
         yield
         return
-    with (Path(tempfile.gettempdir()) / "tilebook-large.lock").open("a") as file:
+    # Beside the lock of those who measure: of the same GPU, but another.
+    with lock.path().with_suffix(".large").open("a") as file:
         if request.node.get_closest_marker("large"):
             fcntl.flock(file, fcntl.LOCK_EX)
         yield

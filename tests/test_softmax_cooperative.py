@@ -169,6 +169,30 @@ def test_beside_another_kernel(device):
 
 
 @pytest.mark.gpu
+def test_in_a_graph(device):
+    """Recorded once, replayed on other numbers; its mailbox is emptied each time."""
+    x = torch.randn(70, 65536, device=device)
+    grad = torch.randn_like(x)
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        backward(cooperative.softmax(x), grad)
+    stream.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        y = cooperative.softmax(x)
+        dx = torch.empty_like(y)
+        config = backward_cooperative.config_for(y.shape[1], y.itemsize)
+        backward_cooperative.launch_as(config, y, grad, dx)
+    for _ in range(5):
+        x.normal_()
+        grad.normal_()
+        graph.replay()
+        torch.cuda.synchronize()
+        assert_right(y, x)
+        assert_gradient(dx, y, grad)
+
+
+@pytest.mark.gpu
 @pytest.mark.large
 def test_more_than_2_to_the_31_elements(device):
     m, n = 2**31 // 50257 + 2, 50257

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tilebook import testing
-from tilebook.testing import closeness, poison
+from tilebook.testing import cards, closeness, poison
 from tilebook.testing.compare import judged
 from tilebook.testing.precision import FORMATS, round_to, ulp
 
@@ -482,3 +482,26 @@ def test_the_package_names_what_it_exports():
     assert set(testing.__all__) <= set(dir(testing))
     with pytest.raises(AttributeError, match="nothing"):
         _ = testing.nothing
+
+
+@pytest.mark.parametrize(
+    ("turn", "count", "expected"),
+    [(0, 1, None), (0, 4, "0,1,2,3"), (3, 4, "3,0,1,2"), (5, 2, "1,0"), (7, 0, None)],
+)
+def test_processes_begin_with_different_gpus(turn, count, expected):
+    assert cards.order(turn, [str(i) for i in range(count)]) == expected
+
+
+def test_who_has_chosen_gpus_keeps_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(cards, "NODES", tmp_path)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    for name in ("0000:19:00.0", "0000:3b:00.0"):
+        (tmp_path / name).mkdir()
+    assert cards.share(1) == {"CUDA_VISIBLE_DEVICES": "1,0"}
+    monkeypatch.setattr(cards, "NODES", tmp_path / "none")
+    assert cards.share(1) == {}
+    monkeypatch.setattr(cards, "NODES", tmp_path)
+    for names, expected in (("3", {}), ("", {}), ("2,5", "5,2")):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", names)
+        expected = expected and {"CUDA_VISIBLE_DEVICES": expected}
+        assert cards.share(1) == expected

@@ -18,6 +18,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tilebook.testing import cards
+
 ROOT = Path(__file__).resolve().parent.parent
 TOOLS = ("memcheck", "racecheck")
 STEPS = ("tests", *TOOLS, "note")
@@ -84,7 +86,8 @@ def sanitizer(tool: str, log: Path, names: list[str], parts: int) -> int:
         command += [*OPTIONS, sys.executable, "-m", "pytest", "-q", "-p", "no:xdist"]
         command += ["-p", "no:cacheprovider", "--timeout", "900"]
         command += names[i :: len(logs)]
-        running.append(subprocess.Popen(command, cwd=ROOT, env=os.environ | ALONE))
+        env = os.environ | ALONE | cards.share(i)
+        running.append(subprocess.Popen(command, cwd=ROOT, env=env))
     statuses = [process.wait() for process in running]
     texts = [part.read_text(encoding="utf-8") for part in logs if part.exists()]
     ended = [" SUMMARY: " in text for text in texts]

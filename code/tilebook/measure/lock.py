@@ -13,13 +13,14 @@ _depth = 0
 
 
 def path() -> Path:
-    """The lock file: one for the machine, so that any two builds keep clear."""
-    return Path(tempfile.gettempdir()) / "tilebook-gpu.lock"
+    """The lock file: one for each first GPU, so that any two builds keep clear."""
+    first = os.environ.get("CUDA_VISIBLE_DEVICES", "").partition(",")[0] or "0"
+    return Path(tempfile.gettempdir()) / f"tilebook-gpu-{first}.lock"
 
 
 @contextlib.contextmanager
 def gpu_alone() -> Iterator[None]:
-    """Hold the GPU: wait for other measurements on this machine, keep others out.
+    """Hold the GPU: wait for other measurements on it, keep others out.
 
     Threads of one process queue too, and a holder may enter again. The lock goes with
     the process that holds it, however that ends. A process started inside that asks
