@@ -229,3 +229,14 @@ def test_licences_are_whole():
     assert [int(n) for n in re.findall(r"^Section (\d) --", text, re.M)] == list(
         range(1, 9)
     )
+
+
+@pytest.mark.xdist_group("together")
+@pytest.mark.parametrize("_", range(3))
+def test_groups_are_heeded(_, request, pytestconfig):
+    """Newer versions of pytest and pytest-xdist have lost groups without a word."""
+    if not hasattr(pytestconfig, "workerinput"):
+        pytest.skip("a single process")
+    if not pytestconfig.getoption("loadgroup"):
+        pytest.skip("not asked for")
+    assert request.node.nodeid.endswith("@together")

@@ -86,7 +86,7 @@ def config_for(n: int, itemsize: int = 2, *, stages: int | None = None) -> Confi
     """
     block, num_warps = fused.config_for(n, itemsize)
     if stages is None:
-        stages = 2 if block * itemsize > 2**16 or block == fused.LARGEST else 0
+        stages = 2 if block * itemsize > 2**16 else 0
     used = registers(block, num_warps, itemsize, stages)
     shared = stages and (stages - 1) * block * itemsize
     per_sm = fits(num_warps, used, shared)
