@@ -363,7 +363,7 @@ class TestResident:
             if n // chunk != ring and ring != slots:
                 continue
             x = torch.randn(301, n, dtype=torch.bfloat16, device=device)
-            for per_sm, lag in ((1, 0), (1, 1), (1, 4), (2, 0)):
+            for per_sm, lag in ((1, 0), (1, 1), (1, 4), (2, 0), (2, 2)):
                 config = resident.Config(chunk, slots, tail, 4, per_sm, lag)
                 assert_right(resident.softmax(x, config=config), x)
 

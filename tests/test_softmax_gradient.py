@@ -25,6 +25,7 @@ from tilebook.softmax.public import masked_operator, softmax_operator
 # a program and rows to a tile.
 WAYS = {
     "tile": (backward, lambda n, size: backward.config_for(n, size, stages=0)),
+    "chunks": (backward, lambda n, size: backward.Config(1, 32, 1, 0, 0)),
     "walk": (
         backward,
         lambda n, size: backward.config_for(n, size, stages=2)._replace(per_sm=1),
@@ -296,6 +297,8 @@ MISTAKES = [
     (backward, "        return y * grad\n", "        return grad\n"),
     (backward, "grad_ptr + rows * stride + offs", "grad_ptr + rows * n + offs"),
     (backward, "axis=1)[:, None]  # (ROWS, 1)", "axis=0)[None, :]"),
+    (backward, "sums += contribution", "sums = contribution"),
+    (backward, "if CHUNKS > 1:", "if CHUNKS > 3:"),
     (backward, "grad_ptr + row * stride + offs", "grad_ptr + row * n + offs"),
     (backward_long, "at = last - i", "at = i + BLOCK"),
     (backward_long, "sums += contribution", "sums = contribution"),

@@ -12,7 +12,7 @@ from tilebook.softmax import backward, backward_long, fused, online, split
 @triton.jit
 def fused_kernel(x_ptr, out_ptr, n, inverse_t, BLOCK: tl.constexpr):
     fused.softmax_kernel(
-        x_ptr, out_ptr, n, n, inverse_t.to(tl.float64), 1, BLOCK, False
+        x_ptr, out_ptr, n, n, inverse_t.to(tl.float64), 1, BLOCK, False, ""
     )  # fmt: skip
 
 
@@ -42,7 +42,8 @@ def finish_kernel(x_ptr, out_ptr, n, inverse_t, BLOCK: tl.constexpr):
 @triton.jit
 def tile_kernel(x_ptr, out_ptr, n, inverse_t, BLOCK: tl.constexpr):
     backward.tile_kernel(
-        x_ptr, x_ptr, out_ptr, 1, n, n, inverse_t.to(tl.float64), 1, 1, BLOCK, True
+        x_ptr, x_ptr, out_ptr, 1, n, n, inverse_t.to(tl.float64),
+        1, 1, BLOCK, 2, True, "",
     )  # fmt: skip
 
 

@@ -55,7 +55,7 @@ def tool():
 def test_a_rehearsal_outlives_what_hangs_and_what_crashes(tool, tmp_path, monkeypatch):
     (tmp_path / "trials.py").write_text(textwrap.dedent(TRIALS))
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{ROOT / 'code'}")
-    ends = tool.rehearse("trials", "doubled", tmp_path, workers=1, patience=15)
+    ends = tool.rehearse("trials", "doubled", tmp_path, workers=1, patience=8)
     assert len(ends) == 9
     for n in (5, 9):
         case = f"doubled n={n} float32"

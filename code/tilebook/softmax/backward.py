@@ -12,8 +12,9 @@ e^(y_j) / T, and so
     dx_j = (g_j - s e^(y_j)) / T,    s = sum of g_i.
 
 Two tensors are read and one is written, 3mn elements: at 3.0 TB/s 134 us for 64 Mi of
-bfloat16. `tile_kernel` takes a tile of whole rows, `walk_kernel` walks over rows and
-has the next one on its way; `backward_long` takes rows of any length.
+bfloat16. `tile_kernel` takes a tile of whole rows, or a row in two halves, both of
+which it reads again from L1; `walk_kernel` walks over rows and has the next one on its
+way; `backward_long` takes rows of any length.
 """
 
 from typing import NamedTuple
@@ -23,16 +24,16 @@ import triton
 import triton.language as tl
 
 from tilebook.softmax.arithmetic import power, single, wide
+from tilebook.softmax.caches import policy
 from tilebook.softmax.occupancy import fits, programs
 from tilebook.softmax.operands import PLAIN, Task, cover, divisor, row_stride
 
 LARGEST = 64 * 1024
-"""Bytes of a row of which one program's registers hold both tensors."""
-MOST_WARPS = 16
+"""Bytes of a row that these kernels take, of each tensor."""
+VECTOR = 16
+"""Bytes of each tensor in a tile for each of its threads, if one chunk is a row."""
+LEAST_WARPS, MOST_WARPS = 8, 32
 """Of a tile."""
-
-# Bytes of both tensors in a tile for each of its threads: four loads of 16.
-PER_THREAD = 64
 
 
 class Config(NamedTuple):
@@ -41,7 +42,7 @@ class Config(NamedTuple):
     rows: int
     """Rows of a tile, a power of two; 1 where programs walk."""
     block: int
-    """Columns of the tile, a power of two that covers a row."""
+    """Columns of the tile, a power of two that covers a row, or a chunk of it."""
     num_warps: int
     """Warps that share it."""
     stages: int
@@ -75,8 +76,8 @@ def config_for(n: int, itemsize: int = 2, *, stages: int | None = None) -> Confi
         stages: as in `Config`; 0 by default.
 
     Returns:
-        A tile of rows, with one or two warps for short ones; or a walk with sixteen
-        elements a thread.
+        A tile of rows with `VECTOR` bytes of each tensor for a thread; the halves of
+        rows that are too long for it; or a walk with sixteen elements a thread.
     """
     block = cover(n)
     if stages:
@@ -84,10 +85,11 @@ def config_for(n: int, itemsize: int = 2, *, stages: int | None = None) -> Confi
         used = registers(block, num_warps, itemsize)
         shared = 2 * (stages - 1) * block * itemsize
         return Config(1, block, num_warps, stages, fits(num_warps, used, shared))
-    share = 32 * PER_THREAD // (2 * itemsize)
-    num_warps = min(max(block // share, 1), 4)
-    num_warps = max(num_warps, min(block // 512, MOST_WARPS))
-    return Config(max(num_warps * share // block, 1), block, num_warps, 0, 0)
+    share = 32 * VECTOR // itemsize
+    if block > MOST_WARPS * share:
+        return Config(1, block // 2, MOST_WARPS, 0, 0)
+    num_warps = max(block // share, LEAST_WARPS)
+    return Config(num_warps * share // block, block, num_warps, 0, 0)
 
 
 def longest(itemsize: int) -> int:
@@ -114,39 +116,70 @@ def derived(y, grad, s, inverse_t, LOG: tl.constexpr):
         return y * (grad - s) * inverse_t
 
 
+@triton.jit
+def loaded(
+    y_ptr, grad_ptr, rows, offs, m, n, stride, POLICY: tl.constexpr
+):  # fmt: skip
+    """Part of both tensors' rows, with a mask of what is there."""
+    mask = (rows < m) & (offs < n)
+    y = tl.load(
+        y_ptr + rows * n + offs, mask=mask, other=0, eviction_policy=POLICY
+    )  # fmt: skip
+    grad = tl.load(
+        grad_ptr + rows * stride + offs, mask=mask, other=0, eviction_policy=POLICY
+    )  # fmt: skip
+    return wide(y), wide(grad), mask
+
+
 @triton.jit(do_not_specialize=["m"])
 def tile_kernel(
     y_ptr, grad_ptr, dx_ptr, m, n, stride, inverse_t,
-    DIV: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr, LOG: tl.constexpr,
+    DIV: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr, CHUNKS: tl.constexpr,
+    LOG: tl.constexpr, POLICY: tl.constexpr,
 ):  # fmt: skip
     n, stride = n * DIV, stride * DIV
     rows = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
     offs = tl.arange(0, BLOCK)[None, :]
-    mask = (rows < m) & (offs < n)
-    y = tl.load(y_ptr + rows * n + offs, mask=mask, other=0)  # (ROWS, BLOCK)
-    grad = tl.load(grad_ptr + rows * stride + offs, mask=mask, other=0)
-    y, grad = wide(y), wide(grad)
-    s = tl.sum(contribution(y, grad, LOG), axis=1)[:, None]  # (ROWS, 1)
-    dx = derived(y, grad, s, inverse_t, LOG)
-    tl.store(dx_ptr + rows * n + offs, dx, mask=mask, cache_modifier=".cs")
+    y, grad, mask = loaded(y_ptr, grad_ptr, rows, offs, m, n, stride, POLICY)
+    sums = contribution(y, grad, LOG)  # (ROWS, BLOCK)
+    for c in tl.static_range(1, CHUNKS):
+        y, grad, mask = loaded(
+            y_ptr, grad_ptr, rows, c * BLOCK + offs, m, n, stride, POLICY
+        )  # fmt: skip
+        sums += contribution(y, grad, LOG)
+    s = tl.sum(sums, axis=1)[:, None]  # (ROWS, 1)
+    for c in tl.static_range(CHUNKS):
+        # What is in several chunks is read again, from L1: registers hold one.
+        if CHUNKS > 1:
+            y, grad, mask = loaded(
+                y_ptr, grad_ptr, rows, c * BLOCK + offs, m, n, stride,
+                "evict_first",
+            )  # fmt: skip
+        dx = derived(y, grad, s, inverse_t, LOG)
+        tl.store(dx_ptr + rows * n + c * BLOCK + offs, dx, mask=mask)
 
 
 @triton.jit(do_not_specialize=["m"])
 def walk_kernel(
     y_ptr, grad_ptr, dx_ptr, m, n, stride, inverse_t,
-    DIV: tl.constexpr, BLOCK: tl.constexpr, LOG: tl.constexpr, STAGES: tl.constexpr,
+    DIV: tl.constexpr, BLOCK: tl.constexpr, LOG: tl.constexpr, POLICY: tl.constexpr,
+    STAGES: tl.constexpr,
 ):  # fmt: skip
     n, stride = tl.cast(n, tl.int64) * DIV, tl.cast(stride, tl.int64) * DIV
     offs = tl.arange(0, BLOCK)
     mask = offs < n
     first = tl.program_id(0).to(tl.int64)
     for row in tl.range(first, m, tl.num_programs(0), num_stages=STAGES):
-        y = tl.load(y_ptr + row * n + offs, mask=mask, other=0)  # (BLOCK,)
-        grad = tl.load(grad_ptr + row * stride + offs, mask=mask, other=0)
+        y = tl.load(
+            y_ptr + row * n + offs, mask=mask, other=0, eviction_policy=POLICY
+        )  # (BLOCK,)
+        grad = tl.load(
+            grad_ptr + row * stride + offs, mask=mask, other=0, eviction_policy=POLICY
+        )  # fmt: skip
         y, grad = wide(y), wide(grad)
         s = tl.sum(contribution(y, grad, LOG), axis=0)
         dx = derived(y, grad, s, inverse_t, LOG)
-        tl.store(dx_ptr + row * n + offs, dx, mask=mask, cache_modifier=".cs")
+        tl.store(dx_ptr + row * n + offs, dx, mask=mask)
 
 
 def launch_as(
@@ -155,6 +188,8 @@ def launch_as(
     grad: torch.Tensor,
     dx: torch.Tensor,
     task: Task = PLAIN,
+    *,
+    asking: str | None = None,
 ) -> None:
     """Launch one of the kernels in a way of your own.
 
@@ -164,6 +199,7 @@ def launch_as(
         grad: what arrives for it (m, n), neighbours in its rows.
         dx: the same shape, contiguous; receives the gradient of the operand.
         task: what was wanted of the rows.
+        asking: the loads' eviction policy; `caches.policy` chooses by default.
     """
     m, n = map(int, y.shape)
     div = divisor(grad, y, dx)
@@ -171,6 +207,7 @@ def launch_as(
         "DIV": div,
         "BLOCK": config.block,
         "LOG": task.log,
+        "POLICY": policy(y, grad, dx) if asking is None else asking,
         "num_warps": config.num_warps,
     }
     sizes = (m, n // div, row_stride(grad) // div, task.inverse_t)
@@ -181,4 +218,7 @@ def launch_as(
         )
     else:
         grid = (-(-m // config.rows),)
-        task.wrap(tile_kernel)[grid](y, grad, dx, *sizes, ROWS=config.rows, **shared)
+        chunks = -(-n // config.block)
+        task.wrap(tile_kernel)[grid](
+            y, grad, dx, *sizes, ROWS=config.rows, CHUNKS=chunks, **shared
+        )  # fmt: skip

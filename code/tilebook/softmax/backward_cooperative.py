@@ -10,6 +10,7 @@ import triton.language as tl
 
 from tilebook.softmax.arithmetic import wide
 from tilebook.softmax.backward import contribution, derived
+from tilebook.softmax.caches import policy
 from tilebook.softmax.letters import (
     Config,
     all_at_once,
@@ -96,20 +97,21 @@ def sent(
 def gradient_kernel(
     y_ptr, grad_ptr, dx_ptr, mail_ptr, items, n, stride, parts, share, inverse_t,
     V: tl.constexpr, APART: tl.constexpr, LANES: tl.constexpr, BLOCK: tl.constexpr,
-    LOG: tl.constexpr,
+    LOG: tl.constexpr, POLICY: tl.constexpr,
 ):  # fmt: skip
     DIV: tl.constexpr = 1 if APART else V
     n, stride = tl.cast(n, tl.int64) * DIV, tl.cast(stride, tl.int64) * DIV
     first, step = tl.program_id(0), tl.num_programs(0)
-    y_now = fetched(y_ptr, first, items, n, n, parts, share, 0, V, BLOCK, APART)
+    y_now = fetched(y_ptr, first, items, n, n, parts, share, 0, V, BLOCK, APART, POLICY)
     grad_now = fetched(
-        grad_ptr, first, items, n, stride, parts, share, 0, V, BLOCK, APART
+        grad_ptr, first, items, n, stride, parts, share, 0, V, BLOCK, APART, POLICY
     )  # fmt: skip
     y_coming = fetched(
-        y_ptr, first + step, items, n, n, parts, share, 0, V, BLOCK, APART
+        y_ptr, first + step, items, n, n, parts, share, 0, V, BLOCK, APART, POLICY
     )  # fmt: skip
     grad_coming = fetched(
-        grad_ptr, first + step, items, n, stride, parts, share, 0, V, BLOCK, APART
+        grad_ptr, first + step, items, n, stride, parts, share, 0, V, BLOCK, APART,
+        POLICY,
     )  # fmt: skip
     sent(
         y_ptr, grad_ptr, mail_ptr, first, items, y_now, grad_now, n, stride, parts,
@@ -118,11 +120,12 @@ def gradient_kernel(
     for item in tl.range(first, items, step, num_stages=1):
         # As in `cooperative`: two items ahead on its way, one ahead sends its letter.
         y_later = fetched(
-            y_ptr, item + 2 * step, items, n, n, parts, share, 0, V, BLOCK, APART
+            y_ptr, item + 2 * step, items, n, n, parts, share, 0, V, BLOCK, APART,
+            POLICY,
         )  # fmt: skip
         grad_later = fetched(
             grad_ptr, item + 2 * step, items, n, stride, parts, share, 0,
-            V, BLOCK, APART,
+            V, BLOCK, APART, POLICY,
         )  # fmt: skip
         sent(
             y_ptr, grad_ptr, mail_ptr, item + step, items, y_coming, grad_coming,
@@ -177,6 +180,7 @@ def launch_as(
         LANES=cover(parts),
         BLOCK=config.block,
         LOG=task.log,
+        POLICY=policy(y, grad, dx),
         num_warps=config.num_warps,
         **all_at_once(config),
     )

@@ -27,6 +27,7 @@ import triton.language as tl
 
 from tilebook import device, library
 from tilebook.softmax.arithmetic import LOWEST, finished, power, settle, wide
+from tilebook.softmax.caches import policy
 from tilebook.softmax.letters import (
     Config,
     all_at_once,
@@ -109,16 +110,17 @@ def sent(
 def softmax_kernel(
     x_ptr, out_ptr, mail_ptr, items, n, stride, parts, share, inverse_t,
     NONE: tl.constexpr, V: tl.constexpr, APART: tl.constexpr, LANES: tl.constexpr,
-    BLOCK: tl.constexpr, LOG: tl.constexpr,
+    BLOCK: tl.constexpr, LOG: tl.constexpr, POLICY: tl.constexpr,
 ):  # fmt: skip
     DIV: tl.constexpr = 1 if APART else V
     n, stride = tl.cast(n, tl.int64) * DIV, tl.cast(stride, tl.int64) * DIV
     first, step = tl.program_id(0), tl.num_programs(0)
     now = fetched(
-        x_ptr, first, items, n, stride, parts, share, NONE, V, BLOCK, APART
+        x_ptr, first, items, n, stride, parts, share, NONE, V, BLOCK, APART, POLICY
     )  # fmt: skip
     coming = fetched(
-        x_ptr, first + step, items, n, stride, parts, share, NONE, V, BLOCK, APART
+        x_ptr, first + step, items, n, stride, parts, share, NONE, V, BLOCK, APART,
+        POLICY,
     )  # fmt: skip
     sent(x_ptr, mail_ptr, first, items, now, n, stride, parts, inverse_t, V, APART)
     for item in tl.range(first, items, step, num_stages=1):
@@ -126,7 +128,7 @@ def softmax_kernel(
         # letters went off a turn ago, from all of its row.
         later = fetched(
             x_ptr, item + 2 * step, items, n, stride, parts, share,
-            NONE, V, BLOCK, APART,
+            NONE, V, BLOCK, APART, POLICY,
         )  # fmt: skip
         sent(
             x_ptr, mail_ptr, item + step, items, coming, n, stride, parts, inverse_t,
@@ -176,6 +178,7 @@ def launch_as(
         LANES=cover(parts),
         BLOCK=config.block,
         LOG=task.log,
+        POLICY=policy(x, out),
         num_warps=config.num_warps,
         **all_at_once(config),
     )

@@ -14,6 +14,7 @@ from tilebook.softmax import (
     conclusions,
     cooperative,
     derivative,
+    experiments_policies,
     experiments_reductions,
     further_conclusions,
     fused,
@@ -33,6 +34,7 @@ from tilebook.testing.precision import format_of
 
 __all__ = [
     "conclusions",
+    "experiments_policies",
     "experiments_reductions",
     "further_conclusions",
     "softmax_backward",
@@ -86,7 +88,8 @@ RUNGS = {
 NEEDS = {resident: "tma", cooperative: "sm80"}
 """What a rung can't do without."""
 MODULES = tuple(
-    f"softmax.{name}" for name in (*RUNGS, "letters", "words", "choose", "public")
+    f"softmax.{name}"
+    for name in (*RUNGS, "letters", "words", "caches", "choose", "public")
 )
 
 
@@ -201,6 +204,7 @@ def gradient_formula(y: torch.Tensor, grad: torch.Tensor) -> torch.Tensor:
         "softmax.backward_cooperative",
         "softmax.letters",
         "softmax.words",
+        "softmax.caches",
         "softmax.derivative",
     ),
 )

@@ -24,9 +24,8 @@ INK = "#000000"
 def _whole(kernel: Any, grid: int, *sizes: int, **meta: Any) -> np.ndarray:
     x = torch.zeros(M, N)
     args = (x, torch.empty_like(x), *sizes, N, N, 1.0)
-    look = microscope.look(
-        kernel, (grid,), *args, DIV=1, BLOCK=N, LOG=False, **meta, raise_error=True
-    )
+    meta |= {"DIV": 1, "BLOCK": N, "LOG": False, "POLICY": ""}
+    look = microscope.look(kernel, (grid,), *args, **meta, raise_error=True)
     return look.ownership("out_ptr")
 
 

@@ -12,6 +12,7 @@ import triton.language as tl
 
 from tilebook import library
 from tilebook.softmax.arithmetic import finished, power, wide
+from tilebook.softmax.caches import policy
 from tilebook.softmax.operands import (
     PLAIN,
     Task,
@@ -57,24 +58,31 @@ def config_for(n: int, itemsize: int = 2) -> Config:
 @triton.jit
 def softmax_kernel(
     x_ptr, out_ptr, n, stride, inverse_t,
-    DIV: tl.constexpr, BLOCK: tl.constexpr, LOG: tl.constexpr,
+    DIV: tl.constexpr, BLOCK: tl.constexpr, LOG: tl.constexpr, POLICY: tl.constexpr,
 ):  # fmt: skip
     n, stride = n * DIV, stride * DIV
     row = tl.program_id(0).to(tl.int64)
     offs = tl.arange(0, BLOCK)
     mask = offs < n
     # The power of -inf is 0: what lies past the row's end adds nothing.
-    x = tl.load(x_ptr + row * stride + offs, mask=mask, other=-float("inf"))  # (BLOCK,)
-    x = wide(x)
+    x = tl.load(
+        x_ptr + row * stride + offs, mask=mask, other=-float("inf"),
+        eviction_policy=POLICY,
+    )  # fmt: skip
+    x = wide(x)  # (BLOCK,)
     top = tl.max(x, axis=0)
     total = tl.sum(power(x - top, inverse_t), axis=0)
     y = finished(x, top, total, inverse_t, LOG)
-    # Streaming: nothing here reads the result again.
-    tl.store(out_ptr + row * n + offs, y, mask=mask, cache_modifier=".cs")
+    tl.store(out_ptr + row * n + offs, y, mask=mask)
 
 
 def launch_as(
-    config: Config, x: torch.Tensor, out: torch.Tensor, task: Task = PLAIN
+    config: Config,
+    x: torch.Tensor,
+    out: torch.Tensor,
+    task: Task = PLAIN,
+    *,
+    asking: str | None = None,
 ) -> None:
     """Launch the kernel in a way of your own.
 
@@ -83,6 +91,7 @@ def launch_as(
         x: matrix (m, n), not empty, neighbours in its rows.
         out: the same shape, contiguous; receives the result.
         task: what is wanted besides.
+        asking: the loads' eviction policy; `caches.policy` chooses by default.
     """
     m, n = map(int, x.shape)
     div = divisor(x, out)
@@ -95,6 +104,7 @@ def launch_as(
         DIV=div,
         BLOCK=config.block,
         LOG=task.log,
+        POLICY=policy(x, out) if asking is None else asking,
         num_warps=config.num_warps,
     )
 

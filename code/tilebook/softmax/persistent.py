@@ -23,6 +23,7 @@ import triton.language as tl
 from tilebook import library
 from tilebook.softmax import fused
 from tilebook.softmax.arithmetic import finished, power, wide
+from tilebook.softmax.caches import policy
 from tilebook.softmax.occupancy import fits, programs
 from tilebook.softmax.operands import (
     PLAIN,
@@ -98,34 +99,37 @@ def config_for(n: int, itemsize: int = 2, *, stages: int | None = None) -> Confi
 @triton.jit(do_not_specialize=["m"])
 def softmax_kernel(
     x_ptr, out_ptr, m, n, stride, inverse_t,
-    DIV: tl.constexpr, BLOCK: tl.constexpr, LOG: tl.constexpr,
+    DIV: tl.constexpr, BLOCK: tl.constexpr, LOG: tl.constexpr, POLICY: tl.constexpr,
 ):  # fmt: skip
     n, stride = tl.cast(n, tl.int64) * DIV, tl.cast(stride, tl.int64) * DIV
     offs = tl.arange(0, BLOCK)
     inside = offs < n
     first = tl.program_id(0).to(tl.int64)
     # (BLOCK,), as narrow as in memory
-    coming = tl.load(x_ptr + first * stride + offs, mask=inside, other=-float("inf"))
+    coming = tl.load(
+        x_ptr + first * stride + offs, mask=inside, other=-float("inf"),
+        eviction_policy=POLICY,
+    )  # fmt: skip
     for row in tl.range(first, m, tl.num_programs(0), num_stages=1):
         x = wide(coming)
         # Before anything waits for this row: ask for the next.
         after = row + tl.num_programs(0)
         coming = tl.load(
-            x_ptr + after * stride + offs,
-            mask=inside & (after < m),
-            other=-float("inf"),
-        )
+            x_ptr + after * stride + offs, mask=inside & (after < m),
+            other=-float("inf"), eviction_policy=POLICY,
+        )  # fmt: skip
         top = tl.max(x, axis=0)
         total = tl.sum(power(x - top, inverse_t), axis=0)
         y = finished(x, top, total, inverse_t, LOG)
         out = out_ptr + row * n + offs
-        tl.store(out, y, mask=inside, cache_modifier=".cs")
+        tl.store(out, y, mask=inside)
 
 
 @triton.jit(do_not_specialize=["m"])
 def staged_kernel(
     x_ptr, out_ptr, m, n, stride, inverse_t,
-    DIV: tl.constexpr, BLOCK: tl.constexpr, LOG: tl.constexpr, STAGES: tl.constexpr,
+    DIV: tl.constexpr, BLOCK: tl.constexpr, LOG: tl.constexpr, POLICY: tl.constexpr,
+    STAGES: tl.constexpr,
 ):  # fmt: skip
     n, stride = tl.cast(n, tl.int64) * DIV, tl.cast(stride, tl.int64) * DIV
     offs = tl.arange(0, BLOCK)
@@ -133,14 +137,15 @@ def staged_kernel(
     first = tl.program_id(0).to(tl.int64)
     for row in tl.range(first, m, tl.num_programs(0), num_stages=STAGES):
         x = tl.load(
-            x_ptr + row * stride + offs, mask=inside, other=-float("inf")
-        )  # (BLOCK,)
-        x = wide(x)
+            x_ptr + row * stride + offs, mask=inside, other=-float("inf"),
+            eviction_policy=POLICY,
+        )  # fmt: skip
+        x = wide(x)  # (BLOCK,)
         top = tl.max(x, axis=0)
         total = tl.sum(power(x - top, inverse_t), axis=0)
         y = finished(x, top, total, inverse_t, LOG)
         out = out_ptr + row * n + offs
-        tl.store(out, y, mask=inside, cache_modifier=".cs")
+        tl.store(out, y, mask=inside)
 
 
 def launch_as(
@@ -162,6 +167,7 @@ def launch_as(
         DIV=div,
         BLOCK=config.block,
         LOG=task.log,
+        POLICY=policy(x, out),
         num_warps=config.num_warps,
         **staged,
     )

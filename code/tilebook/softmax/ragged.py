@@ -22,6 +22,7 @@ import triton.language as tl
 from tilebook import library
 from tilebook.softmax import fused
 from tilebook.softmax.arithmetic import finished, power, wide
+from tilebook.softmax.caches import policy
 from tilebook.softmax.operands import (
     PLAIN,
     Task,
@@ -74,7 +75,7 @@ def ends_of(start, n, W: tl.constexpr):
 @triton.jit
 def softmax_kernel(
     x_ptr, out_ptr, n, stride, inverse_t,
-    W: tl.constexpr, BLOCK: tl.constexpr, LOG: tl.constexpr,
+    W: tl.constexpr, BLOCK: tl.constexpr, LOG: tl.constexpr, POLICY: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
     start, out_start = row * stride, row * n
@@ -83,16 +84,18 @@ def softmax_kernel(
     first, out_first = (start + W - 1) // W * W, (out_start + W - 1) // W * W
     offs = tl.arange(0, BLOCK)
     mask = offs < body
-    x = tl.load(x_ptr + first + offs, mask=mask, other=-float("inf"))  # (BLOCK,)
+    x = tl.load(
+        x_ptr + first + offs, mask=mask, other=-float("inf"), eviction_policy=POLICY
+    )  # (BLOCK,)
     ends = tl.load(x_ptr + start + at, mask=outside, other=-float("inf"))  # (2 * W,)
     x, ends = wide(x), wide(ends)
     top = tl.maximum(tl.max(x, axis=0), tl.max(ends, axis=0))
     total = tl.sum(power(x - top, inverse_t), axis=0)
     total += tl.sum(power(ends - top, inverse_t), axis=0)
     y = finished(x, top, total, inverse_t, LOG)
-    tl.store(out_ptr + out_first + offs, y, mask=mask, cache_modifier=".cs")
+    tl.store(out_ptr + out_first + offs, y, mask=mask)
     y_ends = finished(ends, top, total, inverse_t, LOG)
-    tl.store(out_ptr + out_start + at, y_ends, mask=outside, cache_modifier=".cs")
+    tl.store(out_ptr + out_start + at, y_ends, mask=outside)
 
 
 def launch_as(
@@ -109,6 +112,7 @@ def launch_as(
         W=16 // x.itemsize,
         BLOCK=config.block,
         LOG=task.log,
+        POLICY=policy(x, out),
         num_warps=config.num_warps,
     )
 

@@ -62,9 +62,9 @@ SHORT = {8: 4 * 1024, 4: 8 * 1024, 2: 128 * 1024}
 """Programs that share a multiprocessor, and bytes of a row up to which they do."""
 WARPS_PER_SM = 16
 LARGEST = 2**31 - 2**16
-LAG = 4
-"""Chunks by which the next row's first pass is behind this one's second, where one
-program has a multiprocessor to itself."""
+LAG, LAGGING = 2, 2
+"""Chunks by which the next row's first pass is behind this one's second, where a
+multiprocessor has so many programs or fewer: more are out of step by themselves."""
 
 LOG2E = gl.constexpr(arithmetic.LOG2E.value)
 LOWEST = gl.constexpr(arithmetic.LOWEST.value)
@@ -107,7 +107,7 @@ def config_for(n: int, itemsize: int = 2) -> Config:
     slots = min(SHARED // per_sm // (chunk * itemsize), max(2, 4 * whole))
     left = n - min(whole, slots) * chunk
     tail = cover(-(-left // chunk)) if left else 0
-    lag = LAG if per_sm == 1 else 0
+    lag = LAG if per_sm <= LAGGING else 0
     return Config(chunk, slots, tail, WARPS_PER_SM // per_sm, per_sm, lag)
 
 

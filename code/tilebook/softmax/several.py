@@ -14,6 +14,7 @@ import triton.language as tl
 
 from tilebook import library
 from tilebook.softmax.arithmetic import finished, power, wide
+from tilebook.softmax.caches import policy
 from tilebook.softmax.operands import (
     PLAIN,
     Task,
@@ -62,19 +63,21 @@ def config_for(n: int, itemsize: int = 2) -> Config:
 def softmax_kernel(
     x_ptr, out_ptr, m, n, stride, inverse_t,
     DIV: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr, LOG: tl.constexpr,
+    POLICY: tl.constexpr,
 ):  # fmt: skip
     n, stride = n * DIV, stride * DIV
     rows = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
     offs = tl.arange(0, BLOCK)[None, :]
     mask = (rows < m) & (offs < n)
     x = tl.load(
-        x_ptr + rows * stride + offs, mask=mask, other=-float("inf")
-    )  # (ROWS, BLOCK)
-    x = wide(x)
+        x_ptr + rows * stride + offs, mask=mask, other=-float("inf"),
+        eviction_policy=POLICY,
+    )  # fmt: skip
+    x = wide(x)  # (ROWS, BLOCK)
     top = tl.max(x, axis=1)[:, None]  # (ROWS, 1)
     total = tl.sum(power(x - top, inverse_t), axis=1)[:, None]
     y = finished(x, top, total, inverse_t, LOG)
-    tl.store(out_ptr + rows * n + offs, y, mask=mask, cache_modifier=".cs")
+    tl.store(out_ptr + rows * n + offs, y, mask=mask)
 
 
 def launch_as(
@@ -94,6 +97,7 @@ def launch_as(
         ROWS=config.rows,
         BLOCK=config.block,
         LOG=task.log,
+        POLICY=policy(x, out),
         num_warps=config.num_warps,
     )
 

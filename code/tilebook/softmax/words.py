@@ -62,6 +62,7 @@ def words_of(ptr):
 def fetched(
     x_ptr, item, items, n, stride, parts, share,
     NONE: tl.constexpr, V: tl.constexpr, BLOCK: tl.constexpr, APART: tl.constexpr,
+    POLICY: tl.constexpr,
 ):  # fmt: skip
     """Ask for an item, and leave it as narrow as in memory: words of 32 bits.
 
@@ -71,7 +72,10 @@ def fetched(
     _, _, skip, count = span_of(item, items, parts, share, body)
     offs = tl.arange(0, BLOCK // (V // 4))
     at = (first + skip) * 4 + offs
-    return tl.load(words_of(x_ptr) + at, mask=offs < count * 4, other=NONE)
+    return tl.load(
+        words_of(x_ptr) + at, mask=offs < count * 4, other=NONE,
+        eviction_policy=POLICY,
+    )  # fmt: skip
 
 
 @triton.jit
