@@ -344,6 +344,24 @@ def test_a_drifting_ceiling_repeats_the_experiment_once(copies, repeats, drift):
     assert timer._looked == len(copies)
 
 
+def test_where_somebody_waits_one_look_closes_and_opens(monkeypatch):
+    timer, brief = Simulated(looks=looks(1000.0, 1010.0, 1020.0)), Budget(2, brief=True)
+    first = runner.measure(experiment(a_sitting), timer, brief)
+    second = runner.measure(experiment(a_sitting), timer, brief)
+    assert second.canary["open"] == first.canary["close"]
+    assert second.canary["close"]["copy_gbps"] == 1020.0
+    assert timer._looked == 3
+    # Not one of another device's, nor an old one, nor for a record that is kept.
+    other = Simulated(looks=looks(900.0, 910.0))
+    runner.measure(experiment(a_sitting), other, brief)
+    assert other._looked == 2
+    runner.measure(experiment(a_sitting), other, Budget(2))
+    assert other._looked == 4
+    monkeypatch.setattr(runner, "RECENT", 0.0)
+    runner.measure(experiment(a_sitting), other, brief)
+    assert other._looked == 6
+
+
 def test_what_an_experiment_returns_counts_once():
     record = runner.measure(experiment(some_returned), Simulated(), Budget(1))
     assert [r["impl"] for r in record.rows] == ["ours", "peer", "by hand"]

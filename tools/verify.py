@@ -27,6 +27,8 @@ SEEN = ("code", "tests", "book/_ext", "tools")
 """What each step depends on."""
 # PyTorch's own kernels are not what is looked at, and most of what is launched.
 OPTIONS = ("--target-processes", "application-only", "--error-exitcode", "9")
+# Many processes that import PyTorch at a time take longer than the 10 s it grants them.
+OPTIONS += ("--launch-timeout", "120")
 OPTIONS += ("--kernel-name-exclude", "kns=native")
 # Each tensor an allocation of its own, so that leaving it is seen.
 ALONE = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
