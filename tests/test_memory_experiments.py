@@ -66,7 +66,9 @@ def measured():
         patch.setattr(verify.repeat, "__defaults__", (2,))
         return {
             # Tiny sums of fresh numbers may cancel, and have no relative error.
-            name: run(measure.find(name), Simulated(), BUDGET, attempts=1, seed=1)
+            name: run(
+                measure.find(name), Simulated(l2_bytes=1), BUDGET, attempts=1, seed=1
+            )
             for name in NAMES
         }
 
@@ -182,7 +184,7 @@ def test_the_brief_cases_are_among_all():
 @pytest.mark.parametrize("name", NAMES)
 def test_brief_cases_are_enough_for_every_value_and_claim(records, name):
     brief = dataclasses.replace(BUDGET, brief=True)
-    record = run(measure.find(name), Simulated(), brief, attempts=1)
+    record = run(measure.find(name), Simulated(l2_bytes=1), brief, attempts=1)
     assert len(record.rows) < len(records[name].rows)
     for value in measure.values(name):
         if value != "engine_over_wide":

@@ -62,7 +62,9 @@ def measured():
         patch.setattr(launch, "capture", lambda fn: fn() or graph)
         return {
             # Tiny sums of fresh numbers may cancel, and have no relative error.
-            name: run(measure.find(name), Simulated(), BUDGET, attempts=1, seed=1)
+            name: run(
+                measure.find(name), Simulated(l2_bytes=1), BUDGET, attempts=1, seed=1
+            )
             for name in NAMES
         }
 

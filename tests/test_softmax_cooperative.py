@@ -263,7 +263,8 @@ def test_compiles_everywhere(rung, target):
             x, out = (torch.empty(8, n, dtype=dtype, device="meta") for _ in range(2))
             config = rung.config_for(n, dtype.itemsize)
             args = (x, out) if rung is cooperative else (x, x, out)
-            for log in (False, True):
+            # Rows that start anywhere have more code, logarithms other formulas.
+            for log in {n % 2 == 1, target == "sm_90"}:
                 ((kernel, given, meta),) = evidence.launches(
                     lambda task, a=args, c=config: rung.launch_as(c, *a, task), log=log
                 )
