@@ -181,6 +181,14 @@ def test_cells_are_written_for_reading():
         cell(row, "nothing")
 
 
+def test_ours_stand_out_among_peers_only():
+    table_of = part("tables").table_of
+    ours, peer = ({"ours": ours, "ms": 1.0} for ours in (True, False))
+    for rows, marked in (([ours, peer], [True, False]), ([ours, ours], [False, False])):
+        found = table_of(rows, ["us"]).findall(nodes.row)
+        assert ["ours" in row["classes"] for row in found] == [False, *marked]
+
+
 def test_a_page_becomes_plain_markdown():
     box = nodes.tip("", nodes.paragraph("", "Careful."))
     link = nodes.reference("", "1,234", refuri="../book/v.html#r", internal=True)

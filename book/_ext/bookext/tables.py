@@ -81,7 +81,8 @@ def cell(row: dict[str, Any], name: str) -> str:
 
 
 def table_of(rows: list[dict[str, Any]], columns: list[str]) -> nodes.table:
-    """Return rows as a table; ours stand out by their class."""
+    """Return rows as a table; where peers are among them, ours stand out."""
+    peers = not all(row["ours"] for row in rows)
     group = nodes.tgroup(cols=len(columns))
     group += [nodes.colspec(colwidth=1) for _ in columns]
     head = nodes.row()
@@ -90,7 +91,7 @@ def table_of(rows: list[dict[str, Any]], columns: list[str]) -> nodes.table:
     group += nodes.thead("", head)
     body = nodes.tbody()
     for row in rows:
-        line = nodes.row(classes=["ours"] if row["ours"] else [])
+        line = nodes.row(classes=["ours"] if row["ours"] and peers else [])
         for name in columns:
             line += nodes.entry("", nodes.paragraph("", cell(row, name)))
         body += line
