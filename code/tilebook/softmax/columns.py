@@ -70,7 +70,8 @@ def softmax_kernel(
     ONCE: tl.constexpr, LOG: tl.constexpr,
 ):  # fmt: skip
     n, inner = tl.cast(n, tl.int64), tl.cast(inner, tl.int64) * DIV
-    stride_o, stride_n = stride_o * DIV, tl.cast(stride_n, tl.int64) * DIV
+    stride_o = tl.cast(stride_o, tl.int64) * DIV
+    stride_n = tl.cast(stride_n, tl.int64) * DIV
     tiles = tl.cdiv(inner, COLS)
     pid = tl.program_id(0).to(tl.int64)
     x_ptr += pid // tiles * stride_o

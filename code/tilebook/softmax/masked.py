@@ -53,6 +53,7 @@ def kept(
     x_ptr, mask_ptr, offs, length, fetched, stride_x, stride_m, MASK: tl.constexpr
 ):
     """Load a chunk in which what is left out is -inf."""
+    stride_x, stride_m = tl.cast(stride_x, tl.int64), tl.cast(stride_m, tl.int64)
     # Whole vectors, if the row is made of them, and then the exact end.
     x = wide(tl.load(x_ptr + offs * stride_x, mask=offs < fetched, other=-float("inf")))
     keep = offs < length
