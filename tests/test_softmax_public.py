@@ -322,6 +322,14 @@ class TestChoice:
             assert choose.choose(rows(2**44, n))[0] is rung
         assert choose.choose_gradient(rows(2**44, 4))[1].stages == 2
 
+    def test_a_gradient_narrower_than_what_arrives_is_aligned(self):
+        for n in (4096, 4100):
+            y, grad = (torch.empty(8, n, device="meta") for _ in range(2))
+            dx = torch.empty(8, n, dtype=torch.bfloat16, device="meta")
+            found = choose.describe_gradient(y, grad, dx, plain=True)
+            assert found.aligned
+            assert choose.choose_gradient(found)[0] is backward
+
     def test_every_choice_takes_what_it_is_chosen_for(self):
         """For every length near a threshold or a limit, and every kind of rows."""
         lengths = {
