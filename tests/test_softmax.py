@@ -262,6 +262,11 @@ class TestColumns:
         with testing.guarded():
             assert_right(columns.softmax(x, config=config), x, dim=1)
 
+    def test_what_is_lazily_negated(self, device):
+        x = torch.randn(2, 5, 4, dtype=torch.complex64, device=device).conj().imag
+        assert x.is_neg()
+        assert_right(columns.softmax(x), x.resolve_neg(), dim=1)
+
     def test_refused(self, device):
         with pytest.raises(ValueError, match="x must have 3 dimensions, got 2"):
             columns.softmax(torch.ones(2, 2, device=device))
