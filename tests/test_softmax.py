@@ -7,13 +7,14 @@ import pytest
 import torch
 from hypothesis import given
 
+from tilebook import compile_only, testing
 from tilebook import device as here
 from tilebook import softmax as chapter
-from tilebook import testing
 from tilebook.softmax import (
     accuracy,
     arithmetic,
     columns,
+    evidence,
     fused,
     masked,
     naive,
@@ -262,6 +263,11 @@ class TestColumns:
         with testing.guarded():
             assert_right(columns.softmax(x, config=config), x, dim=1)
 
+    def test_what_is_lazily_negated(self, device):
+        x = torch.randn(2, 5, 4, dtype=torch.complex64, device=device).conj().imag
+        assert x.is_neg()
+        assert_right(columns.softmax(x), x.resolve_neg(), dim=1)
+
     def test_refused(self, device):
         with pytest.raises(ValueError, match="x must have 3 dimensions, got 2"):
             columns.softmax(torch.ones(2, 2, device=device))
@@ -299,6 +305,25 @@ class TestResident:
             pytest.skip("there is one")
         with pytest.raises(here.HardwareError, match="tensor memory accelerator"):
             resident.softmax(torch.zeros(2, 1024, device=device))
+
+    def test_rows_that_overlap_are_compiled(self):
+        """Sixteen bytes apart: a stride of one vector, of which Triton makes a 1."""
+        x = torch.empty(99999, device="meta").unfold(0, 40000, 4)[:3]
+        out = torch.empty(3, 40000, device="meta")
+        assert resident.refusal(x) is None
+        config = resident.config_for(40000, 4)
+        ((kernel, given, meta),) = evidence.launches(
+            lambda task: resident.launch_as(config, x, out, task)
+        )
+        assert compile_only.compile(kernel, *given, target="sm_90", **meta).ptx
+
+    @pytest.mark.gpu
+    def test_rows_that_overlap(self, device):
+        here.require("tma")
+        for step in (8, 16, 4096):
+            x = torch.randn(99999, dtype=torch.bfloat16, device=device)
+            x = x.unfold(0, 40000, step)[:9]
+            assert_right(resident.softmax(x), x)
 
     @pytest.mark.parametrize("itemsize", [2, 4])
     def test_every_row_has_its_place(self, itemsize):

@@ -255,6 +255,21 @@ def test_no_program_holds_two_parts_of_a_row():
             assert programs <= m * parts
 
 
+def test_more_parts_than_programs_are_refused():
+    """They would wait for letters of programs that can't begin."""
+    most = letters.most_parts()
+    assert letters.together(3, 2 * most, 2) == 2 * most
+    with pytest.raises(
+        ValueError, match=f"config must .* {2 * most}, got {2 * most + 1}"
+    ):
+        letters.together(3, 2 * most + 1, 2)
+    for rung, count in ((cooperative, 2), (backward_cooperative, 3)):
+        x, out = (torch.empty(2, 1024 * most, device="meta") for _ in range(2))
+        args = (x, out) if count == 2 else (x, x, out)
+        with pytest.raises(ValueError, match="config must leave a row"):
+            rung.launch_as(letters.Config(512, 1, 1), *args)
+
+
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("rung", [cooperative, backward_cooperative])
 def test_compiles_everywhere(rung, target):

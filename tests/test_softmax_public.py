@@ -198,6 +198,18 @@ class TestMask:
                 out.double(), wanted, equal_nan=True, rtol=2e-3, atol=1e-6
             )
 
+    @pytest.mark.parametrize("shape", [(40, 5), (3, 8, 4), (1, 1, 30, 6)], ids=str)
+    def test_more_rows_than_programs(self, shape, device, monkeypatch):
+        monkeypatch.setattr(masked, "MOST_PROGRAMS", 7)
+        x = torch.randn(shape, device=device)
+        mask = torch.rand(shape[-1], device=device) > 0.3
+        mask[0] = True
+        for keep, causal in ((mask, False), (None, True), (mask, True)):
+            with testing.guarded():
+                out = softmax(x, mask=keep, causal=causal)
+            wanted = torch.softmax(left_out(x, keep, causal), -1)
+            torch.testing.assert_close(out, wanted)
+
     def test_what_is_left_out_may_be_anything(self, device):
         x = torch.randn(3, 10, device=device)
         x[:, 4], x[:, 5] = float("nan"), INF
@@ -321,6 +333,14 @@ class TestChoice:
         for n, rung in ((4, persistent), (4096, persistent), (2**17, online)):
             assert choose.choose(rows(2**44, n))[0] is rung
         assert choose.choose_gradient(rows(2**44, 4))[1].stages == 2
+
+    def test_a_gradient_narrower_than_what_arrives_is_aligned(self):
+        for n in (4096, 4100):
+            y, grad = (torch.empty(8, n, device="meta") for _ in range(2))
+            dx = torch.empty(8, n, dtype=torch.bfloat16, device="meta")
+            found = choose.describe_gradient(y, grad, dx, plain=True)
+            assert found.aligned
+            assert choose.choose_gradient(found)[0] is backward
 
     def test_every_choice_takes_what_it_is_chosen_for(self):
         """For every length near a threshold or a limit, and every kind of rows."""

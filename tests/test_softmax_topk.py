@@ -96,6 +96,20 @@ def test_infinities_nan_and_signs_of_zero(small, device):
     assert_right(torch.cat([torch.zeros(3, 90, device=device), rows], 1), 6)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "n", "start"),
+    [(torch.bfloat16, 128, 4), (torch.float32, 65, 2), (torch.int32, 64, 2)],
+    ids=str,
+)
+def test_the_least_number_and_no_element_twice(dtype, n, start, device):
+    """A row that starts anywhere, all wanted: its last elements are few to a vector."""
+    low = -INF if dtype.is_floating_point else torch.iinfo(dtype).min
+    x = torch.randn(n + 8, device=device).mul(10).to(dtype)[start : start + n]
+    x[-3:] = x[5::7] = low
+    x[120 if n == 128 else 62] = 5
+    assert_right(x, n)
+
+
 def test_any_strides(device):
     x = torch.randn(4, 37, device=device)
     for _, view in (*testing.layouts(x), *testing.expanded(x)):

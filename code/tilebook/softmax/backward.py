@@ -137,7 +137,7 @@ def tile_kernel(
     DIV: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr, CHUNKS: tl.constexpr,
     LOG: tl.constexpr, POLICY: tl.constexpr,
 ):  # fmt: skip
-    n, stride = n * DIV, stride * DIV
+    n, stride = n * DIV, tl.cast(stride, tl.int64) * DIV
     rows = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
     offs = tl.arange(0, BLOCK)[None, :]
     y, grad, mask = loaded(y_ptr, grad_ptr, rows, offs, m, n, stride, POLICY)

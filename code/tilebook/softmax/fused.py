@@ -60,7 +60,7 @@ def softmax_kernel(
     x_ptr, out_ptr, n, stride, inverse_t,
     DIV: tl.constexpr, BLOCK: tl.constexpr, LOG: tl.constexpr, POLICY: tl.constexpr,
 ):  # fmt: skip
-    n, stride = n * DIV, stride * DIV
+    n, stride = n * DIV, tl.cast(stride, tl.int64) * DIV
     row = tl.program_id(0).to(tl.int64)
     offs = tl.arange(0, BLOCK)
     mask = offs < n

@@ -49,8 +49,26 @@ def all_at_once(config: Config) -> dict[str, int | bool]:
 
 
 def together(m: int, parts: int, per_sm: int) -> int:
-    """How many programs to launch: as many as run at a time, if there is work."""
-    return min(m * parts, per_sm * most_parts())
+    """How many programs to launch: as many as run at a time, if there is work.
+
+    Args:
+        m: rows.
+        parts: of each.
+        per_sm: programs on a multiprocessor.
+
+    Returns:
+        At least as many as a row has parts, or they would wait for ever.
+
+    Raises:
+        ValueError: so many don't run at a time.
+    """
+    most = per_sm * most_parts()
+    if parts > most:
+        raise ValueError(
+            f"config must leave a row at most as many parts as programs run at a time, "
+            f"{most}, got {parts}"
+        )
+    return min(m * parts, most)
 
 
 def mailbox(m: int, parts: int, like: torch.Tensor) -> torch.Tensor:

@@ -32,6 +32,7 @@ CHUNK = 8192
 PER_THREAD = 16
 OUTER = 3
 """Dimensions of rows that the kernel tells apart."""
+MOST_PROGRAMS = 2**31 - 1
 
 
 def config_for(n: int, itemsize: int = 2) -> Config:
@@ -53,6 +54,7 @@ def kept(
     x_ptr, mask_ptr, offs, length, fetched, stride_x, stride_m, MASK: tl.constexpr
 ):
     """Load a chunk in which what is left out is -inf."""
+    stride_x, stride_m = tl.cast(stride_x, tl.int64), tl.cast(stride_m, tl.int64)
     # Whole vectors, if the row is made of them, and then the exact end.
     x = wide(tl.load(x_ptr + offs * stride_x, mask=offs < fetched, other=-float("inf")))
     keep = offs < length
@@ -149,6 +151,9 @@ def launch_as(
         causal: whether row i of the dimension before the last keeps its first i + 1.
         task: what is wanted besides.
     """
+    if x.numel() // x.shape[-1] > MOST_PROGRAMS:
+        _launch_halves(config, x, mask, out, causal, task)
+        return
     outer = outer_dimensions(x, mask, causal)
     if len(outer) > OUTER:
         x, mask = x.contiguous(), None if mask is None else mask.contiguous()
@@ -181,3 +186,23 @@ def launch_as(
         LOG=task.log,
         num_warps=config.num_warps,
     )
+
+
+def _launch_halves(
+    config: Config,
+    x: torch.Tensor,
+    mask: torch.Tensor | None,
+    out: torch.Tensor,
+    causal: bool,
+    task: Task,
+) -> None:
+    """Launch for more rows than there may be programs: one half after the other."""
+    n = x.shape[-1]
+    dim = next(i for i, size in enumerate(x.shape) if size > 1)
+    # Of causal rows the first n are special, and those behind them are whole.
+    alone = causal and dim == x.ndim - 2
+    first = max(x.shape[dim] // 2, n if alone else 0)
+    for start, size in ((0, first), (first, x.shape[dim] - first)):
+        part, place = x.narrow(dim, start, size), out.narrow(dim, start, size)
+        keep = None if mask is None else mask.narrow(dim, start, size)
+        launch_as(config, part, keep, place, causal and not (alone and start), task)

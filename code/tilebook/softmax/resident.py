@@ -165,7 +165,8 @@ def softmax_kernel(
     rows: gl.constexpr = gl.BlockedLayout([1, V], [32, 1], [WARPS, 1], [1, 0])
     lanes: gl.constexpr = gl.SliceLayout(1, rows)
 
-    n, stride = n * V, stride.to(gl.int64) * V
+    # Rows may lie 16 bytes apart: Triton makes a constant of an argument of 1.
+    n, stride = n * V, gl.to_tensor(stride).to(gl.int64) * V
     scale = inverse_t * LOG2E
     ring = gl.allocate_shared_memory(x_desc.dtype, [SLOTS, 1, CHUNK], x_desc.layout)
     arrived = gl.allocate_shared_memory(gl.int64, [SLOTS, 1], mbarrier.MBarrierLayout())

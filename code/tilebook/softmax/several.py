@@ -65,7 +65,7 @@ def softmax_kernel(
     DIV: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr, LOG: tl.constexpr,
     POLICY: tl.constexpr,
 ):  # fmt: skip
-    n, stride = n * DIV, stride * DIV
+    n, stride = n * DIV, tl.cast(stride, tl.int64) * DIV
     rows = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
     offs = tl.arange(0, BLOCK)[None, :]
     mask = (rows < m) & (offs < n)

@@ -101,6 +101,10 @@ def topk_kernel(
     GROUP: tl.constexpr = TERMS // GROUPS
     K: tl.constexpr = 2**LOG_K
     key = packed(ordered(best), first + (ahead + tile + lanes))
+    if LOG_WIDTH == 0:
+        # Groups are elements, and these keys the last word: lanes past the last element
+        # must not name one of the edge behind it.
+        key = tl.where(tile + lanes < between, key, -(2**63))
     key = tl.max(tl.reshape(key, (KEPT, GROUPS, GROUP)), axis=2)
     key = top(key, KEPT, LOG_K, LOG_GROUPS)  # (KEPT, K)
     if LOG_WIDTH > 0:
