@@ -125,6 +125,10 @@ def strides_ignored(x, t):
     return solutions.temperature(x.as_strided(x.shape, (x.shape[1], 1)), t)
 
 
+def neighbours_in_t(x, t):
+    return solutions.temperature(x, t.as_strided(t.shape, (1,)))
+
+
 def multiplied(x, t):
     return solutions.temperature(x, 1 / t)
 
@@ -149,6 +153,7 @@ def first_block_only(x, t):
 
 WRONG_FUNCTIONS = (
     strides_ignored,
+    neighbours_in_t,
     multiplied,
     hottest_for_all,
     in_torch,
