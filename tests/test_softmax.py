@@ -273,6 +273,18 @@ class TestColumns:
             columns.softmax(torch.ones(2, 2, device=device))
 
 
+def test_a_config_that_leaves_out_part_of_a_row_is_refused(device):
+    x = torch.randn(3, 33, device=device)
+    walks = (persistent.Config(32, 1, 0, 1), persistent.Config(32, 1, 2, 1))
+    for rung, *configs in (
+        *((fused, fused.Config(32, 1)), (several, several.Config(4, 32, 1))),
+        *((persistent, *walks), (ragged, ragged.Config(16, 1))),
+    ):
+        for config in configs:
+            with pytest.raises(ValueError, match=r"config must cover 3[23] elements"):
+                rung.softmax(x, config=config)
+
+
 class TestResident:
     """What can be told without the hardware; the kernel runs on it alone."""
 

@@ -62,6 +62,12 @@ def run(way, y, grad, task=operands.PLAIN, dtype=None):
     return dx
 
 
+def test_a_walk_that_leaves_out_part_of_a_row_is_refused(device):
+    y = torch.ones(3, 33, device=device)
+    with pytest.raises(ValueError, match="config must cover 33 elements of a row"):
+        backward.launch_as(backward.Config(1, 32, 1, 2, 1), y, y, y)
+
+
 @each_way
 @BOTH
 @pytest.mark.parametrize(

@@ -26,7 +26,14 @@ import triton.language as tl
 from tilebook.softmax.arithmetic import power, single, wide
 from tilebook.softmax.caches import policy
 from tilebook.softmax.occupancy import fits, programs
-from tilebook.softmax.operands import PLAIN, Task, cover, divisor, row_stride
+from tilebook.softmax.operands import (
+    PLAIN,
+    Task,
+    check_cover,
+    cover,
+    divisor,
+    row_stride,
+)
 
 LARGEST = 64 * 1024
 """Bytes of a row that these kernels take, of each tensor."""
@@ -212,6 +219,7 @@ def launch_as(
     }
     sizes = (m, n // div, row_stride(grad) // div, task.inverse_t)
     if config.stages:
+        check_cover(config.block, n)
         grid = (programs(m, config.per_sm),)
         task.wrap(walk_kernel)[grid](
             y, grad, dx, *sizes, STAGES=config.stages, **shared

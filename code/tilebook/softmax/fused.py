@@ -16,6 +16,7 @@ from tilebook.softmax.caches import policy
 from tilebook.softmax.operands import (
     PLAIN,
     Task,
+    check_cover,
     cover,
     divisor,
     prepared,
@@ -94,6 +95,7 @@ def launch_as(
         asking: the loads' eviction policy; `caches.policy` chooses by default.
     """
     m, n = map(int, x.shape)
+    check_cover(config.block, n)
     div = divisor(x, out)
     task.wrap(softmax_kernel)[(m,)](
         x,
@@ -142,8 +144,9 @@ def softmax(x: torch.Tensor, *, config: Config | None = None) -> torch.Tensor:
 
     Raises:
         TypeError: not a tensor, or another dtype.
-        ValueError: not a matrix with neighbours in its rows, rows that are too long,
-            or a tensor where this process's kernels can't reach it.
+        ValueError: not a matrix with neighbours in its rows, rows that are too long or
+            that `config` doesn't cover, or a tensor where this process's kernels can't
+            reach it.
 
     Notes:
         Computed in float32 and rounded once. `accuracy` has the bound.

@@ -112,3 +112,17 @@ def starts_aligned(x: torch.Tensor) -> bool:
 def cover(n: int) -> int:
     """The smallest power of two from n on: the tile's side that covers n elements."""
     return triton.next_power_of_2(max(int(n), 1))
+
+
+def check_cover(held: int, n: int) -> None:
+    """Check that a program holds what a way of launching gives it.
+
+    Args:
+        held: elements of a row that it holds.
+        n: elements that there are.
+
+    Raises:
+        ValueError: fewer than there are; the rest would never be written.
+    """
+    if held < n:
+        raise ValueError(f"config must cover {n} elements of a row, got {held}")

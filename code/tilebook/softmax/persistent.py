@@ -28,6 +28,7 @@ from tilebook.softmax.occupancy import fits, programs
 from tilebook.softmax.operands import (
     PLAIN,
     Task,
+    check_cover,
     divisor,
     prepared,
     row_stride,
@@ -153,6 +154,7 @@ def launch_as(
 ) -> None:
     """Launch one of the kernels in a way of your own; see `fused.launch_as`."""
     m, n = map(int, x.shape)
+    check_cover(config.block, n)
     div = divisor(x, out)
     staged = {"STAGES": config.stages} if config.stages else {}
     task.wrap(staged_kernel if staged else softmax_kernel)[
@@ -186,8 +188,9 @@ def softmax(x: torch.Tensor, *, config: Config | None = None) -> torch.Tensor:
 
     Raises:
         TypeError: not a tensor, or another dtype.
-        ValueError: not a matrix with neighbours in its rows, rows that are too long,
-            or a tensor where this process's kernels can't reach it.
+        ValueError: not a matrix with neighbours in its rows, rows that are too long or
+            that `config` doesn't cover, or a tensor where this process's kernels can't
+            reach it.
     """
     out = prepared(x, refusal)
     if out.numel():

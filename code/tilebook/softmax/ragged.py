@@ -26,6 +26,7 @@ from tilebook.softmax.caches import policy
 from tilebook.softmax.operands import (
     PLAIN,
     Task,
+    check_cover,
     prepared,
     row_stride,
     starts_aligned,
@@ -103,13 +104,15 @@ def launch_as(
 ) -> None:
     """Launch the kernel in a way of your own; see `fused.launch_as`."""
     m, n = map(int, x.shape)
+    vector = 16 // x.itemsize
+    check_cover(config.block, n // vector * vector)
     task.wrap(softmax_kernel)[(m,)](
         x,
         out,
         n,
         row_stride(x),
         task.inverse_t,
-        W=16 // x.itemsize,
+        W=vector,
         BLOCK=config.block,
         LOG=task.log,
         POLICY=policy(x, out),
@@ -163,8 +166,9 @@ def softmax(x: torch.Tensor, *, config: Config | None = None) -> torch.Tensor:
 
     Raises:
         TypeError: not a tensor, or another dtype.
-        ValueError: not a matrix with neighbours in its rows, rows that are too long
-            or lie otherwise, or a tensor where this process's kernels can't reach it.
+        ValueError: not a matrix with neighbours in its rows, rows that are too long,
+            lie otherwise or aren't covered by `config`, or a tensor where this
+            process's kernels can't reach it.
     """
     out = prepared(x, refusal)
     if out.numel():

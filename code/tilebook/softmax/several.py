@@ -18,6 +18,7 @@ from tilebook.softmax.caches import policy
 from tilebook.softmax.operands import (
     PLAIN,
     Task,
+    check_cover,
     cover,
     divisor,
     prepared,
@@ -85,6 +86,7 @@ def launch_as(
 ) -> None:
     """Launch the kernel in a way of your own; see `fused.launch_as`."""
     m, n = map(int, x.shape)
+    check_cover(config.block, n)
     div = divisor(x, out)
     task.wrap(softmax_kernel)[(-(-m // config.rows),)](
         x,
@@ -129,8 +131,9 @@ def softmax(x: torch.Tensor, *, config: Config | None = None) -> torch.Tensor:
 
     Raises:
         TypeError: not a tensor, or another dtype.
-        ValueError: not a matrix with neighbours in its rows, rows that are too long,
-            or a tensor where this process's kernels can't reach it.
+        ValueError: not a matrix with neighbours in its rows, rows that are too long or
+            that `config` doesn't cover, or a tensor where this process's kernels can't
+            reach it.
     """
     out = prepared(x, refusal)
     if out.numel():
