@@ -152,6 +152,13 @@ class TestTemperature:
         with pytest.raises(ValueError, match="temperature must be positive"):
             softmax(torch.ones(3, device=device), temperature=temperature)
 
+    def test_a_difference_that_float32_does_not_hold(self, device):
+        """As the notes say; where it holds it, heat is no trouble."""
+        x = torch.tensor([-3e38, 3e38, 2e38], device=device)
+        assert log_softmax(x, temperature=8e37)[0] == -INF
+        out = log_softmax(x[1:], temperature=8e37)
+        torch.testing.assert_close(out, torch.log_softmax(x[1:] / 8e37, 0))
+
     def test_no_number(self, device):
         with pytest.raises(TypeError, match="temperature must be a number, got str"):
             softmax(torch.ones(3, device=device), temperature="hot")

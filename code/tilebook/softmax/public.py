@@ -124,7 +124,9 @@ def softmax(
 
     Notes:
         `choose` picks the rung. Computed in float32 (float64 in float64) and rounded
-        once: `accuracy` derives the bound. Deterministic.
+        once: `accuracy` derives the bound. Deterministic. An element is subtracted from
+        the largest before the temperature divides: a difference beyond float32 is
+        infinite at any temperature.
         A view that no two or three strides describe is copied first; so is, for a mask
         along another dimension than the last, `x` itself.
     """
