@@ -28,6 +28,12 @@ from tilebook.softmax import (
     several,
     split,
 )
+from tilebook.softmax.cases import (
+    gradient_formula,
+    matrix,
+    operands_of_gradient,
+    softmax_rows,
+)
 from tilebook.softmax.operands import PLAIN
 from tilebook.testing.closeness import subnormal
 from tilebook.testing.precision import format_of
@@ -98,16 +104,6 @@ def shapes() -> tuple[tuple[int, int], ...]:
     return (*((ELEMENTS // n, n) for n in LENGTHS), *FEW)
 
 
-def matrix(shape: tuple[int, int], dtype: torch.dtype) -> list[torch.Tensor]:
-    """Random numbers, to be softmax's operand."""
-    return [torch.randn(shape, device=device.torch_device(), dtype=dtype)]
-
-
-def softmax_rows(x: torch.Tensor) -> torch.Tensor:
-    """PyTorch's softmax of rows."""
-    return torch.softmax(x, -1)
-
-
 def takes(rung: ModuleType, shape: tuple[int, int], dtype: torch.dtype) -> bool:
     """Whether a rung takes a contiguous matrix, here and in earnest."""
     if rung in NEEDS and not device.has(NEEDS[rung]):
@@ -166,15 +162,6 @@ def softmax_forward(bench: Bench) -> list[Row]:
     return bench.rows
 
 
-def operands_of_gradient(
-    shape: tuple[int, int], dtype: torch.dtype
-) -> list[torch.Tensor]:
-    """A result of softmax, and what arrives for it."""
-    where = device.torch_device()
-    y = torch.randn(shape, device=where).softmax(-1).to(dtype)
-    return [y, torch.randn(shape, device=where, dtype=dtype)]
-
-
 def gradient(y: torch.Tensor, grad: torch.Tensor) -> torch.Tensor:
     """What autograd calls for softmax along rows."""
     return derivative.gradient(PLAIN, grad, y, y.ndim - 1, y.dtype)
@@ -187,11 +174,6 @@ def _by(
     more = {} if stages is None else {"stages": stages}
     way.launch_as(way.config_for(y.shape[1], y.itemsize, **more), y, grad, dx)
     return dx
-
-
-def gradient_formula(y: torch.Tensor, grad: torch.Tensor) -> torch.Tensor:
-    """The same in PyTorch's operations."""
-    return y * (grad - (y * grad).sum(-1, keepdim=True))
 
 
 @measure.experiment(

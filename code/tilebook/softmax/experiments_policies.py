@@ -6,7 +6,7 @@ import torch
 
 from tilebook import device, measure
 from tilebook.measure import Bench, Provider, Row
-from tilebook.softmax import backward, conclusions_policies, fused
+from tilebook.softmax import backward, cases, conclusions_policies, fused
 
 __all__ = ["conclusions_policies", "softmax_policies"]
 
@@ -47,19 +47,14 @@ def gradient(asking: str, y: torch.Tensor, grad: torch.Tensor) -> torch.Tensor:
 
 def operands(op: str, mib: int, dtype: torch.dtype) -> list[torch.Tensor]:
     """An operation's operands, and what is read after it."""
-    where = device.torch_device()
-    x = torch.randn(SHAPE, device=where, dtype=dtype)
-    if op == "softmax_backward":
-        return [x.float().softmax(-1).to(dtype), torch.randn_like(x)]
-    return [x, *([torch.randn(mib * 2**18, device=where)] if mib else [])]
+    if op == OPS[1]:
+        return cases.operands_of_gradient(SHAPE, dtype)
+    guests = [torch.randn(mib * 2**18, device=device.torch_device())] if mib else []
+    return [*cases.matrix(SHAPE, dtype), *guests]
 
 
 def _softmax(x: torch.Tensor, *_: torch.Tensor) -> torch.Tensor:
-    return torch.softmax(x, -1)
-
-
-def _gradient(y: torch.Tensor, grad: torch.Tensor) -> torch.Tensor:
-    return y * (grad - (y * grad).sum(-1, keepdim=True))
+    return cases.softmax_rows(x)
 
 
 @measure.experiment(
@@ -73,7 +68,9 @@ def softmax_policies(bench: Bench) -> list[Row]:
     for dtype in bench.choose(DTYPES, DTYPES_BRIEF):
         for op in OPS:
             back = op == OPS[1]
-            fn, reference = (gradient, _gradient) if back else (forward, _softmax)
+            fn, reference = (
+                (gradient, cases.gradient_formula) if back else (forward, _softmax)
+            )
             # The gradient alone: what comes after it fares as after softmax.
             sizes = bench.choose(AFTERWARDS, AFTERWARDS_BRIEF)
             for mib in (0,) if back else sizes:
