@@ -84,6 +84,15 @@ def test_function_digest_follows_what_the_function_uses():
         digest.of_function(SOURCE, "nothing")
 
 
+def test_what_a_build_leaves_out_does_not_count():
+    source = (
+        "A = 4, 5, 6\nA_BRIEF = A[:1]\ndef f(choose):\n    return choose(A, A_BRIEF)\n"
+    )
+    before = digest.of_function(source, "f")
+    assert digest.of_function(source.replace("[:1]", "[1:]"), "f") == before
+    assert digest.of_function(source.replace("5, 6", "5, 7"), "f") != before
+
+
 def test_function_digest_includes_decorators():
     decorated = "@first\ndef f():\n    pass\n"
     changed = decorated.replace("first", "second")

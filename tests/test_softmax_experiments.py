@@ -45,7 +45,7 @@ def shrink(patch):
     patch.setattr(experiments, "ERRORS", ((1, 40),))
     patch.setattr(experiments, "EXPONENTS", (0,))
     quoted = {16: ("naive", "fused", "several", "persistent"), 33: ("fused", "ragged")}
-    patch.setattr(experiments, "QUOTED", quoted | {64: ("online",)})
+    patch.setattr(experiments, "QUOTED_BRIEF", quoted | {64: ("online",)})
     patch.setattr(experiments, "GRADIENTS_BRIEF", (16, 64))
     patch.setattr(experiments, "CROSSING_BRIEF", (33,))
     patch.setattr(experiments, "ERRORS_BRIEF", ((1, 40),))
@@ -106,13 +106,18 @@ def test_sizes_are_those_the_chapter_promises():
 
 
 def test_brief_cases_are_among_all():
-    for name, brief in vars(experiments).items():
+    known = vars(experiments)
+    of = {
+        "PEERS": peers.NAMES,
+        "QUOTED_FEW": known["RUNGS"],
+        "COMPARED": known["DTYPES"],
+    }
+    of |= dict.fromkeys(("GRADIENTS", "QUOTED", "SEARCHED"), known["LENGTHS"])
+    for name, brief in known.items():
         if name.endswith("_BRIEF"):
-            everything = {"GRADIENTS": "LENGTHS"}.get(name.removesuffix("_BRIEF"))
-            of = vars(experiments)[everything or name.removesuffix("_BRIEF")]
-            assert set(brief) < set(of)
-    assert set(experiments.QUOTED) < set(experiments.LENGTHS)
-    for n, names in experiments.QUOTED.items():
+            stem = name.removesuffix("_BRIEF")
+            assert set(brief) < set(of.get(stem) or known[stem])
+    for n, names in experiments.QUOTED_BRIEF.items():
         shape = (experiments.ELEMENTS // n, n)
         found = experiments.ladder(shape, experiments.DTYPES_BRIEF[0])
         assert set(names) < found.keys()

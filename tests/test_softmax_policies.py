@@ -61,12 +61,21 @@ def test_loads_say_it(rung, n):
         assert "evict_last" not in artefact.ptx
 
 
-@pytest.mark.parametrize(("n", "read"), [(8192, 1), (16384, 2), (32768, 2)])
-def test_what_is_read_again_may_go(n, read):
+@pytest.mark.parametrize(
+    ("n", "read", "programs"), [(8192, 1, 2), (16384, 2, 2), (32768, 2, 1)]
+)
+def test_what_is_read_again_may_go(n, read, programs):
     (artefact,) = evidence.compiled(backward, 2**26 // n, n)
     assert ("L2::evict_first" in artefact.ptx) == (read == 2)
-    # Two programs of 1,024 threads have room, as the page says.
-    assert artefact.evidence.registers <= 32
+    # So many programs of 1,024 threads have room, as the page says.
+    assert 64 // artefact.evidence.registers == programs
+    assert not artefact.evidence.spill_store_bytes
+
+
+def test_single_rows_stay_in_registers():
+    (artefact,) = evidence.compiled(backward, 4096, 16384, torch.float32)
+    assert artefact.evidence.global_loads == {128: 8}
+    assert not artefact.evidence.spill_store_bytes
 
 
 def shrink(patch):

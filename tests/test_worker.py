@@ -58,6 +58,19 @@ def test_a_call_answers_in_another_process_and_keeps_it(worker):
     assert (time.perf_counter() - start) / 20 < 0.05
 
 
+def test_a_warm_worker_has_imported_what_calls_need():
+    _worker.warm(*_worker.MODULES).join(timeout=120)
+    for mode, module in _worker.MODULES.items():
+        known = f"{module!r} in __import__('sys').modules".encode()
+        assert _worker.call(mode, "builtins:eval", known) is True
+
+
+def test_to_warm_what_cannot_start_harms_nobody(monkeypatch):
+    monkeypatch.setitem(_worker.MODULES, "compiled", "tilebook.nothing")
+    _worker.warm("compiled").join(timeout=120)
+    assert _worker.call("compiled", "os:fsdecode", b"alive") == "alive"
+
+
 def test_each_mode_decorates_for_itself():
     code = b"__import__('tilebook').interpreter.switched_on()"
     assert _worker.call("compiled", "builtins:eval", code) is False

@@ -38,6 +38,11 @@ ENVIRONMENT: dict[Mode, dict[str, str]] = {
         "CUDA_VISIBLE_DEVICES": "",
     },
 }
+# What the calls of a mode need before anything else: Triton, and seconds to import it.
+MODULES: dict[Mode, str] = {
+    "compiled": "tilebook.compile_only.binaries",
+    "interpreted": "tilebook.microscope.run",
+}
 BOOTSTRAP = (
     "import json, sys; fd, parent, sys.path[:] = json.loads(sys.argv[1]); "
     "from tilebook._worker import serve; serve(fd, parent)"
@@ -113,8 +118,12 @@ class Worker:
                 # An interrupted call would answer the next one.
                 self.stop()
                 raise
-            sys.stdout.write(self._output.read())
-            sys.stderr.write(self._errors.read())
+            for stream, written in (
+                (sys.stdout, self._output.read()),
+                (sys.stderr, self._errors.read()),
+            ):
+                if written:
+                    stream.write(written)
         value, error, where = pickle.loads(reply)
         if error is not None:
             raise thaw(error) from RemoteTraceback(where)
@@ -189,6 +198,32 @@ WORKERS: dict[Mode, Worker] = {mode: Worker(mode) for mode in ENVIRONMENT}
 def call(mode: Mode, function: str, payload: bytes) -> Any:
     """Run `function(payload)` in this process's worker for `mode`: see Worker.call."""
     return WORKERS[mode].call(function, payload)
+
+
+def warm(*modes: Mode) -> threading.Thread:
+    """Start workers in the background and let them import what calls need.
+
+    Args:
+        *modes: which; a call of one that isn't ready yet waits for it.
+
+    Returns:
+        The thread that waits for them.
+    """
+
+    def start() -> None:
+        for mode in modes:
+            # Whoever calls later is told what is wrong.
+            with contextlib.suppress(WorkerError, ImportError):
+                call(mode, "tilebook._worker:prepare", MODULES[mode].encode())
+
+    thread = threading.Thread(target=start, daemon=True)
+    thread.start()
+    return thread
+
+
+def prepare(module: bytes) -> None:
+    """Import a module (worker side)."""
+    importlib.import_module(module.decode())
 
 
 def _stop_all() -> None:

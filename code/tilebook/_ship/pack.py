@@ -214,9 +214,14 @@ class _Storage:
     index: int
 
 
-def contents(storage: torch.UntypedStorage) -> bytes:
-    """Return a storage's bytes, from any device."""
-    return unpack.bytes_view(storage.cpu()).numpy().tobytes()
+def contents(storage: torch.UntypedStorage) -> unpack.Content:
+    """Return what a storage holds, from any device, and nothing of empty pages."""
+    pages, rest = unpack.pages_of(storage)
+    filled = pages.view(torch.int64).any(1)
+    parts = (pages[filled], rest)
+    data = b"".join(part.cpu().numpy().tobytes() for part in parts)
+    where = filled.nonzero().flatten().tolist()
+    return unpack.Content(storage.nbytes(), where, data)
 
 
 def _is_library(module: str | None) -> bool:

@@ -17,6 +17,20 @@ import triton
 from triton.experimental import gluon
 from triton.runtime.interpreter import InterpretedFunction
 
+PAGE = 2**16
+"""Bytes that travel together, or not at all where they are all zero."""
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a storage holds."""
+
+    nbytes: int
+    pages: list[int]
+    """Numbers of the pages that aren't all zero."""
+    data: bytes
+    """Their bytes, and those after the last whole page."""
+
 
 @dataclass(frozen=True)
 class Function:
@@ -129,17 +143,35 @@ def _decorate(function: Function, fn: types.FunctionType) -> Any:
     return decorate(**function.options)(fn)
 
 
-def _storage(content: bytes) -> torch.UntypedStorage:
-    storage = torch.UntypedStorage(len(content))
-    overwrite(storage, content)
+def _storage(content: Content) -> torch.UntypedStorage:
+    # Zeros that nobody has touched take no memory.
+    storage = torch.zeros(content.nbytes, dtype=torch.uint8).untyped_storage()
+    _fill(storage, content)
     return storage
 
 
-def overwrite(storage: torch.UntypedStorage, content: bytes) -> None:
-    """Copy bytes into a storage of the same size, on any device."""
-    if content:
-        source = torch.frombuffer(bytearray(content), dtype=torch.uint8)
-        bytes_view(storage).copy_(source)
+def overwrite(storage: torch.UntypedStorage, content: Content) -> None:
+    """Give a storage of the same size, on any device, what another one held."""
+    bytes_view(storage).zero_()
+    _fill(storage, content)
+
+
+def _fill(storage: torch.UntypedStorage, content: Content) -> None:
+    if not content.data:
+        return
+    data = torch.frombuffer(bytearray(content.data), dtype=torch.uint8)
+    pages, rest = pages_of(storage)
+    filled = len(content.pages) * PAGE
+    where = torch.tensor(content.pages, dtype=torch.int64, device=pages.device)
+    pages[where] = data[:filled].view(-1, PAGE).to(pages.device)
+    rest.copy_(data[filled:])
+
+
+def pages_of(storage: torch.UntypedStorage) -> tuple[torch.Tensor, torch.Tensor]:
+    """View a storage as whole pages, (count, PAGE) bytes, and what is left."""
+    flat = bytes_view(storage)
+    whole = len(flat) // PAGE * PAGE
+    return flat[:whole].view(-1, PAGE), flat[whole:]
 
 
 def bytes_view(storage: torch.UntypedStorage) -> torch.Tensor:

@@ -228,13 +228,22 @@ class Cuda:
         return f"GPU-{uuid}" if uuid else "0"
 
     def _events(
-        self, call: Call, seconds: float, before: Call | None = None
+        self,
+        call: Call,
+        seconds: float,
+        before: Call | None = None,
+        queueing: float | None = None,
     ) -> Samples:
-        """Time single calls with events for about so long; a few calls at least."""
+        """Time single calls with events for about so long; a few calls at least.
+
+        How long the host takes to queue one is found out first, unless it is known.
+        """
         self._cuda.synchronize()
         ms: list[float] = []
         tainted: list[float] = []
-        spin = max(_SPIN_MS, 2 * self._queueing_ms(call))
+        if queueing is None:
+            queueing = self._queueing_ms(call)
+        spin = max(_SPIN_MS, 2 * queueing)
         began = self._clock()
         each = 0.0
         while len(ms) < 5 or (
@@ -287,9 +296,13 @@ class Graph:
         self._graph = graph
         self._calls = calls
         self.count = count
+        self._queueing: float | None = None
 
     def sample(self, seconds: float) -> Samples:
         """Replay for about so long; see `timing.Replay`."""
-        found = self._timer._events(self._graph.replay, seconds)
+        replay = self._graph.replay
+        if self._queueing is None:
+            self._queueing = self._timer._queueing_ms(replay)
+        found = self._timer._events(replay, seconds, queueing=self._queueing)
         each = [ms / self.count for ms in found.ms]
         return Samples(each, found.host_bound)

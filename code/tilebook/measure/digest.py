@@ -30,6 +30,9 @@ FOUNDATION = frozenset(
     )
 )
 
+BRIEF = "_BRIEF"
+"""How the names of constants end that `Bench.choose` takes in a build."""
+
 
 def of_source(source: str) -> str:
     """Hash Python source without its comments, docstrings and blank lines.
@@ -66,7 +69,8 @@ def of_function(source: str, name: str) -> str:
     Args:
         source: text of the whole module.
         name: the function. Constants and helpers of the same module that it names,
-            directly or through one another, count as its code.
+            directly or through one another, count as its code. Only ``..._BRIEF`` ones
+            don't: they say what a build leaves out, and a record leaves out nothing.
 
     Returns:
         Twelve hexadecimal digits.
@@ -85,7 +89,7 @@ def of_function(source: str, name: str) -> str:
             continue
         used[node.lineno] = node
         names = {x.id for x in ast.walk(node) if isinstance(x, ast.Name)}
-        todo += sorted(names & defined.keys())
+        todo += sorted(x for x in names & defined.keys() if not x.endswith(BRIEF))
     lines = source.splitlines(keepends=True)
     parts = [lines[_first(x) - 1 : x.end_lineno] for _, x in sorted(used.items())]
     return of_source("".join("".join(part) for part in parts))

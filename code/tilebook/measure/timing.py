@@ -39,7 +39,7 @@ class Budget:
             raise ValueError(f"rounds and seconds must be positive, got {self}")
 
 
-LIVE = Budget(5, 0.008, brief=True)
+LIVE = Budget(3, 0.006, brief=True)
 """That of a build, for which somebody waits."""
 
 

@@ -13,8 +13,9 @@ e^(y_j) / T, and so
 
 Two tensors are read and one is written, 3mn elements: at 3.0 TB/s 134 us for 64 Mi of
 bfloat16. `tile_kernel` takes a tile of whole rows, or a row in two halves, both of
-which it reads again from L1; `walk_kernel` walks over rows and has the next one on its
-way; `backward_long` takes rows of any length.
+which it reads again from L1, where registers don't hold a row that was widened;
+`walk_kernel` walks over rows and has the next one on its way; `backward_long` takes
+rows of any length.
 """
 
 from typing import NamedTuple
@@ -25,7 +26,7 @@ import triton.language as tl
 
 from tilebook.softmax.arithmetic import power, single, wide
 from tilebook.softmax.caches import policy
-from tilebook.softmax.occupancy import fits, programs
+from tilebook.softmax.occupancy import REGISTERS, fits, programs
 from tilebook.softmax.operands import (
     PLAIN,
     Task,
@@ -38,7 +39,7 @@ from tilebook.softmax.operands import (
 LARGEST = 64 * 1024
 """Bytes of a row that these kernels take, of each tensor."""
 VECTOR = 16
-"""Bytes of each tensor in a tile for each of its threads, if one chunk is a row."""
+"""Bytes of each tensor in a tile for each of its threads, if warps suffice."""
 LEAST_WARPS, MOST_WARPS = 8, 32
 """Of a tile."""
 
@@ -55,7 +56,8 @@ class Config(NamedTuple):
     stages: int
     """Rows on their way in shared memory, and one; 0 for a tile per program."""
     per_sm: int
-    """Programs on a multiprocessor where they walk."""
+    """Programs on a multiprocessor where they walk; of a tile 0, as many as fit, or 1,
+    so that L1 is left to it."""
 
 
 def registers(block: int, num_warps: int, itemsize: int) -> int:
@@ -83,8 +85,9 @@ def config_for(n: int, itemsize: int = 2, *, stages: int | None = None) -> Confi
         stages: as in `Config`; 0 by default.
 
     Returns:
-        A tile of rows with `VECTOR` bytes of each tensor for a thread; the halves of
-        rows that are too long for it; or a walk with sixteen elements a thread.
+        A tile of rows with `VECTOR` bytes of each tensor for a thread, or more where
+        all warps there are have more; the halves of longer rows of narrow elements; or
+        a walk with sixteen elements a thread.
     """
     block = cover(n)
     if stages:
@@ -93,10 +96,11 @@ def config_for(n: int, itemsize: int = 2, *, stages: int | None = None) -> Confi
         shared = 2 * (stages - 1) * block * itemsize
         return Config(1, block, num_warps, stages, fits(num_warps, used, shared))
     share = 32 * VECTOR // itemsize
-    if block > MOST_WARPS * share:
-        return Config(1, block // 2, MOST_WARPS, 0, 0)
-    num_warps = max(block // share, LEAST_WARPS)
-    return Config(num_warps * share // block, block, num_warps, 0, 0)
+    if block > MOST_WARPS * share and itemsize < 4:
+        # What is read again stays in L1: of two rows at a time, or of a long one.
+        return Config(1, block // 2, MOST_WARPS, 0, int(block * itemsize == LARGEST))
+    num_warps = min(max(block // share, LEAST_WARPS), MOST_WARPS)
+    return Config(max(num_warps * share // block, 1), block, num_warps, 0, 0)
 
 
 def longest(itemsize: int) -> int:
@@ -189,6 +193,21 @@ def walk_kernel(
         tl.store(dx_ptr + row * n + offs, dx, mask=mask)
 
 
+def alone(config: Config) -> dict[str, int]:
+    """What a launch says so that one program has a multiprocessor, if it is to.
+
+    Args:
+        config: of a tile.
+
+    Returns:
+        The compiler's leave to give a thread so many registers that no second program
+        fits; nothing where the config doesn't ask for that, or the compiler is AMD's.
+    """
+    if not config.per_sm or torch.version.hip:
+        return {}
+    return {"maxnreg": REGISTERS // (32 * config.num_warps * config.per_sm)}
+
+
 def launch_as(
     config: Config,
     y: torch.Tensor,
@@ -228,5 +247,6 @@ def launch_as(
         grid = (-(-m // config.rows),)
         chunks = -(-n // config.block)
         task.wrap(tile_kernel)[grid](
-            y, grad, dx, *sizes, ROWS=config.rows, CHUNKS=chunks, **shared
+            y, grad, dx, *sizes, ROWS=config.rows, CHUNKS=chunks, **shared,
+            **alone(config),
         )  # fmt: skip

@@ -154,8 +154,12 @@ def chosen(
 
 
 def _all(found: list[tuple], target: str) -> tuple[compile_only.Artefact, ...]:
+    # A cap on registers is an option of the compiler for NVIDIA alone.
+    unknown = {"maxnreg"} if target.startswith("gfx") else set()
     return tuple(
-        compile_only.compile(kernel, *args, target=target, **meta)
+        compile_only.compile(
+            kernel, *args, target=target, **{k: meta[k] for k in meta.keys() - unknown}
+        )
         for kernel, args, meta in found
     )
 

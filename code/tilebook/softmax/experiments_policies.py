@@ -13,10 +13,12 @@ __all__ = ["conclusions_policies", "softmax_policies"]
 POLICIES = {"normal": "", "first": "evict_first", "last": "evict_last"}
 """What loads may ask for, by the name that rows give it."""
 SHAPE = (16384, 4096)
-AFTERWARDS, AFTERWARDS_BRIEF = (0, 8, 16, 24, 32), (0, 24)
+AFTERWARDS = (0, 8, 16, 24, 32)
+AFTERWARDS_BRIEF = (0, 24)
 """MiB that the next kernel reads, twice."""
 OPS = ("softmax", "softmax_backward")
-DTYPES, DTYPES_BRIEF = (torch.bfloat16, torch.float32), (torch.bfloat16,)
+DTYPES = (torch.bfloat16, torch.float32)
+DTYPES_BRIEF = DTYPES[:1]
 
 
 def forward(asking: str, x: torch.Tensor, *others: torch.Tensor) -> torch.Tensor:
