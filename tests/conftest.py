@@ -84,6 +84,13 @@ def device() -> torch.device:
     return here.torch_device()
 
 
+@pytest.fixture(scope="session")
+def interpreted() -> None:
+    """Leave out what runs on a simulated clock where a real one is to be had."""
+    if not here.interpreting():
+        pytest.skip("simulated where there is no GPU")
+
+
 @pytest.fixture(autouse=True)
 def seeds(request: pytest.FixtureRequest) -> int:
     """Seed every generator from the test's name: the same in any order, on any worker.

@@ -1,5 +1,6 @@
 """The protocol, on a device whose time is made up."""
 
+import collections
 import itertools
 
 import pytest
@@ -11,14 +12,17 @@ from tilebook.measure import (
     Budget,
     Provider,
     WrongResult,
+    provider,
     registry,
     roofline,
     runner,
+    verify,
 )
-from tilebook.measure.simulated import CEILINGS, Simulated
+from tilebook.measure.simulated import CEILINGS, Simulated, rehearse
 from tilebook.measure.timing import Samples, Timing
 
 N = 512
+CALLS = collections.Counter()
 
 
 def inputs() -> list[torch.Tensor]:
@@ -380,6 +384,33 @@ def test_provenance_says_what_was_measured(monkeypatch):
     assert set(made["digest"]) == {"experiment", "check"}
     assert record.stamp().startswith("Measured in this build on Simulated")
     assert f", torch {torch.__version__}, " in record.stamp()
+
+
+def counted(x, y):
+    CALLS.update("+")
+    return x + y
+
+
+def with_a_peer(bench):
+    for _ in bench.choose((1, 2), brief=(1,)):
+        bench.compare(**case(providers={"peer": measure.compiled(counted)}))
+
+
+def test_a_rehearsal_is_the_same_each_time_and_leaves_no_trace(monkeypatch):
+    monkeypatch.setitem(registry._experiments, "sample-add", experiment(with_a_peer))
+    defaults = verify.repeat.__defaults__
+    CALLS.clear()
+    first = rehearse("sample-add")
+    once = CALLS.total()
+    assert len(first.rows) == 4
+    assert first.rows == rehearse("sample-add").rows
+    rehearse("sample-add", repeats=4)
+    # In each of the two cases, the three beyond one.
+    assert CALLS.total() == 3 * once + 2 * 3
+    assert len(rehearse("sample-add", brief=True).rows) == 2
+    assert len(rehearse("sample-add", rounds=3).rows[0]["rounds"]) == 3
+    assert verify.repeat.__defaults__ == defaults
+    assert measure.compiled is provider.compiled
 
 
 def test_impossible_rows_are_found():

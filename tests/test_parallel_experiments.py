@@ -7,10 +7,9 @@ import pytest
 import torch
 import triton.testing
 
-from tilebook import device, measure
-from tilebook.measure import verify
+from tilebook import measure
 from tilebook.measure.runner import measure as run
-from tilebook.measure.simulated import Simulated, retimed
+from tilebook.measure.simulated import eager, rehearse, retimed
 from tilebook.measure.timing import here
 from tilebook.parallel import (
     conclusions,
@@ -24,13 +23,8 @@ from tilebook.parallel import (
 )
 
 NAMES = ("parallel-add", "parallel-launch", "parallel-pitfalls", "parallel-programs")
-BUDGET = measure.Budget(2, 0.001)
 MOST = 2**10
 OURS, PEERS = conclusions.RIVALS.keys(), conclusions.RIVALS.values()
-
-
-def eager(fn):
-    return measure.Provider(build=lambda: fn)
 
 
 def shrink(patch):
@@ -46,27 +40,17 @@ def shrink(patch):
 
 
 @pytest.fixture(scope="module")
-def measured():
+def measured(interpreted):
     """Every experiment, small: real kernels and results, made-up times."""
-    if not device.interpreting():
-        pytest.skip("simulated where there is no GPU")
     with pytest.MonkeyPatch.context() as patch:
         shrink(patch)
-        patch.setattr(measure, "compiled", eager, raising=False)
-        patch.setattr(verify.repeat, "__defaults__", (2,))
         patch.setattr(overhead, "compiled", eager)
         patch.setattr(torch.cuda, "synchronize", lambda: None)
         for name in ("do_bench", "do_bench_cudagraph"):
             patch.setattr(triton.testing, name, lambda call, return_mode: 1.0)
         graph = SimpleNamespace(replay=lambda: None)
         patch.setattr(launch, "capture", lambda fn: fn() or graph)
-        return {
-            # Tiny sums of fresh numbers may cancel, and have no relative error.
-            name: run(
-                measure.find(name), Simulated(l2_bytes=1), BUDGET, attempts=1, seed=1
-            )
-            for name in NAMES
-        }
+        return {name: rehearse(name, rounds=2, repeats=2) for name in NAMES}
 
 
 @pytest.fixture

@@ -1,15 +1,14 @@
 """The experiments run, on a simulated clock, and their conclusions can fail."""
 
 import copy
-import dataclasses
 
 import pytest
 import torch
 
 from tilebook import device, measure, testing
-from tilebook.measure import runner, verify
+from tilebook.measure import runner
 from tilebook.measure.runner import measure as run
-from tilebook.measure.simulated import Simulated, Untimed, retimed
+from tilebook.measure.simulated import Untimed, eager, rehearse, retimed
 from tilebook.measure.timing import here
 from tilebook.softmax import (
     conclusions,
@@ -21,7 +20,6 @@ from tilebook.softmax import (
 )
 
 NAMES = ("softmax-backward", "softmax-crossovers", "softmax-error", "softmax-forward")
-BUDGET = measure.Budget(1, 0.001)
 # Stand-ins for the lengths that matter: short, uneven, long.
 LENGTHS = (16, 33, 64)
 
@@ -29,10 +27,6 @@ LENGTHS = (16, 33, 64)
 def tiny(shape, dtype):
     """In place of a matrix of the experiments: a row of it."""
     return [torch.randn(1, shape[1], dtype=dtype, device=device.torch_device())]
-
-
-def eager(fn):
-    return measure.Provider(build=lambda: fn)
 
 
 def shrink(patch):
@@ -59,23 +53,13 @@ def shrink(patch):
 
 
 @pytest.fixture(scope="module")
-def measured():
+def measured(interpreted):
     """Every experiment, small: real kernels and results, made-up times."""
-    if not device.interpreting():
-        pytest.skip("simulated where there is no GPU")
     with pytest.MonkeyPatch.context() as patch:
         shrink(patch)
         # One type tells as much as three here, and the interpreter takes its time.
         patch.setattr(experiments, "DTYPES", (torch.bfloat16,))
-        patch.setattr(measure, "compiled", eager, raising=False)
-        patch.setattr(verify.repeat, "__defaults__", (1,))
-        return {
-            # Tiny sums of fresh numbers may cancel, and have no relative error.
-            name: run(
-                measure.find(name), Simulated(l2_bytes=1), BUDGET, attempts=1, seed=1
-            )
-            for name in NAMES
-        }
+        return {name: rehearse(name) for name in NAMES}
 
 
 @pytest.fixture
@@ -129,9 +113,7 @@ def test_brief_cases_are_enough_for_every_value_and_claim(name, monkeypatch):
     """With the sizes of a build, on which nothing is run."""
     monkeypatch.setattr(runner, "Bench", Untimed)
     monkeypatch.setattr(experiments, "matrix", tiny)
-    monkeypatch.setattr(measure, "compiled", eager, raising=False)
-    brief = dataclasses.replace(BUDGET, brief=True)
-    record = run(measure.find(name), Simulated(), brief, attempts=1)
+    record = rehearse(name, brief=True)
     # Somebody waits for them: of hundreds a few dozen.
     assert len(record.rows) <= 50
     for value in measure.values(name):

@@ -4,9 +4,8 @@ import pytest
 import torch
 
 from tilebook import device, measure
-from tilebook.measure import verify
 from tilebook.measure.runner import measure as run
-from tilebook.measure.simulated import Simulated, retimed
+from tilebook.measure.simulated import rehearse, retimed
 from tilebook.measure.timing import here
 from tilebook.softmax import (
     backward,
@@ -83,15 +82,10 @@ def shrink(patch):
 
 
 @pytest.fixture(scope="module")
-def measured():
-    if not device.interpreting():
-        pytest.skip("simulated where there is no GPU")
+def measured(interpreted):
     with pytest.MonkeyPatch.context() as patch:
         shrink(patch)
-        patch.setattr(verify.repeat, "__defaults__", (1,))
-        budget = measure.Budget(1, 0.001)
-        timer = Simulated(l2_bytes=1)
-        return run(measure.find(NAME), timer, budget, attempts=1, seed=1)
+        return rehearse(NAME)
 
 
 def test_results_are_right_and_everything_is_measured(measured):

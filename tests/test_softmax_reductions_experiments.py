@@ -1,28 +1,21 @@
 """The experiments run, on a simulated clock, and their conclusions can fail."""
 
 import copy
-import dataclasses
 
 import pytest
 import torch
 
-from tilebook import device, measure
-from tilebook.measure import verify
+from tilebook import measure
 from tilebook.measure.runner import measure as run
-from tilebook.measure.simulated import Simulated, retimed
+from tilebook.measure.simulated import rehearse, retimed
 from tilebook.measure.timing import here
 from tilebook.softmax import conclusions_reductions as conclusions
 from tilebook.softmax import experiments_reductions as experiments
 from tilebook.softmax.experiments_reductions import REDUCTIONS
 
 NAMES = ("softmax-reductions", "softmax-variance")
-BUDGET = measure.Budget(1, 0.001)
 SMALL = {"m": 4, "n": 32, "dim": 1}
 RAGGED = {"m": 3, "n": 33, "dim": 1}
-
-
-def eager(fn):
-    return measure.Provider(build=lambda: fn)
 
 
 def shrink(patch):
@@ -40,22 +33,12 @@ def shrink(patch):
 
 
 @pytest.fixture(scope="module")
-def measured():
+def measured(interpreted):
     """Every experiment, small: real kernels and results, made-up times."""
-    if not device.interpreting():
-        pytest.skip("simulated where there is no GPU")
     with pytest.MonkeyPatch.context() as patch:
         shrink(patch)
         patch.setattr(experiments, "DTYPES", (torch.bfloat16,))
-        patch.setattr(measure, "compiled", eager, raising=False)
-        patch.setattr(verify.repeat, "__defaults__", (1,))
-        return {
-            # Tiny sums of fresh numbers may cancel, and have no relative error.
-            name: run(
-                measure.find(name), Simulated(l2_bytes=1), BUDGET, attempts=1, seed=1
-            )
-            for name in NAMES
-        }
+        return {name: rehearse(name) for name in NAMES}
 
 
 @pytest.fixture
@@ -94,11 +77,8 @@ def test_brief_cases_are_among_all():
 
 @pytest.mark.timed
 @pytest.mark.parametrize("name", NAMES)
-def test_brief_cases_are_enough_for_every_value_and_claim(name, records, monkeypatch):
-    monkeypatch.setattr(measure, "compiled", eager, raising=False)
-    monkeypatch.setattr(verify.repeat, "__defaults__", (1,))
-    brief = dataclasses.replace(BUDGET, brief=True)
-    record = run(measure.find(name), Simulated(l2_bytes=1), brief, attempts=1)
+def test_brief_cases_are_enough_for_every_value_and_claim(name, records):
+    record = rehearse(name, brief=True)
     if name == "softmax-reductions":
         assert 3 * len(record.rows) < len(records[name].rows)
     assert len(record.rows) <= 40

@@ -6,19 +6,14 @@ import pytest
 import torch
 
 from tilebook import device, measure
-from tilebook.measure import plots, runner, verify
+from tilebook.measure import plots, runner
 from tilebook.measure.runner import measure as run
-from tilebook.measure.simulated import Simulated, Untimed, retimed
+from tilebook.measure.simulated import Untimed, rehearse, retimed
 from tilebook.measure.timing import here
 from tilebook.tiling import blur, conclusions, experiments
 
 NAMES = ("tiling-order", "tiling-stencil", "tiling-transpose")
-BUDGET = measure.Budget(1, 0.001)
 SMALL = ((5, 7),)
-
-
-def eager(fn):
-    return measure.Provider(build=lambda: fn)
 
 
 def shrink(patch):
@@ -36,26 +31,15 @@ def shrink(patch):
 
 
 @pytest.fixture(scope="module")
-def measured():
+def measured(interpreted):
     """Every experiment, small: real kernels and results, made-up times."""
-    if not device.interpreting():
-        pytest.skip("simulated where there is no GPU")
     with pytest.MonkeyPatch.context() as patch:
         shrink(patch)
-        # One type tells as much as three here, of the second stencil one
-        # picture, and the
-        # interpreter takes its time.
+        # One type tells as much as three here, of the second stencil one picture, and
+        # the interpreter takes its time.
         patch.setattr(experiments, "DTYPES", (torch.bfloat16,))
         patch.setattr(experiments, "STENCILS", [(3, 4), (3, 1), (5, 4)])
-        patch.setattr(measure, "compiled", eager, raising=False)
-        patch.setattr(verify.repeat, "__defaults__", (2,))
-        return {
-            # Tiny sums of fresh numbers may cancel, and have no relative error.
-            name: run(
-                measure.find(name), Simulated(l2_bytes=1), BUDGET, attempts=1, seed=1
-            )
-            for name in NAMES
-        }
+        return {name: rehearse(name, repeats=2) for name in NAMES}
 
 
 @pytest.fixture
@@ -96,8 +80,7 @@ def test_brief_cases_are_enough_for_every_value_and_claim():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runner, "Bench", Untimed)
         for name in NAMES:
-            budget = measure.Budget(brief=True)
-            record = run(measure.find(name), Simulated(), budget, attempts=1)
+            record = rehearse(name, brief=True)
             for value in measure.values(name):
                 # What only a GPU runs has no rows without one.
                 gpu = value.startswith(("described", "explicit"))

@@ -9,10 +9,15 @@ import dataclasses
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+from unittest import mock
 
+from tilebook import measure
+
+from . import registry, runner, verify
 from .bench import Bench
+from .provider import Provider
 from .record import Record
-from .timing import Call, Samples, Timing
+from .timing import Budget, Call, Samples, Timing
 
 CEILINGS = {
     "copy_gbps": 1000.0,
@@ -110,6 +115,60 @@ class Untimed(Bench):
                 timing=Timing(1.0, 1.0, 1.0, (1.0,)),
                 bytes=bytes,
             )
+
+
+def eager(fn: Callable[..., Any]) -> Provider:
+    """In place of `measure.compiled`: the function as it is, not compiled.
+
+    Args:
+        fn: in PyTorch's own operations.
+
+    Returns:
+        A provider that is built when it comes up, as a compiled one is.
+    """
+    return Provider(build=lambda: fn)
+
+
+def rehearse(
+    name: str,
+    *,
+    rounds: int = 1,
+    repeats: int = 1,
+    brief: bool = False,
+    compiled: Callable[..., Provider] = eager,
+) -> Record:
+    """Run an experiment on a simulated clock: real kernels and results, made-up times.
+
+    Where kernels are interpreted, the caller makes its sizes small first.
+
+    Args:
+        name: the experiment's name.
+        rounds: as those of a `Budget`.
+        repeats: how often a result has to come out the same (see `verify.repeat`).
+        brief: whether only the cases of a live build are run.
+        compiled: in place of `measure.compiled`.
+
+    Returns:
+        A record. Its inputs are the same each time: tiny sums of fresh numbers may
+        cancel, and have no relative error.
+
+    Raises:
+        UnknownExperiment: no chapter declares it.
+        RecordError: the experiment gave no rows, or rows that aren't of the form.
+        WrongResult: an implementation computes something wrong.
+    """
+    with (
+        mock.patch.object(verify.repeat, "__defaults__", (repeats,)),
+        mock.patch.object(measure, "compiled", compiled),
+    ):
+        return runner.measure(
+            registry.find(name),
+            # A few sets of inputs, however small, outlast such a cache.
+            Simulated(l2_bytes=1),
+            Budget(rounds, 0.001, brief),
+            attempts=1,
+            seed=1,
+        )
 
 
 def retimed(record: Record, factor: float, **wanted: Any) -> Record:
