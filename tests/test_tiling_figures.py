@@ -3,9 +3,12 @@
 import io
 
 import matplotlib
+import numpy as np
 import pytest
+import torch
 
-from tilebook.tiling import figures
+from tilebook.memory import banks
+from tilebook.tiling import bank_figures, counts, explicit, figures, layouts
 
 ALL = (
     figures.ragged,
@@ -16,6 +19,7 @@ ALL = (
     figures.orders,
     figures.halo,
     figures.collision,
+    bank_figures.swizzles,
 )
 
 
@@ -110,3 +114,67 @@ def test_orders_count_different_blocks():
     assert "C, strips of 2" in shown
     assert "read 20 different blocks" in picture.alt
     assert picture.alt.endswith("own a square and read 16.")
+
+
+def grids(picture):
+    """The digits of each grid with the colours of its cells, and the titles."""
+    (axes,) = picture.figure.axes
+    cells = [p for p in axes.patches if p.get_fill()]
+    fills = {p.get_xy(): p.get_facecolor() for p in cells}
+    digits, titles = [], []
+    for text in axes.texts:
+        x, y = text.get_position()
+        corner = (x - 0.5, y - 0.5)
+        near = [fill for at, fill in fills.items() if np.allclose(at, corner)]
+        if near:
+            digits.append((int(text.get_text()), near[0]))
+        elif "cycle" in text.get_text():
+            titles.append(text.get_text())
+    return [digits[i : i + 64] for i in range(0, len(digits), 64)], titles
+
+
+def test_a_swizzle_sends_each_column_to_all_banks():
+    shown, titles = grids(bank_figures.swizzles())
+    columns = [[[n for n, _ in g[j::8]] for j in range(8)] for g in shown]
+    alike = [[j] * 8 for j in range(8)]
+    assert columns[0] == columns[2] == alike
+    assert columns[1] == columns[3] == [[j ^ i for i in range(8)] for j in range(8)]
+    assert titles == [
+        *("as they come: 8 cycles", "g ^ (r % 8): 1 cycle"),
+        *("g ^ (r % 8): 8 cycles", "g ^ (r // 8) % 8: 1 cycle"),
+    ]
+    colours = dict(cell for grid in shown for cell in grid)
+    assert len(set(colours.values())) == 8
+    assert {cell for grid in shown for cell in grid} == set(colours.items())
+
+
+@pytest.mark.parametrize("dtype", counts.ELEMENTS.values(), ids=str)
+def test_swizzles_are_counted_as_on_the_page(dtype):
+    vector = 16 // dtype.itemsize
+    rows = bank_figures.written(dtype)
+    assert rows.tolist() == [lane * vector for lane in range(8)]
+    block, _ = explicit.SIDES[dtype.itemsize]
+    found = [
+        bank_figures.cycles(bank_figures.words(lies, rows)[:, 0])
+        for lies in (
+            layouts.Shared(vector, 1, 1, block),
+            layouts.Shared(vector, 1, 8, block),
+            layouts.Shared(vector, vector, 8, block),
+        )
+    ]
+    assert found == counts.waits().loc[f"V = {vector}"].tolist()
+    _, titles = grids(bank_figures.swizzles(dtype))
+    assert [int(t.rpartition(": ")[2].split()[0]) for t in titles[2:]] == found[1:]
+
+
+def test_the_drawn_swizzle_is_the_kernels():
+    """Groups of V, V rows to a phase, 8 phases: the layout that the page derives."""
+    ttgir = figures.compiled(explicit).ttgir
+    assert "vec = 8, perPhase = 8, maxPhase = 8" in ttgir
+    lies = layouts.Shared(8, 8, 8, explicit.SIDES[torch.int16.itemsize][0])
+    for first in range(0, 8):
+        rows = np.arange(8) * 8 + first
+        words = bank_figures.words(lies, rows)
+        for column in words.T:
+            each = (column[:, None] + np.arange(4)) % banks.BANKS
+            assert sorted(each.ravel()) == list(range(banks.BANKS))

@@ -1,12 +1,17 @@
-"""The chapter's pictures: places to scale, sectors and banks from real addresses."""
+"""The chapter's pictures: places to scale, sectors and banks from real addresses.
+
+The copy engine's ring is drawn from the kernel's own lines, run by a made-up clock.
+"""
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
 from tilebook import microscope
 from tilebook.measure.palette import GREY, Drawing, style
 from tilebook.memory import banks, strides
+from tilebook.memory.rehearsal import Step, rehearse
 
 # Okabe and Ito's colours, light enough for black digits.
 WANTED, CARRIED, IDLE = "#e69f00", "#f7dca6", "#d0d0d0"
@@ -95,6 +100,53 @@ def bank_of(size: int = 8) -> Drawing:
     return figure
 
 
+KINDS = {"ask": CARRIED, "come": CARRIED, "send": WANTED, "leave": WANTED}
+
+
+def ring(tiles: int = 6, stages: int = 4) -> Drawing:
+    """Draw what a program of the copy engine's kernel does, and what the engine does.
+
+    Args:
+        tiles: that the program copies.
+        stages: places in its ring.
+
+    Returns:
+        A row for the program's warp and one for each place, from left to right by the
+        clock of `rehearsal`: the tile's number in each bar, and the four moments of
+        the first tile numbered.
+    """
+    steps = rehearse(tiles, stages)
+    first = {step.what: step for step in steps if step.tile == 0}
+    until = max(step.end for step in steps)
+    bottom = _PLACE + stages * _PITCH
+    with style():
+        figure = Drawing(figsize=(5.6, 0.23 * (bottom + 2.6)), layout="none")
+        axes = figure.add_axes((0, 0, 1, 1))
+        _say(axes, -0.6, 0.5, "one warp", fontweight="bold")
+        _say(axes, -0.6, _PLACE - 0.8, "engine", fontweight="bold")
+        for place in range(stages):
+            _say(axes, -0.6, _PLACE + place * _PITCH + 0.5, f"place {place}")
+        came = {step.tile: step for step in steps if step.what == "come"}
+        for step in steps:
+            top = 0.0
+            if step.what in ("come", "leave"):
+                top = _PLACE + step.place * _PITCH
+            if step.what == "leave":
+                here = came[step.tile].end
+                axes.add_patch(_bar(here, top, step.start - here, IDLE))
+            fill = KINDS.get(step.what, "none")
+            axes.add_patch(_bar(step.start, top, step.end - step.start, fill))
+            if fill != "none":
+                middle = (step.start + step.end) / 2
+                _say(axes, middle, top + 0.5, str(step.tile), ha="center", color=INK)
+        _moments(axes, first["come"], first["leave"])
+        _key(axes, bottom + 0.6)
+        axes.set_xlim(-5.2, until + 0.2)
+        axes.set_ylim(bottom + 2.0, -0.6)
+        axes.set_axis_off()
+    return figure
+
+
 PLACES = {
     "registers": 132 * 256 * 2**10,
     "shared memory and L1": 132 * 256 * 2**10,
@@ -148,6 +200,51 @@ def scale() -> Drawing:
 
 def _box(x: float, y: float, side: float, fill: str) -> Rectangle:
     return Rectangle((x, y), side, side, facecolor=fill, edgecolor=GREY, linewidth=0.6)
+
+
+_PLACE, _PITCH = 2.8, 1.3
+"""Where the first place of the ring is drawn, and how far down the next."""
+
+
+def _bar(x: float, y: float, width: float, fill: str) -> Rectangle:
+    return Rectangle((x, y), width, 1, facecolor=fill, edgecolor=GREY, linewidth=0.8)
+
+
+def _say(axes: Axes, x: float, y: float, text: str, **kind: object) -> None:
+    kind = {"ha": "right", "va": "center", "color": GREY, "fontsize": 9} | kind
+    axes.text(x, y, text, **kind)
+
+
+def _moments(axes: Axes, came: Step, left: Step) -> None:
+    """Number when the warp asks for a tile, has it, sends it on, and is rid of it."""
+    warp, place = 1.0, _PLACE + came.place * _PITCH
+    for number, (at, tail, head, side) in enumerate(
+        (
+            (came.start, warp, place, 0.5),
+            (came.end, place, warp, -0.5),
+            (left.start, warp, place, 0.5),
+            (left.end, place, warp, 0.5),
+        ),
+        start=1,
+    ):
+        arrow = {"arrowstyle": "->", "color": GREY, "linewidth": 1.4}
+        arrow |= {"shrinkA": 1, "shrinkB": 1}
+        axes.annotate("", (at, head), (at, tail), arrowprops=arrow)
+        _say(axes, at + side, 1.8, str(number), ha="center")
+
+
+def _key(axes: Axes, y: float) -> None:
+    """Say what the bars' colours mean, side by side."""
+    left = -4.0
+    for fill, text, room in (
+        (CARRIED, "asked for, comes", 9.8),
+        (IDLE, "there", 5.0),
+        (WANTED, "sent on, leaves", 9.2),
+        ("none", "waits", 0.0),
+    ):
+        axes.add_patch(_bar(left, y, 1, fill))
+        _say(axes, left + 1.4, y + 0.5, text, ha="left")
+        left += room
 
 
 def _cell(x: float, y: float, fill: str) -> Rectangle:
