@@ -13,6 +13,7 @@ from tilebook.softmax import (
     accuracy,
     arguments,
     backward,
+    backward_long,
     choose,
     cooperative,
     fused,
@@ -322,9 +323,13 @@ class TestChoice:
         assert chosen(50257, aligned=False, together=True) is online
         assert chosen(2**18, together=True) is cooperative
         assert chosen(512, engine=True, together=True) is several
+        assert chosen(513, aligned=False) is ragged
+        assert chosen(511, aligned=False) is several
+        assert chosen(513, aligned=False, even=False) is several
 
     def test_thresholds_are_those_the_chapter_tells(self):
-        assert choose.SEVERAL == 2 * 1024
+        assert (choose.SEVERAL, choose.RAGGED) == (2 * 1024, 1024)
+        assert choose.JOINT == 8 * 2**20
         assert (choose.PERSISTENT, fused.LARGEST) == (16 * 1024, 32 * 1024)
         assert choose.COOPERATIVE == resident.longest(1) == 256 * 1024
         assert backward.LARGEST == 64 * 1024
@@ -335,6 +340,20 @@ class TestChoice:
         assert choose.choose(rows(1, 2**20))[0] is split
         assert choose.choose(rows(sms, 2**20))[0] is online
         assert choose.choose(rows(1, 1024))[0] is several
+
+    def test_few_that_are_much_together_are_held(self, monkeypatch):
+        sms = (here.current().sms or 2) // choose.FEW
+        monkeypatch.setattr(choose, "JOINT", sms * 2**21)
+        for n, rung in ((2**20, cooperative), (2**20 - 8, split)):
+            assert choose.choose(rows(sms, n, together=True))[0] is rung
+            assert choose.choose(rows(sms, n))[0] is split
+
+    def test_a_gradient_of_rows_that_start_anywhere(self):
+        def chosen(n, itemsize):
+            return choose.choose_gradient(rows(10**6, n, itemsize, aligned=False))[0]
+
+        assert chosen(4097, 4) is chosen(4097, 8) is chosen(513, 2) is backward
+        assert chosen(4097, 2) is backward_long
 
     def test_more_rows_than_programs(self):
         for n, rung in ((4, persistent), (4096, persistent), (2**17, online)):

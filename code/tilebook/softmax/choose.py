@@ -28,6 +28,8 @@ from tilebook.softmax.operands import divisor, starts_aligned
 
 SEVERAL = 2 * 1024
 """Rows up to here are taken several at a time."""
+RAGGED = 1024
+"""Rows beyond this that start anywhere have their ends taken apart."""
 PERSISTENT = 16 * 1024
 """Elements of a row beyond which programs stay, if an element takes two bytes: so many
 are long in coming, and long in work."""
@@ -37,11 +39,14 @@ SPLIT = 32 * 1024
 """From here on a row may be shared out among programs, if rows are few."""
 FEW = 2
 """Rows are few if there are this many multiprocessors for each, or more."""
+JOINT = 8 * 2**20
+"""From so many bytes in all on, few rows are held by programs that wait for each other:
+with fewer, the waiting takes as long as the second reading that it saves."""
 MOST_PROGRAMS = 2**31 - 1
 
 GRADIENT_RAGGED = 32 * 1024
-"""For the gradient: rows that start anywhere are read twice up to here, the second time
-from a cache, and beyond it held by several programs."""
+"""For the gradient: rows of narrow elements that start anywhere are read twice up to
+here, the second time from a cache, and beyond it held by several programs."""
 
 
 class Rows(NamedTuple):
@@ -101,6 +106,8 @@ def choose(rows: Rows) -> tuple[ModuleType, Any]:
     m, n, size = rows.m, rows.n, rows.itemsize
     sms = device.current().sms or PRETENDED
     if rows.nbytes >= SPLIT and FEW * m <= sms:
+        if rows.together and m * rows.nbytes >= JOINT:
+            return cooperative, cooperative.config_for(n, size)
         return split, split.config_for(m, n, size)
     if n > fused.longest(size):
         if rows.together and (size == 4 or rows.nbytes > COOPERATIVE):
@@ -108,12 +115,13 @@ def choose(rows: Rows) -> tuple[ModuleType, Any]:
         if rows.engine:
             return resident, resident.config_for(n, size)
         return online, online.config_for(n, size)
-    if rows.nbytes <= SEVERAL:
+    apart = rows.even and not rows.aligned and rows.nbytes > RAGGED
+    if rows.nbytes <= SEVERAL and not apart:
         config = several.config_for(n, size)
         if m <= MOST_PROGRAMS * config.rows:
             return several, config
     if m <= MOST_PROGRAMS:
-        if rows.even and not rows.aligned and rows.nbytes > SEVERAL:
+        if apart:
             return ragged, ragged.config_for(n, size)
         if n <= PERSISTENT or size > 2:
             return fused, fused.config_for(n, size)
@@ -149,7 +157,9 @@ def choose_gradient(rows: Rows) -> tuple[ModuleType, Any]:
         `backward`, `backward_cooperative` or `backward_long`, and a `Config` of it.
     """
     n, size = rows.n, rows.itemsize
-    odd = rows.even and not rows.aligned and rows.nbytes > SEVERAL
+    # Elements of four bytes are loaded one by one as fast as memory gives them.
+    narrow = size < 4 and rows.nbytes > SEVERAL
+    odd = narrow and rows.even and not rows.aligned
     if not odd and n <= backward.longest(size):
         config = backward.config_for(n, size)
         if rows.m > MOST_PROGRAMS * config.rows:
