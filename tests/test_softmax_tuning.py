@@ -16,7 +16,7 @@ from tilebook.softmax import (
     tuning_reductions,
 )
 
-MOST_WAYS = 300
+MOST_WAYS = 450
 """Of a contest: each is compiled and checked before anything is timed."""
 MOST_BYTES = 3 * 2**30
 """Of inputs: each of a dozen processes holds its own."""
@@ -75,6 +75,8 @@ def small(monkeypatch):
             (("sum",), (5, 65, 1), tuning_reductions.EDGES),
         ),
     )
+    planned = ((singles, (9, 1300, 1)), (halves, (1300, 9, 0)), (halves, (1, 900, 2)))
+    monkeypatch.setattr(tuning_reductions, "PLANNED", planned)
     monkeypatch.setattr(tuning_reductions, "LENGTHS", (300,))
     monkeypatch.setattr(tuning_reductions, "LARGEST", (8,))
     monkeypatch.setattr(tuning_reductions, "ELEMENTS", 600)
@@ -84,7 +86,7 @@ def small(monkeypatch):
     ("contest", "every"),
     [
         *(("forward", 1), ("short", 2), ("middle", 4), ("long", 4), ("few", 3)),
-        *(("backward", 4), ("reductions", 2), ("topk", 3)),
+        *(("backward", 4), ("reductions", 2), ("plans", 3), ("topk", 3)),
     ],
 )
 def test_ways_are_right(contest, every, small):
@@ -171,6 +173,28 @@ def test_constants_that_are_tried_are_not_those_of_today_and_matter():
     assert told["WARP_BYTES=2048"] != told["shipped"]
     assert before == {name: getattr(axes, name) for _, name in knobs}
     assert {m for m, _ in tuning_reductions.SORTS} == {axes, groups}
+
+
+def test_plans_are_all_that_launch_something_else(monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        tuning_reductions,
+        "REDUCTIONS",
+        {"sum": experiments_reductions.Reduction(lambda x, dim: plan_of(x, dim), None)},
+    )
+
+    def plan_of(x, dim):
+        seen.append(str(axes.plan(axes.view(x, dim), 1)))
+
+    before = [getattr(axes, name) for _, name in tuning_reductions.PLANS]
+    found = tuning_reductions.plans("sum", 8192, 8192, 0, torch.bfloat16)
+    assert next(iter(found)) == "shipped"
+    x = torch.empty((8192, 8192), dtype=torch.bfloat16, device="meta")
+    for fn in found.values():
+        fn(x)
+    # The rest differ in how parts are added up.
+    assert len(set(seen)) > 0.8 * len(found) > 8
+    assert before == [getattr(axes, name) for _, name in tuning_reductions.PLANS]
 
 
 def test_every_reduction_has_its_contest():

@@ -25,6 +25,9 @@ where rows are reduced to one, and the least that a warp is launched for."""
 IN_FLIGHT_BYTES = 2**23
 """What all programs together should have on their way, or sequences are split: 64 KiB
 for each of some 130 multiprocessors."""
+TIMES = 4
+"""How many times as many parts as that takes sequences are split into, so that programs
+end at different times."""
 LEAST_VECTORS = 16
 """Pieces of 16 bytes that a sequence has at least where its edges are taken apart."""
 LEAST_STEPS = 4
@@ -204,8 +207,7 @@ def plan(
         kept //= 2
     parts = -(-seen.terms // LONGEST)
     if split and in_flight(kept) < IN_FLIGHT_BYTES:
-        # More than is needed, so that programs end at different times.
-        wanted = 4 * IN_FLIGHT_BYTES // in_flight(kept)
+        wanted = TIMES * IN_FLIGHT_BYTES // in_flight(kept)
         parts = max(parts, min(wanted, seen.terms // (LEAST_STEPS * terms)))
     part_terms = -(-seen.terms // (parts * terms)) * terms
     return launch_of(seen, kept, terms, part_terms, num_warps)

@@ -1,6 +1,7 @@
 """Ways to launch reductions and `topk`, for `tools/tune.py`; see `tuning`."""
 
 import functools
+import itertools
 from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
@@ -9,6 +10,7 @@ import torch
 
 from tilebook.measure import Bench, Provider
 from tilebook.softmax import axes, experiments_reductions, groups, reductions
+from tilebook.softmax.compiled import launches
 from tilebook.softmax.experiments_reductions import ALL, ELEMENTS, REDUCTIONS
 from tilebook.tiling.tuning import setting
 
@@ -41,6 +43,23 @@ CASES: tuple[tuple[tuple[str, ...], tuple[int, int, int], Knobs], ...] = (
     (("sum", "argmax"), (ELEMENTS // 65, 65, 1), EDGES),
     (("sum", "argmax"), (ELEMENTS // 257, 257, 1), EDGES),
 )
+PLANS: Knobs = {
+    (axes, "WARP_BYTES"): (512, 1024, 2048, 4096),
+    (axes, "MOST_WARPS"): (8, 16, 32),
+    (axes, "TIMES"): (1, 4),
+    (axes, "LEAST_STEPS"): (1, 4),
+}
+"""All together: what one of them is worth depends on the others."""
+PLANNED: tuple[tuple[torch.dtype, tuple[int, int, int]], ...] = tuple(
+    (dtype, case)
+    for dtype in (torch.bfloat16, torch.float32)
+    for case in (
+        *((ELEMENTS // n, n, 1) for n in (1024, 4096, 4097, 32768)),
+        *((ELEMENTS // n, n, 0) for n in (8192, 8193)),
+        *((1, ELEMENTS, ALL), (1000, 1000, 1), (1000, 1000, 0)),
+    )
+)
+PLANNED_OPS = ("sum", "var")
 SORTS: Knobs = {
     (groups, "WARP_KEYS"): (512, 2048),
     (groups, "MANY"): (8, 512),
@@ -69,30 +88,78 @@ def settings(fn: Any, knobs: Knobs) -> Iterator[tuple[str, Any]]:
             yield f"{name}={value}", setting(module, fn, **{name: value})
 
 
+def plans(
+    op: str, m: int, n: int, direction: int, dtype: torch.dtype
+) -> dict[str, Any]:
+    """A reduction under every combination of `PLANS` that launches something else.
+
+    Args:
+        op: its name.
+        m, n: of the matrix.
+        direction: what is reduced of it: 1 rows, 0 columns, 2 everything.
+        dtype: of its elements.
+
+    Returns:
+        Functions of the matrix by name; first, the reduction as it is.
+    """
+    dim = None if direction == ALL else direction
+    x = torch.empty((m, n), dtype=dtype, device="meta")
+
+    def launched() -> str:
+        return str([(args[1:], meta) for _, args, meta in launches(op, x, dim)])
+
+    fn = functools.partial(REDUCTIONS[op].ours, dim=dim)
+    found, known = {"shipped": fn}, {launched()}
+    for values in itertools.product(*PLANS.values()):
+        constants = {name: v for (_, name), v in zip(PLANS, values, strict=True)}
+        told = setting(axes, launched, **constants)()
+        if told not in known:
+            known.add(told)
+            name = " ".join(map(str, values))
+            found[name] = setting(axes, fn, **constants)
+    return found
+
+
+def planned(bench: Bench) -> None:
+    """Tiles, warps and parts of reductions, in every combination."""
+    for dtype, case in PLANNED:
+        for op in PLANNED_OPS:
+            _compare(bench, op, case, dtype, plans(op, *case, dtype))
+
+
 def reduced(bench: Bench) -> None:
     """Tiles, parts and edges of reductions."""
-    for ops, (m, n, direction), knobs in CASES:
-        dim = None if direction == ALL else direction
-        outputs = 1 if dim is None else n if dim == 0 else m
+    for ops, case, knobs in CASES:
+        dim = None if case[2] == ALL else case[2]
         for op in ops:
             fn = functools.partial(REDUCTIONS[op].ours, dim=dim)
-            theirs = functools.partial(REDUCTIONS[op].torch, dim=dim)
-            bench.compare(
-                # The tuner knows a case by its shape: numbers, as those of directions.
-                shape={"m": m, "n": n, "dim": direction, "which": OPS.index(op)},
-                dtype=DTYPE,
-                providers={
-                    name: Provider(way, ours=True) for name, way in settings(fn, knobs)
-                },
-                make_inputs=functools.partial(
-                    experiments_reductions.inputs, op, m, n, direction, DTYPE
-                ),
-                make_output=lambda x, kept=outputs: x.new_empty(kept),
-                reference=theirs,
-                bytes=m * n * DTYPE.itemsize,
-                length=m * n // outputs,
-                regimes=("cold",),
-            )
+            _compare(bench, op, case, DTYPE, dict(settings(fn, knobs)))
+
+
+def _compare(
+    bench: Bench,
+    op: str,
+    case: tuple[int, int, int],
+    dtype: torch.dtype,
+    ways: dict[str, Any],
+) -> None:
+    m, n, direction = case
+    dim = None if direction == ALL else direction
+    outputs = 1 if dim is None else n if dim == 0 else m
+    bench.compare(
+        # The tuner knows a case by its shape: numbers, as those of directions.
+        shape={"m": m, "n": n, "dim": direction, "which": OPS.index(op)},
+        dtype=dtype,
+        providers={name: Provider(way, ours=True) for name, way in ways.items()},
+        make_inputs=functools.partial(
+            experiments_reductions.inputs, op, m, n, direction, dtype
+        ),
+        make_output=lambda x: x.new_empty(outputs),
+        reference=functools.partial(REDUCTIONS[op].torch, dim=dim),
+        bytes=m * n * dtype.itemsize,
+        length=m * n // outputs,
+        regimes=("cold",),
+    )
 
 
 def _values(x: torch.Tensor, k: int) -> torch.Tensor:
@@ -122,5 +189,5 @@ def sorted_out(bench: Bench) -> None:
             )
 
 
-CONTESTS = {"reductions": reduced, "topk": sorted_out}
+CONTESTS = {"reductions": reduced, "plans": planned, "topk": sorted_out}
 """By name, what `tools/tune.py` runs."""
