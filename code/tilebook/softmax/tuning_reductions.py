@@ -106,7 +106,10 @@ def plans(
     x = torch.empty((m, n), dtype=dtype, device="meta")
 
     def launched() -> str:
-        return str([(args[1:], meta) for _, args, meta in launches(op, x, dim)])
+        # What merges parts reads next to nothing, however it is launched.
+        _, args, meta = launches(op, x, dim)[0]
+        numbers = [arg for arg in args if not isinstance(arg, torch.Tensor)]
+        return str((numbers, meta))
 
     fn = functools.partial(REDUCTIONS[op].ours, dim=dim)
     found, known = {"shipped": fn}, {launched()}
