@@ -172,3 +172,13 @@ def test_nothing_to_draw_is_said(record):
         plots.ladder(record)
     with pytest.raises(RecordError, match="no rows to compare 'gone'"):
         plots.ratios(record, "gone")
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_limits_are_named_at_the_end_that_is_free(record, side):
+    figure = plots.bandwidth(record, limits=side)
+    for axes in figure.axes:
+        found = [t for t in axes.texts if t.get_text().startswith("a copy")]
+        assert [t.get_ha() for t in found] == [side]
+        box = found[0].get_window_extent(FigureCanvasAgg(figure).get_renderer())
+        assert axes.bbox.x0 <= box.x0 < box.x1 <= axes.bbox.x1

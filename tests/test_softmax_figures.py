@@ -38,3 +38,12 @@ def test_matrices_of_few_rows_are_left_out():
     blank = {f.name: wanted.get(f.name) for f in dataclasses.fields(Record)}
     left = figures.many(Record(**blank)).rows
     assert [row["shape"]["m"] for row in left] == [132, 4096]
+
+
+def test_a_row_is_about_aligned_lengths_or_about_ragged_ones():
+    rows = [{"shape": {"m": 132, "n": n}} for n in (8, 9, 1000, 4096, 4097, 4100)]
+    wanted = {"rows": rows}
+    record = Record(**{f.name: wanted.get(f.name) for f in dataclasses.fields(Record)})
+    found = [figures.aligned(record).rows, figures.ragged_lengths(record).rows]
+    lengths = [[row["shape"]["n"] for row in rows] for rows in found]
+    assert lengths == [[8, 1000, 4096], [9, 4097, 4100]]

@@ -82,21 +82,24 @@ def looks(impls: Sequence[tuple[str, bool]]) -> dict[str, Look]:
 _LIMIT = {"color": GREY, "linewidth": 1.0, "linestyle": (0, (4, 3)), "zorder": 1}
 
 
-def limit(axes: Axes, at: float, text: str) -> None:
-    """Draw a limit: a dashed line across the axes, named above its left end.
+def limit(axes: Axes, at: float, text: str, side: str = "left") -> None:
+    """Draw a limit: a dashed line across the axes, named above one of its ends.
 
     Args:
         axes: where.
         at: the value, in data coordinates.
         text: what it is.
+        side: "left" or "right", whichever end the curves leave free.
     """
     axes.axhline(at, **_LIMIT)
+    left = side == "left"
     axes.annotate(
         text,
-        (0, at),
+        (0 if left else 1, at),
         xycoords=("axes fraction", "data"),
-        xytext=(4, 2),
+        xytext=(4 if left else -4, 2),
         textcoords="offset points",
+        ha=side,
         va="bottom",
         color=GREY,
         fontsize=9,

@@ -24,7 +24,12 @@ DTYPES = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
 
 
 def bandwidth(
-    record: Record, *, x: str = "n", by: str = "gbps", **wanted: Any
+    record: Record,
+    *,
+    x: str = "n",
+    by: str = "gbps",
+    limits: str = "left",
+    **wanted: Any,
 ) -> Drawing:
     """Draw a rate against a dimension, one panel per dtype, with the card's limits.
 
@@ -32,6 +37,7 @@ def bandwidth(
         record: what was measured.
         x: the dimension along the logarithmic axis.
         by: "gbps" or "tflops".
+        limits: the end at which the card's limits are named, "left" or "right".
         **wanted: which rows (see `Record.select`); ``regime="steady"`` by default, and
             ``impls`` for some of the implementations in an order of your own.
 
@@ -55,7 +61,7 @@ def bandwidth(
             top = max(top, *(at for at, _ in limits_of(record, by, dtype)), 0)
             draw_lines(axes, mine, x, by, seen)
             for at, text in limits_of(record, by, dtype):
-                limit(axes, at, text)
+                limit(axes, at, text, limits)
             axes.set_title(DTYPES.get(dtype, dtype))
             axes.set_xlabel(x)
         panels[0][0].set_ylabel(UNITS[by])

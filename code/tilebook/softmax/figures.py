@@ -12,7 +12,7 @@ from tilebook.measure import Record
 from tilebook.measure.palette import Drawing, style
 from tilebook.softmax import conclusions, fused, persistent, several, split
 
-__all__ = ["M", "N", "many", "owners", "ownership"]
+__all__ = ["M", "N", "aligned", "many", "owners", "ownership", "ragged_lengths"]
 
 M, N = 6, 16
 """Rows and columns of the matrix in the picture."""
@@ -89,4 +89,30 @@ def many(record: Record) -> Record:
         The record with the rows about as many rows as keep every multiprocessor busy.
     """
     rows = [row for row in record.rows if row["shape"]["m"] >= conclusions.ROWS]
+    return dataclasses.replace(record, rows=rows)
+
+
+def aligned(record: Record) -> Record:
+    """Keep the matrices each of whose rows starts at a multiple of 16 bytes.
+
+    Args:
+        record: of one of the chapter's experiments.
+
+    Returns:
+        The record with the rows about lengths that 8 divides.
+    """
+    rows = [row for row in record.rows if conclusions.length(row) % 8 == 0]
+    return dataclasses.replace(record, rows=rows)
+
+
+def ragged_lengths(record: Record) -> Record:
+    """Keep what `aligned` leaves out.
+
+    Args:
+        record: of one of the chapter's experiments.
+
+    Returns:
+        The record with the rows about lengths that 8 doesn't divide.
+    """
+    rows = [row for row in record.rows if conclusions.length(row) % 8]
     return dataclasses.replace(record, rows=rows)
