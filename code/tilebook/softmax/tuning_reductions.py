@@ -43,13 +43,18 @@ CASES: tuple[tuple[tuple[str, ...], tuple[int, int, int], Knobs], ...] = (
     (("sum", "argmax"), (ELEMENTS // 65, 65, 1), EDGES),
     (("sum", "argmax"), (ELEMENTS // 257, 257, 1), EDGES),
 )
-PLANS: Knobs = {
+ALONG: Knobs = {
     (axes, "WARP_BYTES"): (512, 1024, 2048, 4096),
     (axes, "MOST_WARPS"): (8, 16, 32),
+}
+ACROSS: Knobs = {
+    (axes, "WARP_BYTES"): (512, 1024, 4096),
+    (axes, "MOST_WARPS"): (8, 16),
+    (axes, "LINE_BYTES"): (64, 128, 512),
     (axes, "TIMES"): (1, 4),
     (axes, "LEAST_STEPS"): (1, 4),
 }
-"""All together: what one of them is worth depends on the others."""
+"""All together, for rows and for the rest: what one is worth depends on the others."""
 PLANNED: tuple[tuple[torch.dtype, tuple[int, int, int]], ...] = tuple(
     (dtype, case)
     for dtype in (torch.bfloat16, torch.float32)
@@ -91,7 +96,7 @@ def settings(fn: Any, knobs: Knobs) -> Iterator[tuple[str, Any]]:
 def plans(
     op: str, m: int, n: int, direction: int, dtype: torch.dtype
 ) -> dict[str, Any]:
-    """A reduction under every combination of `PLANS` that launches something else.
+    """A reduction under every combination of constants that launches another thing.
 
     Args:
         op: its name.
@@ -113,8 +118,9 @@ def plans(
 
     fn = functools.partial(REDUCTIONS[op].ours, dim=dim)
     found, known = {"shipped": fn}, {launched()}
-    for values in itertools.product(*PLANS.values()):
-        constants = {name: v for (_, name), v in zip(PLANS, values, strict=True)}
+    knobs = ALONG if direction == 1 else ACROSS
+    for values in itertools.product(*knobs.values()):
+        constants = {name: v for (_, name), v in zip(knobs, values, strict=True)}
         told = setting(axes, launched, **constants)()
         if told not in known:
             known.add(told)
