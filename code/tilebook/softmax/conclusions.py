@@ -88,6 +88,12 @@ def naive_gbps(record: Record) -> float:
 
 
 @measure.value("softmax-forward")
+def naive_share(record: Record) -> float:
+    """Bandwidth of the steps over a copy's, by the eight elements that they move."""
+    return 4 * naive_gbps(record) / copy_of(record)
+
+
+@measure.value("softmax-forward")
 def fused_gbps(record: Record) -> float:
     """GB/s of a row per program, 4096 bfloat16 a row."""
     return gbps_of(record, "fused", COPYING)
@@ -124,6 +130,13 @@ def online_gbps(record: Record) -> float:
 
 
 @measure.value("softmax-forward")
+def online_hits(record: Record) -> float:
+    """How much of its second reading is found in a cache, if only memory limits it."""
+    moved = 2 * copy_of(record) / online_gbps(record)
+    return 1 - (moved - 2)
+
+
+@measure.value("softmax-forward")
 def best_long_gbps(record: Record) -> float:
     """GB/s of `softmax`, 131072 bfloat16 a row."""
     return gbps_of(record, "softmax", LONG)
@@ -156,6 +169,24 @@ def split_over_online(record: Record, shape: tuple[int, int]) -> float:
 def split_alone(record: Record) -> float:
     """What parts are worth to a single row of 2^20 bfloat16, over two passes."""
     return split_over_online(record, ALONE)
+
+
+def _alone(record: Record, impl: str) -> float:
+    """Milliseconds of a single row of 2^20 bfloat16."""
+    (m, n), dtype = ALONE, "bfloat16"
+    return record.best(impl=impl, dtype=dtype, regime="cold", m=m, n=n)["ms"]
+
+
+@measure.value("softmax-forward")
+def alone_bytes_per_ns(record: Record) -> float:
+    """Bytes that a single program moves in a ns, which reads its row twice."""
+    return 3 * 2 * ALONE[1] / _alone(record, "online") / 1e6
+
+
+@measure.value("softmax-forward")
+def split_alone_us(record: Record) -> float:
+    """Microseconds of a single row of 2^20 bfloat16 in parts."""
+    return 1e3 * _alone(record, "split")
 
 
 @measure.value("softmax-forward")

@@ -41,7 +41,7 @@ def softmax(x: torch.Tensor) -> torch.Tensor:
     check_rows(x)
     if not x.numel():
         return torch.empty_like(x, memory_format=torch.contiguous_format)
-    top = x.max(dim=1, keepdim=True).values
+    top = x.amax(dim=1, keepdim=True)
     shifted = x - top
     powers = shifted.exp()
     total = powers.sum(dim=1, keepdim=True)

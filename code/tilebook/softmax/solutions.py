@@ -170,14 +170,14 @@ def temperature_kernel(
     for start in range(0, n, BLOCK):
         offs = start + tl.arange(0, BLOCK).to(tl.int64)
         x = tl.load(x_ptr + offs * stride_n, mask=offs < n, other=float("-inf"))
-        z = x.to(tl.float32) * scale  # (BLOCK,)
-        new = tl.maximum(m, tl.max(z, axis=0))
-        d = d * tl.exp(m - new) + tl.sum(tl.exp(z - new), axis=0)
+        x = x.to(tl.float32)  # (BLOCK,)
+        new = tl.maximum(m, tl.max(x, axis=0))
+        d = d * tl.exp((m - new) * scale) + tl.sum(tl.exp((x - new) * scale), axis=0)
         m = new
     for start in range(0, n, BLOCK):
         offs = start + tl.arange(0, BLOCK).to(tl.int64)
         x = tl.load(x_ptr + offs * stride_n, mask=offs < n, other=float("-inf"))
-        out = tl.exp(x.to(tl.float32) * scale - m) / d  # (BLOCK,)
+        out = tl.exp((x.to(tl.float32) - m) * scale) / d  # (BLOCK,)
         tl.store(out_ptr + row * n + offs, out, mask=offs < n)
 
 
