@@ -138,9 +138,12 @@ def test_a_worker_that_cannot_start_says_why(monkeypatch):
     assert worker.pid is None
 
 
-def test_an_interrupted_call_does_not_answer_the_next(worker, monkeypatch):
+def test_an_interrupted_call_does_not_answer_the_next(worker, request, monkeypatch):
     worker.call("os:fsdecode", b"")
     old = worker.pid
+    # A shell that starts a job in the background lets it ignore interrupts.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     threading.Timer(0.5, os.kill, [os.getpid(), signal.SIGINT]).start()
     with pytest.raises(KeyboardInterrupt):
         worker.call("builtins:exec", b"import time; time.sleep(30)")
