@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import statistics
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import registry, roofline
@@ -85,6 +85,17 @@ class Record:
         return [
             r for r in self.rows if all(_field(r, k) == v for k, v in wanted.items())
         ]
+
+    def part(self, keep: Callable[[Row], bool]) -> "Record":
+        """Leave rows out, for a figure of the rest.
+
+        Args:
+            keep: whether a row stays.
+
+        Returns:
+            A record of the rows that stay, in order, and of the same provenance.
+        """
+        return dataclasses.replace(self, rows=[row for row in self.rows if keep(row)])
 
     def one(self, **wanted: Any) -> Row:
         """Pick the only row with these fields.

@@ -1,6 +1,5 @@
 """The chapter's picture, from real addresses, and the rows that its curves show."""
 
-import dataclasses
 from typing import Any
 
 import numpy as np
@@ -88,8 +87,7 @@ def many(record: Record) -> Record:
     Returns:
         The record with the rows about as many rows as keep every multiprocessor busy.
     """
-    rows = [row for row in record.rows if row["shape"]["m"] >= conclusions.ROWS]
-    return dataclasses.replace(record, rows=rows)
+    return record.part(lambda row: row["shape"]["m"] >= conclusions.ROWS)
 
 
 def aligned(record: Record) -> Record:
@@ -101,8 +99,7 @@ def aligned(record: Record) -> Record:
     Returns:
         The record with the rows about lengths that 8 divides.
     """
-    rows = [row for row in record.rows if conclusions.length(row) % 8 == 0]
-    return dataclasses.replace(record, rows=rows)
+    return record.part(lambda row: conclusions.length(row) % 8 == 0)
 
 
 def ragged_lengths(record: Record) -> Record:
@@ -114,5 +111,4 @@ def ragged_lengths(record: Record) -> Record:
     Returns:
         The record with the rows about lengths that 8 doesn't divide.
     """
-    rows = [row for row in record.rows if conclusions.length(row) % 8]
-    return dataclasses.replace(record, rows=rows)
+    return record.part(lambda row: conclusions.length(row) % 8 > 0)

@@ -1,6 +1,5 @@
 """What the chapter quotes and concludes of transposes and stencils."""
 
-import dataclasses
 import statistics
 
 from tilebook import measure
@@ -27,8 +26,7 @@ def squares(record: Record) -> Record:
     Returns:
         A record of fewer rows.
     """
-    rows = [row for row in record.rows if row["shape"]["m"] == row["shape"]["n"]]
-    return dataclasses.replace(record, rows=rows)
+    return record.part(lambda row: row["shape"]["m"] == row["shape"]["n"])
 
 
 def _fastest(record: Record, names: tuple[str, ...], **case: object) -> Row:
