@@ -116,6 +116,7 @@ def small(monkeypatch):
     """Tiles so small that short rows take several, and are split."""
     monkeypatch.setattr(axes, "MOST_WARPS", 1)
     monkeypatch.setattr(axes, "WARP_BYTES", 256)
+    monkeypatch.setattr(axes, "MOST_BYTES", 256)
     monkeypatch.setattr(axes, "LEAST_STEPS", 1)
     monkeypatch.setattr(axes, "LINE_BYTES", 32)
     monkeypatch.setattr(axes, "LEAST_VECTORS", 1)

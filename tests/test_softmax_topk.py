@@ -42,6 +42,7 @@ def small(monkeypatch):
     """Programs that sort few keys, so that short rows take several."""
     monkeypatch.setattr(axes, "MOST_WARPS", 1)
     monkeypatch.setattr(axes, "WARP_BYTES", 256)
+    monkeypatch.setattr(axes, "MOST_BYTES", 256)
     monkeypatch.setattr(axes, "LINE_BYTES", 32)
     monkeypatch.setattr(axes, "LEAST_VECTORS", 1)
     monkeypatch.setattr(axes, "IN_FLIGHT_BYTES", 4096)

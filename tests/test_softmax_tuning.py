@@ -166,7 +166,7 @@ def test_constants_that_are_tried_are_not_those_of_today_and_matter():
     for (module, name), values in (knobs | tuning_reductions.SORTS).items():
         assert getattr(module, name) not in values
     before = {name: getattr(axes, name) for _, name in knobs}
-    x = torch.empty((64, 4096), dtype=torch.bfloat16, device="meta")
+    x = torch.empty((2**16, 4096), dtype=torch.bfloat16, device="meta")
     seen = axes.view(x, 1)
     plans = dict(tuning_reductions.settings(lambda: axes.plan(seen), knobs))
     told = {name: str(plan()) for name, plan in plans.items()}

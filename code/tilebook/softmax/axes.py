@@ -13,21 +13,25 @@ import torch
 import triton
 import triton.language as tl
 
-# What will be tuned on a card.
 MOST_WARPS = 8
-WARP_BYTES = 4096
-"""What a warp has on its way at a time, at most: 128 bytes for each of its threads."""
+ROW_BYTES = 8192
+"""Of a row for each warp, at least: what several find has to meet in shared memory."""
+WARP_BYTES = 512
+"""What a warp loads at a time, 16 bytes for each of its threads: wider tiles need more
+registers, so that fewer programs run at a time."""
+MOST_BYTES = 4096
+"""The same where there are too few programs to have enough on its way."""
 LANE_REGISTERS = 32
 """Registers of a thread that may hold what it has gathered so far."""
+COLUMNS, SECTORS_BYTES = 32, 64
+"""The width of a tile of columns where each row starts at a whole vector, and the least
+that it may have in bytes: narrow, so that columns are split into few parts."""
 LINE_BYTES = 512
-"""What a warp loads at once, 16 bytes for each of its threads: the width of a tile
-where rows are reduced to one, and the least that a warp is launched for."""
+"""Its width where rows start anywhere, so that few of the sectors that it touches are
+shared with a neighbour; and the least that a warp is launched for."""
 IN_FLIGHT_BYTES = 2**23
 """What all programs together should have on their way, or sequences are split: 64 KiB
 for each of some 130 multiprocessors."""
-TIMES = 4
-"""How many times as many parts as that takes sequences are split into, so that programs
-end at different times."""
 LEAST_VECTORS = 16
 """Pieces of 16 bytes that a sequence has at least where its edges are taken apart."""
 LEAST_STEPS = 4
@@ -169,7 +173,12 @@ def _step(stride: int) -> float:
 
 
 def plan(
-    seen: View, registers: int = 1, *, num_warps: int | None = None, split: bool = True
+    seen: View,
+    registers: int = 1,
+    *,
+    num_warps: int | None = None,
+    warp_bytes: int | None = None,
+    split: bool = True,
 ) -> Plan:
     """Choose the tiles, and the parts that terms are split into.
 
@@ -178,6 +187,8 @@ def plan(
         registers: that hold what one lane of a tile gathers.
         num_warps: of a program; by default as many as a row is long enough for, since a
             row that one warp holds needs no barrier.
+        warp_bytes: what a warp loads at a time; by default few where there are programs
+            enough.
         split: whether the terms may be split at all.
 
     Returns:
@@ -189,25 +200,37 @@ def plan(
         num_warps = MOST_WARPS
         if along:
             row = triton.next_power_of_2(seen.terms * size)
-            num_warps = max(1, min(num_warps, row // WARP_BYTES))
+            num_warps = max(1, min(num_warps, row // ROW_BYTES))
     lanes = 32 * num_warps * LANE_REGISTERS // triton.next_power_of_2(registers)
-    tile = min(num_warps * WARP_BYTES // size, lanes)
+    tile = min(num_warps * (warp_bytes or WARP_BYTES) // size, lanes)
+    width = triton.next_power_of_2(seen.terms)
     if along:
-        terms = min(tile, triton.next_power_of_2(seen.terms))
+        terms = min(tile, width)
         kept = min(tile // terms, triton.next_power_of_2(seen.inner))
     else:
-        kept = min(tile, LINE_BYTES // size, triton.next_power_of_2(seen.inner))
-        terms = min(tile // kept, triton.next_power_of_2(seen.terms))
+        columns = max(COLUMNS, SECTORS_BYTES // size)
+        if _starts(seen)[1]:
+            columns = LINE_BYTES // size
+        columns = max(columns, tile // width)
+        kept = min(tile, columns, triton.next_power_of_2(seen.inner))
+        terms = min(tile // kept, width)
 
-    def in_flight(kept: int) -> int:
+    def in_flight(kept: int, terms: int) -> int:
         return seen.outer * -(-seen.inner // kept) * kept * terms * size
 
     least = num_warps * LINE_BYTES // (terms * size)
-    while along and kept > max(1, least) and in_flight(kept) < IN_FLIGHT_BYTES:
+    while along and kept > max(1, least) and in_flight(kept, terms) < IN_FLIGHT_BYTES:
         kept //= 2
+    # One launch is better than two: only columns of much are split before all else.
+    if along or in_flight(kept, seen.terms) <= IN_FLIGHT_BYTES:
+        room = min(num_warps * MOST_BYTES // size, lanes) // kept
+        while (
+            2 * terms <= min(room, width) and in_flight(kept, terms) < IN_FLIGHT_BYTES
+        ):
+            terms *= 2
     parts = -(-seen.terms // LONGEST)
-    if split and in_flight(kept) < IN_FLIGHT_BYTES:
-        wanted = TIMES * IN_FLIGHT_BYTES // in_flight(kept)
+    if split and in_flight(kept, terms) < IN_FLIGHT_BYTES:
+        wanted = IN_FLIGHT_BYTES // in_flight(kept, terms)
         parts = max(parts, min(wanted, seen.terms // (LEAST_STEPS * terms)))
     part_terms = -(-seen.terms // (parts * terms)) * terms
     return launch_of(seen, kept, terms, part_terms, num_warps)
@@ -217,6 +240,17 @@ def runs_along(seen: View) -> bool:
     """Whether a view's terms lie nearer each other than what is kept."""
     _, stride_inner, stride_term = seen.strides
     return seen.inner == 1 or _step(stride_term) <= _step(stride_inner)
+
+
+def _starts(seen: View) -> tuple[int, bool]:
+    """What divides all distances between neighbourhoods and their length, a whole
+    vector at most; and whether some start elsewhere than at a whole vector."""
+    along, strides, vector = runs_along(seen), seen.strides, 16 // seen.x.itemsize
+    apart = [strides[0] if seen.outer > 1 else 0]
+    if not along or seen.inner > 1:
+        apart.append(strides[1] if along else strides[2])
+    div = math.gcd(*apart, seen.terms if along else seen.inner, vector)
+    return div, div < vector or seen.x.storage_offset() % vector != 0
 
 
 def launch_of(
@@ -237,12 +271,7 @@ def launch_of(
     along, parts = runs_along(seen), -(-seen.terms // part_terms)
     outer, inner, all_terms, strides = seen.outer, seen.inner, seen.terms, seen.strides
     vector = 16 // seen.x.itemsize
-    # What divides all distances between neighbourhoods, and their length.
-    apart = [strides[0] if outer > 1 else 0]
-    if not along or inner > 1:
-        apart.append(strides[1] if along else strides[2])
-    div = math.gcd(*apart, all_terms if along else inner, vector)
-    odd = div < vector or seen.x.storage_offset() % vector != 0
+    div, odd = _starts(seen)
     worth = along and strides[2] == 1 and all_terms >= LEAST_VECTORS * vector
     if along:
         strides = (strides[0] // div, strides[1] // div, strides[2])

@@ -118,7 +118,7 @@ def for_each(
     if made.x is not out or _form(seen) != _form(made):
         # Their dimensions don't go together: by way of what is contiguous.
         return out.copy_(for_each(kernel, x.contiguous(), dim, stats, *numbers))
-    meta = axes.plan(seen, split=False).meta
+    meta = axes.plan(seen, warp_bytes=axes.MOST_BYTES, split=False).meta
     side = [meta[name] for name in ("KEPT", "TERMS", "TERMS", "num_warps")]
     here, there = (axes.launch_of(v, *side) for v in (seen, made))
     # The other's inner size and terms, in units of its own divisor, and its strides.

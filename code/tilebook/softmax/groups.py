@@ -57,7 +57,10 @@ def plan_for(seen: axes.View, k: int) -> axes.Plan:
     Returns:
         The launch.
     """
-    plan, most = axes.plan(seen, num_warps=warps_for(k)), room_for(k)
+    plan, most = (
+        axes.plan(seen, num_warps=warps_for(k), warp_bytes=axes.MOST_BYTES),
+        room_for(k),
+    )
     terms = max(k, min(plan.meta["TERMS"], most))
     kept = min(plan.meta["KEPT"], most // terms)
     part_terms = min(plan.args[3], terms * (most // (kept * k)))

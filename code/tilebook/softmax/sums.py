@@ -169,16 +169,24 @@ def added(
     return out
 
 
-def launch(kernel: Any, seen: axes.View, out: torch.Tensor, divisor: int = 0) -> None:
-    """Launch the kernel, and again on its sums if it splits the terms.
+def launch(
+    kernel: Any,
+    seen: axes.View,
+    out: torch.Tensor,
+    divisor: int = 0,
+    *,
+    split: bool = True,
+) -> None:
+    """Launch the kernel, and once more on its sums if it splits the terms.
 
     Args:
         kernel: `sum_kernel`, or what `torch.library.wrap_triton` makes of it.
         seen: the operand.
         out: receives the sums; contiguous.
         divisor: what they are divided by; 0 for nothing.
+        split: whether the terms may be split.
     """
-    plan = axes.plan(seen, 2 if out.dtype.itemsize == 8 else 1)
+    plan = axes.plan(seen, 2 if out.dtype.itemsize == 8 else 1, split=split)
     meta = plan.meta | {"ACC": axes.accumulator(seen.x.dtype)}
     if plan.parts == 1:
         kernel[(plan.programs,)](
@@ -188,4 +196,4 @@ def launch(kernel: Any, seen: axes.View, out: torch.Tensor, divisor: int = 0) ->
     dtype = torch.float32 if out.dtype.itemsize < 8 else out.dtype
     parts = torch.empty((plan.parts, out.numel()), dtype=dtype, device=out.device)
     kernel[(plan.programs,)](seen.x, parts, divisor, *plan.args, **meta, MEAN=False)
-    launch(kernel, axes.view(parts, 0), out, divisor)
+    launch(kernel, axes.view(parts, 0), out, divisor, split=False)

@@ -26,11 +26,11 @@ TILES: Knobs = {
 }
 LINES: Knobs = {
     (axes, "MOST_WARPS"): (4, 16),
-    (axes, "WARP_BYTES"): (2048, 8192),
-    (axes, "LINE_BYTES"): (256, 1024),
+    (axes, "WARP_BYTES"): (1024, 2048),
+    (axes, "COLUMNS"): (64, 128),
 }
 SPLITS: Knobs = {
-    (axes, "WARP_BYTES"): (2048, 8192),
+    (axes, "MOST_BYTES"): (2048, 8192),
     (axes, "IN_FLIGHT_BYTES"): (2**22, 2**24),
     (axes, "LEAST_STEPS"): (2, 8),
 }
@@ -44,14 +44,14 @@ CASES: tuple[tuple[tuple[str, ...], tuple[int, int, int], Knobs], ...] = (
     (("sum", "argmax"), (ELEMENTS // 257, 257, 1), EDGES),
 )
 ALONG: Knobs = {
+    (axes, "ROW_BYTES"): (1024, 4096, 8192, 16384),
     (axes, "WARP_BYTES"): (512, 1024, 2048, 4096),
-    (axes, "MOST_WARPS"): (8, 16, 32),
 }
 ACROSS: Knobs = {
     (axes, "WARP_BYTES"): (512, 1024, 4096),
     (axes, "MOST_WARPS"): (8, 16),
-    (axes, "LINE_BYTES"): (64, 128, 512),
-    (axes, "TIMES"): (1, 4),
+    (axes, "LINE_BYTES"): (128, 512),
+    (axes, "COLUMNS"): (32, 64, 256),
     (axes, "LEAST_STEPS"): (1, 4),
 }
 """All together, for rows and for the rest: what one is worth depends on the others."""
@@ -69,7 +69,7 @@ SORTS: Knobs = {
     (groups, "WARP_KEYS"): (512, 2048),
     (groups, "MANY"): (8, 512),
     (axes, "MOST_WARPS"): (4, 16),
-    (axes, "WARP_BYTES"): (2048, 8192),
+    (axes, "MOST_BYTES"): (2048, 8192),
 }
 LARGEST = (8, 64, 128)
 """How many elements are looked for."""
