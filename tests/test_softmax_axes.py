@@ -109,3 +109,28 @@ def test_long_rows_have_many_warps_and_short_ones_one():
         for n in (8, 1024, 2048, 4096, 8192, 131072)
     ]
     assert warps == [1, 1, 1, 2, 4, 8]
+
+
+@pytest.mark.parametrize(
+    ("x", "dim", "kept", "terms"),
+    [
+        # Narrow where each row starts at a whole vector, wide where it starts anywhere.
+        (meta(8192, 8192, dtype=torch.bfloat16), 0, 32, 64),
+        (meta(8192, 8192), 0, 32, 32),
+        (meta(8191, 8193, dtype=torch.bfloat16), 0, 256, 8),
+        # 16 bytes for each thread, and more where programs are few.
+        (meta(16384, 4096, dtype=torch.bfloat16), 1, 1, 256),
+        (meta(512, 131072, dtype=torch.bfloat16), 1, 1, 8192),
+    ],
+    ids=str,
+)
+def test_tiles_are_as_wide_as_it_takes(x, dim, kept, terms):
+    plan = axes.plan(axes.view(x, dim))
+    assert (plan.meta["KEPT"], plan.meta["TERMS"]) == (kept, terms)
+
+
+def test_what_is_small_is_reduced_in_one_launch():
+    for dim in (0, 1):
+        assert axes.plan(axes.view(meta(1000, 1000), dim)).parts == 1
+    assert axes.plan(axes.view(meta(8192, 8192), 0)).parts > 1
+    assert axes.plan(axes.view(meta(8192, 8192), 0), split=False).parts == 1
