@@ -3,6 +3,7 @@
 import importlib
 import linecache
 import re
+import struct
 import subprocess
 import sys
 import tempfile
@@ -20,6 +21,7 @@ from triton.experimental.gluon.nvidia.hopper import TensorDescriptor as GluonDes
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from tilebook import _worker, compile_only
+from tilebook.compile_only import words
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -258,6 +260,7 @@ def test_spills_are_seen():
 
 
 def test_ptxas_remarks_are_kept():
+    cubin = add().asm["cubin"]
     remark = (
         "ptxas info    : (C7515) Potential Performance Loss: wgmma is serialized\n"
         "ptxas /tmp/x.ptx, line 12; warning : odd alignment\n"
@@ -265,7 +268,7 @@ def test_ptxas_remarks_are_kept():
         "    8 bytes stack frame, 4 bytes spill stores, 12 bytes spill loads\n"
         "ptxas info    : Used 90 registers, used 1 barriers\n"
     )
-    evidence = compile_only.evidence.read_nvidia("sm_90", "", "", remark, 0)
+    evidence = compile_only.evidence.read_nvidia("sm_90", "", cubin, remark, 0)
     assert evidence.warnings == (
         ("C7515", "Potential Performance Loss: wgmma is serialized"),
         ("warning", "odd alignment"),
@@ -273,25 +276,59 @@ def test_ptxas_remarks_are_kept():
     assert (evidence.registers, evidence.stack_bytes) == (90, 8)
     assert (evidence.spill_store_bytes, evidence.spill_load_bytes) == (4, 12)
     with pytest.raises(ValueError, match="no registers"):
-        compile_only.evidence.read_nvidia("sm_90", "", "", "ptxas fatal", 0)
+        compile_only.evidence.read_nvidia("sm_90", "", cubin, "ptxas fatal", 0)
 
 
-def test_a_constant_that_ptxas_loses_is_told():
+# As nvdisasm -hex shows them: an instruction's lower and its upper 64 bits.
+ADD_NOTHING = 0x0000000000097836, 0x044FE20000000200
+ADD_ONE_ABOVE = 0x0001000000097836, 0x044FE20000000200
+ADD_REGISTERS = 0x0000000500077236, 0x008FC60000000200
+ADD_ZERO_UNPACKED = 0x0000000000097836, 0x044FE20000000000
+
+
+@pytest.mark.parametrize(
+    ("word", "wrong"),
+    [
+        (ADD_NOTHING, True),
+        (ADD_ONE_ABOVE, False),
+        (ADD_REGISTERS, False),
+        (ADD_ZERO_UNPACKED, False),
+    ],
+)
+def test_a_constant_that_ptxas_loses_is_told(word, wrong):
     log = (
         "    0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads\n"
         "ptxas info    : Used 90 registers"
     )
-    for code, wrong in (
-        ("VIADD.16x2 R12, R17, 0x0 ;", True),
-        ("VIADD.16x2 R9, R4.reuse, 0x0 ;", True),
-        ("VIADD.16x2 R12, R17, 0x800080 ;", False),
-        ("VIADD.16x2 R12, R17, 0x00000080 ;", False),
-        ("VIADD.16x2 R12, R17, R3 ;", False),
-        ("VIADD R12, R17, 0x0 ;", False),
+    cubin = add().asm["cubin"]
+    first = struct.pack("<QQ", *next(words.instructions(cubin)))
+    planted = cubin.replace(first, struct.pack("<QQ", *word), 1)
+    evidence = compile_only.evidence.read_nvidia("sm_90", "", planted, log, 0)
+    assert [n.code for n in evidence.warnings] == ["lost constant"] * wrong
+
+
+@pytest.mark.parametrize("target", TARGETS[:-1])
+def test_instructions_are_counted_as_nvdisasm_lists_them(target):
+    ints = vector(dtype=torch.int32)
+    for artefact in (
+        add(target=target),
+        compile_only.compile(histogram_kernel, ints, ints, BLOCK=1024, target=target),
+        compile_only.compile(sum_kernel, vector(), vector(1), BLOCK=64, target=target),
     ):
-        sass = f"        /*2920*/                   {code}\n"
-        evidence = compile_only.evidence.read_nvidia("sm_90", "", sass, log, 0)
-        assert [n.code for n in evidence.warnings] == ["lost constant"] * wrong
+        listed = re.findall(
+            r"^\s*/\*[0-9a-f]{4,}\*/\s+(.*)$", artefact.sass, re.MULTILINE
+        )
+        labels = re.findall(
+            r"^(\.L_\w+):\s*/\*\w+\*/\s+BRA `\(\1\)", artefact.sass, re.M
+        )
+        counted = [line for line in listed if not line.startswith("NOP")]
+        assert labels
+        assert artefact.evidence.instructions == len(counted) - len(labels)
+
+
+def test_what_is_no_binary_has_no_instructions():
+    with pytest.raises(ValueError, match="no ELF file"):
+        list(words.instructions(b"\x7fELF\x01\x01"))
 
 
 def test_atomics_and_barriers():

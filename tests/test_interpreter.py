@@ -429,6 +429,63 @@ def test_kernels_decorated_before_tilebook_are_converted(tmp_path):
     assert _python(run, TILEBOOK_DEVICE="cpu") == "[28.0, 7.0]"
 
 
+HELPERS = """
+import triton
+from triton.language import core
+
+@triton.jit
+def doubled(x):
+    return x + core.where(x > 0, x, x)
+"""
+
+CALLER = """
+import triton, triton.language as tl
+from helpers import doubled
+
+@triton.jit
+def halved(x):
+    return tl.where(x > 0, x / 2, x / 2)
+
+@triton.jit
+def kernel(x, out, N: tl.constexpr):
+    i = tl.arange(0, N)
+    tl.store(out + i, halved(doubled(halved(doubled(tl.load(x + i))))) + tl.sum(i))
+"""
+
+
+def test_helpers_may_know_the_language_by_other_modules(tmp_path):
+    (tmp_path / "helpers.py").write_text(HELPERS)
+    (tmp_path / "caller.py").write_text(CALLER)
+    run = f"""
+        import sys
+        sys.path.insert(0, {str(tmp_path)!r})
+        import tilebook, torch, triton.language as tl
+        from caller import kernel
+        before = {{name: getattr(tl, name) for name in dir(tl)}}
+        out = torch.empty(4)
+        for _ in range(2):
+            kernel[(1,)](torch.tensor([-1.0, 0.0, 1.0, 2.0]), out, N=4)
+        assert all(getattr(tl, name) is value for name, value in before.items())
+        print(out.tolist())
+    """
+    assert _python(run, TILEBOOK_DEVICE="cpu") == "[5.0, 6.0, 7.0, 8.0]"
+
+
+def test_tiles_of_one_shape_share_what_is_known_of_it():
+    code = """
+        import torch, triton, triton.language as tl, tilebook
+        from triton.runtime import interpreter as upstream
+        a, b = (
+            upstream._implicit_cvt(torch.zeros(3, dtype=kind))
+            for kind in (torch.int32, torch.float16)
+        )
+        assert a.shape is b.shape and a.numel == 1
+        assert a.dtype.element_ty == tl.int32 and b.dtype.element_ty == tl.float16
+        print("shared")
+    """
+    assert _python(code, TILEBOOK_DEVICE="cpu") == "shared"
+
+
 @pytest.mark.parametrize(
     ("environment", "mode"),
     [

@@ -75,7 +75,8 @@ class Artefact:
         shared = self.metadata["shared"]
         if "amdgcn" in self.asm:
             return read_amd(self.target, self.amdgcn, shared)
-        return read_nvidia(self.target, self.ptx, self.sass, self._ptxas_log, shared)
+        cubin = self._stage("cubin")
+        return read_nvidia(self.target, self.ptx, cubin, self._ptxas_log, shared)
 
     @functools.cached_property
     def _ptxas_log(self) -> str:

@@ -1,8 +1,8 @@
 """Read what a compiled kernel shows of itself: the evidence line of each rung.
 
 Kinds and widths of instructions are counted in PTX, whose names NVIDIA documents;
-registers and spills are what ptxas reports of the binary; the number of instructions
-is that of the disassembled binary. For AMD all come from its assembly. Counts are
+registers and spills are what ptxas reports of the binary, in which instructions are
+counted. For AMD all come from its assembly. Counts are
 static: an instruction in a loop counts once.
 """
 
@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
+
+from tilebook.compile_only import words
 
 
 class Notice(NamedTuple):
@@ -107,14 +109,14 @@ class Evidence:
 
 
 def read_nvidia(
-    target: str, ptx: str, sass: str, log: str, shared_bytes: int
+    target: str, ptx: str, cubin: bytes, log: str, shared_bytes: int
 ) -> Evidence:
     """Read the evidence of a kernel compiled for an NVIDIA GPU.
 
     Args:
         target: the architecture.
         ptx: its PTX.
-        sass: the disassembled binary.
+        cubin: its binary.
         log: what ptxas -v said.
         shared_bytes: shared memory that a launch asks for.
 
@@ -122,7 +124,7 @@ def read_nvidia(
         The evidence.
 
     Raises:
-        ValueError: `log` is no ptxas log.
+        ValueError: `log` is no ptxas log, or `cubin` no binary.
     """
     used = re.search(r"Used (\d+) registers", log)
     if used is None:
@@ -135,6 +137,7 @@ def read_nvidia(
         sum(map(int, column)) for column in zip(*spills, strict=True)
     )
     ops = list(_ptx_opcodes(ptx))
+    code = list(words.instructions(cubin))
     bulk = [op for op in ops if "async" in op and "bulk" in op]
     into_shared = [_copies_into_shared(op) for op in bulk]
     return Evidence(
@@ -156,8 +159,8 @@ def read_nvidia(
             op[0] in ("atom", "red") and not any("shared" in t for t in op)
             for op in ops
         ),
-        instructions=_sass_instructions(sass),
-        warnings=_notices(log) + _lost_constants(sass),
+        instructions=len(code),
+        warnings=_notices(log) + _lost_constants(code),
     )
 
 
@@ -274,24 +277,15 @@ def _amd_widths(ops: list[str], direction: str) -> dict[int, int]:
     return _sorted(counts)
 
 
-def _sass_instructions(sass: str) -> int:
-    # A branch to itself after the last EXIT and NOPs fill the end of each function.
-    trap = r"^(\.L_\w+):\s*/\*\w+\*/\s+BRA `\(\1\).*"
-    code = re.sub(trap, "", sass, flags=re.MULTILINE)
-    return len(re.findall(r"^\s*/\*[0-9a-f]{4,}\*/\s+(?!NOP)\S", code, re.MULTILINE))
-
-
-def _lost_constants(sass: str) -> tuple[Notice, ...]:
+def _lost_constants(code: Iterable[words.Word]) -> tuple[Notice, ...]:
     """Additions of zero to two packed 16-bit numbers.
 
     No compiler writes one. ptxas of CUDA 12.8 does where it should have added a
     constant to the upper number and moved it down for that, but not the constant.
     """
-    lost = re.findall(r"VIADD\.16x2 \w+, \w+(?:\.reuse)?, 0x0\b", sass)
-    return tuple(
-        Notice("lost constant", f"ptxas wrote {text}: the result is wrong")
-        for text in lost
-    )
+    lost = sum(word.adds_nothing for word in code)
+    text = "ptxas wrote VIADD.16x2 with a constant of 0x0: the result is wrong"
+    return (Notice("lost constant", text),) * lost
 
 
 def _notices(log: str) -> tuple[Notice, ...]:

@@ -91,6 +91,8 @@ class Launch:
     arguments: list[Extent] = dataclasses.field(default_factory=list)
     # The launched objects' identities; the launch keeps them alive.
     origins: dict[int, Extent] = dataclasses.field(default_factory=dict)
+    # Names of the language's modules that stand replaced while it runs.
+    patched: set[str] = dataclasses.field(default_factory=set)
 
     def add(self, tensor: Any, name: str) -> None:
         found = extent(tensor, name)

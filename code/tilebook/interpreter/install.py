@@ -2,6 +2,8 @@
 
 import functools
 import gc
+import inspect
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +12,7 @@ import triton.language as tl
 from triton.runtime import interpreter as upstream
 from triton.runtime.jit import JITCallable, JITFunction
 
-from tilebook.interpreter import libdevice, repairs, watch
+from tilebook.interpreter import bounds, libdevice, repairs, watch
 from tilebook.interpreter.patches import replace
 
 _installed = False
@@ -35,6 +37,10 @@ def install() -> None:
         libdevice.install()
         # Upstream builds a table of all types at every look-up.
         replace(upstream, "_get_np_dtype", _remembering)
+        # It replaces the whole language at every call of a helper function.
+        replace(upstream, "_patch_lang", _once_a_launch)
+        # It writes down the shape of every tile anew.
+        replace(tl.tensor, "__init__", _sharing_shapes)
         _installed = True
     _convert_compiled_kernels()
 
@@ -49,6 +55,38 @@ def _remembering(look_up: Callable) -> Callable:
         return known[name]
 
     return get_np_dtype
+
+
+def _once_a_launch(patch: Callable) -> Callable:
+    known: weakref.WeakKeyDictionary[Any, frozenset[str]] = weakref.WeakKeyDictionary()
+
+    def patch_lang(fn: Any) -> Any:
+        if not bounds.launches:
+            return patch(fn)
+        if fn not in known:
+            seen = (x for x in fn.__globals__.values() if inspect.ismodule(x))
+            known[fn] = frozenset(x.__name__ for x in seen if x in (tl, tl.core))
+        if known[fn] and known[fn] <= bounds.launches[-1].patched:
+            return upstream._LangPatchScope()
+        bounds.launches[-1].patched |= known[fn]
+        return patch(fn)
+
+    return patch_lang
+
+
+def _sharing_shapes(init: Callable) -> Callable:
+    known: dict[tuple[int, ...], dict[str, Any]] = {}
+
+    @functools.wraps(init)
+    def make(self: tl.tensor, handle: Any, type: tl.dtype) -> None:
+        shape = tuple(type.shape) if type.is_block() else ()
+        if shape not in known:
+            init(self, handle, type)
+            own = ("handle", "type", "dtype")
+            known[shape] = {k: v for k, v in vars(self).items() if k not in own}
+        vars(self).update(known[shape], handle=handle, type=type, dtype=type.scalar)
+
+    return make
 
 
 class _Converted(JITCallable, upstream.InterpretedFunction):

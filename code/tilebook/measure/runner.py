@@ -46,11 +46,11 @@ def run(
     """
     experiment = registry.find(name)
     gpu = device.launch_device_type() == "cuda"
+    _prepare(*(("compiled", "interpreted") if gpu else ("compiled",)))
     if not gpu or not device.has(experiment.needs):
         return records.load(name, gpu=next(iter(records.gpus(name)), None))
     with gpu_alone():
         kept = records.live_path(name)
-        _prepare()
         timer = here()
         if kept and kept.is_file() and _current(kept, experiment, timer):
             return records.read(kept, name, live=True)
@@ -61,10 +61,11 @@ def run(
 
 
 @functools.cache
-def _prepare() -> None:
-    """In a build, start the processes that later cells ask while this one measures."""
+def _prepare(*modes: _worker.Mode) -> None:
+    """In a build, start the processes that later cells ask while this one is busy."""
     if os.environ.get("TILEBOOK_BUILD"):
-        _worker.warm("compiled", "interpreted")
+        for mode in modes:
+            _worker.warm(mode)
 
 
 def record(

@@ -1,5 +1,6 @@
 """A matrix product small enough for a pencil, and what its launch order reads."""
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -120,7 +121,7 @@ def reads(
         block: side of a block.
 
     Returns:
-        The counts, from the addresses of a real launch.
+        The counts, read-only, from the addresses of a real launch.
 
     Raises:
         TypeError: `tiles`, `group` or `programs` isn't an integer.
@@ -133,6 +134,11 @@ def reads(
     programs = tiles if programs is None else programs
     if check.positive_int(programs, "programs") > tiles * tiles:
         raise ValueError(f"programs must be at most {tiles * tiles}, got {programs}")
+    return _reads(tiles, group, programs, block)
+
+
+@functools.cache
+def _reads(tiles: int, group: int, programs: int, block: int) -> Reads:
     side = tiles * block
     a, b, c = (torch.zeros(side, side) for _ in range(3))
     look = microscope.look(
@@ -142,4 +148,7 @@ def reads(
     # A program loads each element of its blocks once, so any element of a
     # block tells how many programs loaded it.
     counts = [look.counts(name)[::block, ::block] for name in ("a_ptr", "b_ptr")]
-    return Reads(*counts, look.ownership("c_ptr")[::block, ::block])
+    seen = Reads(*counts, look.ownership("c_ptr")[::block, ::block])
+    for each in seen:
+        each.flags.writeable = False
+    return seen

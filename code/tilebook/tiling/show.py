@@ -199,7 +199,8 @@ def stencils() -> pd.DataFrame:
 def _cost(
     name: str, size: int, accesses: float, made: Artefact, pixels: int, turns: int
 ) -> tuple[str, dict[str, float]]:
-    total = made.evidence.instructions + (turns - 1) * loop_length(made.sass)
+    more = (turns - 1) * loop_length(made.sass) if turns > 1 else 0
+    total = made.evidence.instructions + more
     lanes = 32 * made.metadata["num_warps"]
     instructions = total * lanes / pixels
     by_loads, by_issue = LANES / accesses, ISSUED * 32 / instructions
