@@ -282,6 +282,25 @@ def test_built_providers_are_built_once_per_case():
         Provider(plain, build=build)
 
 
+def test_where_somebody_waits_our_kernels_compile_together_first():
+    def build():
+        return plain
+
+    providers = {
+        "ours": Provider(plain, ours=True),
+        "into": Provider(into, ours=True, out=True),
+        "built": Provider(build=build, ours=True),
+        "peer": Provider(torch.add),
+    }
+    for brief in (True, False):
+        timer = Simulated()
+        bench = Bench("add", timer=timer, budget=Budget(1, 0.001, brief))
+        bench.compare(**case(providers=providers))
+        warmed = [owner(call) for regime, call in timer.log if regime == "warm"]
+        assert warmed == ([plain, into] if brief else [])
+        assert [regime for regime, _ in timer.log].index("cold") == len(warmed)
+
+
 @pytest.mark.parametrize("regimes", [(), ("warm",)])
 def test_regimes_are_checked(regimes):
     with pytest.raises(ValueError, match="regimes"):

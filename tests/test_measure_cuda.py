@@ -1,5 +1,6 @@
 """The CUDA clock, on a simulated stream: host and device time run apart, as there."""
 
+import threading
 import types
 import weakref
 
@@ -97,6 +98,7 @@ def stream() -> Stream:
 def clock(stream, monkeypatch) -> cuda.Cuda:
     fake = types.SimpleNamespace(
         current_device=lambda: None,
+        device=lambda where: Nothing(),
         get_device_properties=lambda where: types.SimpleNamespace(L2_cache_size=2**20),
         Stream=Nothing,
         Event=lambda enable_timing: Event(stream),
@@ -121,6 +123,24 @@ def clock(stream, monkeypatch) -> cuda.Cuda:
 
     made._flush = types.SimpleNamespace(sum=lambda: flush(made))
     return made
+
+
+def test_calls_compile_several_at_a_time_and_failures_wait_for_their_turn(
+    clock, stream
+):
+    together = threading.Barrier(2, timeout=60)
+    met = []
+
+    def compiles():
+        met.append(together.wait())
+        stream.work(1.0)
+
+    def fails():
+        raise ValueError("not this one")
+
+    clock.warm([compiles, fails, compiles])
+    assert sorted(met) == [0, 1]
+    assert stream.host >= stream.free > 0
 
 
 def test_cold_times_the_device_and_not_the_host(clock, stream):

@@ -18,13 +18,16 @@ buffer that never leaves L2.
 """
 
 import collections
+import contextlib
 import gc
 import itertools
 import math
+import os
 import statistics
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
 from typing import Any
 
@@ -77,6 +80,17 @@ class Cuda:
         return free + spare
 
     def synchronize(self) -> None:
+        self._cuda.synchronize()
+
+    def warm(self, calls: Sequence[Call]) -> None:
+        def attempt(call: Call) -> None:
+            # Whoever fails does so again when it is checked, and is named there.
+            with self._cuda.device(self._device), contextlib.suppress(Exception):
+                call()
+
+        # Triton's passes and ptxas run beside Python, and take most of the time.
+        with ThreadPoolExecutor(max(2, min(8, os.cpu_count() or 1))) as threads:
+            list(threads.map(attempt, calls))
         self._cuda.synchronize()
 
     def cold(self, calls: Sequence[Call], seconds: float) -> Samples:

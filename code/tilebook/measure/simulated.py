@@ -52,6 +52,10 @@ class Simulated:
     def synchronize(self) -> None:
         pass
 
+    def warm(self, calls: Sequence[Call]) -> None:
+        # Interpreted kernels compile nothing, nor can they run several at a time.
+        self.log += [("warm", call) for call in calls]
+
     def cold(self, calls: Sequence[Call], seconds: float) -> Samples:
         return self._take("cold", calls)
 

@@ -120,6 +120,13 @@ class Timer(Protocol):
     def synchronize(self) -> None:
         """Wait until the device is idle."""
 
+    def warm(self, calls: Sequence[Call]) -> None:
+        """Let calls compile what they launch, several at a time; what fails is ignored.
+
+        Args:
+            calls: each is called at most once.
+        """
+
     def cold(self, calls: Sequence[Call], seconds: float) -> Samples:
         """Time single calls, each after the caches were flushed.
 
