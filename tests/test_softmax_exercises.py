@@ -278,8 +278,6 @@ def test_the_selftest_has_five_questions_with_different_options():
     assert len(set(places)) >= 2
 
 
-def test_what_the_selftest_says_of_numbers_is_so():
-    assert selftest.TIMES == "4.0 times"
-    assert pytest.approx(2.4936, abs=1e-4) == selftest.MERGED
+def test_what_the_selftest_says_of_float32_is_so():
     limit = torch.finfo(torch.float32).max
     assert torch.tensor(89.0).double().exp() > limit > torch.tensor(88.0).exp()

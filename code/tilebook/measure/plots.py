@@ -29,6 +29,7 @@ def bandwidth(
     x: str = "n",
     by: str = "gbps",
     limits: str = "left",
+    like: Record | None = None,
     **wanted: Any,
 ) -> Drawing:
     """Draw a rate against a dimension, one panel per dtype, with the card's limits.
@@ -38,6 +39,8 @@ def bandwidth(
         x: the dimension along the logarithmic axis.
         by: "gbps" or "tflops".
         limits: the end at which the card's limits are named, "left" or "right".
+        like: the record whose implementations share out colours and markers, so that
+            figures of its parts look alike; by default what is drawn.
         **wanted: which rows (see `Record.select`); ``regime="steady"`` by default, and
             ``impls`` for some of the implementations in an order of your own.
 
@@ -51,7 +54,7 @@ def bandwidth(
     rows = _rows(record, impls, {"regime": "steady"} | wanted)
     rows = [row for row in rows if row[by] is not None]
     dtypes = list(dict.fromkeys(row["dtype"] for row in rows))
-    seen = looks(_impls(rows))
+    seen = looks(_impls(like.rows if like else rows))
     with style():
         figure = Drawing(figsize=(7.2 if len(dtypes) == 1 else 9.6, 4.2))
         panels = figure.subplots(1, len(dtypes), sharey=True, squeeze=False)

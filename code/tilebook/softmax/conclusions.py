@@ -148,6 +148,12 @@ def peer_long_gbps(record: Record) -> float:
 
 
 @measure.value("softmax-forward")
+def long_over_online(record: Record) -> float:
+    """`softmax` over two passes, 131072 bfloat16 a row."""
+    return best_long_gbps(record) / online_gbps(record)
+
+
+@measure.value("softmax-forward")
 def long_over_peers(record: Record) -> float:
     """`softmax` over the fastest peer, 131072 bfloat16 a row."""
     return best_long_gbps(record) / peer_long_gbps(record)
@@ -225,6 +231,18 @@ def over_peers_mean(record: Record) -> float:
 
 
 @measure.value("softmax-forward")
+def over_peers_even(record: Record) -> float:
+    """The same where every row starts at a multiple of 16 bytes."""
+    return mean_of([pair for pair in _middle(record) if length(pair[0]) % 8 == 0])
+
+
+@measure.value("softmax-forward")
+def over_peers_uneven(record: Record) -> float:
+    """The same where hardly one does."""
+    return mean_of([pair for pair in _middle(record) if length(pair[0]) % 8])
+
+
+@measure.value("softmax-forward")
 def over_peers_worst(record: Record) -> float:
     """The least of all ratios to the fastest peer: every dtype, shape and regime."""
     return min(ratio.median for _, ratio in against(record, "softmax"))
@@ -242,8 +260,8 @@ def share_of_copy_least(record: Record) -> float:
 
 @measure.claim(
     "softmax-forward",
-    "With bfloat16 rows of 1 Ki to 32 Ki, softmax is at least 1.03 times as fast as "
-    "the fastest peer as a geometric mean.",
+    "With bfloat16 rows of 1 Ki to 32 Ki, 4,097 among them, softmax is at least 1.03 "
+    "times as fast as the fastest peer as a geometric mean.",
 )
 def ahead(record: Record) -> tuple[bool, str]:
     mean = over_peers_mean(record)

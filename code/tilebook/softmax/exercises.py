@@ -166,8 +166,8 @@ LSE = Exercise(
     statement=(
         "Write a kernel that stores the logarithm of the sum of exponentials of each "
         "row of a contiguous matrix, in one pass: one program a row, BLOCK columns at "
-        "a time. Every second row begins with -inf, and that half of the row may be "
-        "longer than BLOCK."
+        "a time. Of every second row the first half is -inf, and may be longer than "
+        "BLOCK."
     ),
     inputs=_left_padded,
     reference=_logsumexp,
@@ -260,10 +260,11 @@ VARIANCE = Exercise(
 TEMPERATURE = Exercise(
     name="softmax-temperature",
     statement=(
-        "Write a function of x (m, n) and t (m,) that returns the softmax of each row "
-        "of x / t[:, None], of any length, any strides, in float32 and bfloat16, with "
-        "all that is computed in Triton. Then find out from which length on a second "
-        "pass over the row costs time on your card, and get rid of it."
+        "Write a function of x (m, n) and t (m,), all of it above 0, that returns the "
+        "softmax of each row of x / t[:, None], of any length, any strides, in float32 "
+        "and bfloat16, with all that is computed in Triton. Then find out from which "
+        "length on a second pass over the row costs time on your card, and get rid of "
+        "it."
     ),
     inputs=lambda rng, shape: {
         "x": rng.standard_normal(shape),

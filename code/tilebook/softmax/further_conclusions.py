@@ -106,7 +106,9 @@ def choice_worst(record: Record) -> float:
 
 
 @measure.claim(
-    "softmax-crossovers", "The rung that is chosen is within 5 % of the fastest."
+    "softmax-crossovers",
+    "On matrices of 64 Mi elements the rung that is chosen is within 5 % of the "
+    "fastest.",
 )
 def choice_is_good(record: Record) -> tuple[bool, str]:
     least = choice_worst(record)

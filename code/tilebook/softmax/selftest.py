@@ -1,29 +1,25 @@
-"""Five questions on the chapter; what can be computed of the answers is computed."""
+"""Five questions on the chapter."""
 
 from tilebook.parallel.selftest import Question
-from tilebook.softmax import solutions
 
 __all__ = ["QUESTIONS", "Question"]
-
-M, N = 4096, 8192
-NAIVE, FUSED = solutions.traffic(M, N, 4)
-TIMES = f"{NAIVE / FUSED:.1f} times"
-
-OLD, NEW, SUM = 2.0, 5.0, 30.0
-_, MERGED = solutions.merge(OLD, SUM, NEW, 1.0)
 
 QUESTIONS = (
     Question(
         text=(
-            f"A softmax of {M:,} rows of {N:,} float32 is made of five kernels, from "
-            "row maximum to quotient. How many times the bytes of a single kernel do "
-            "they move?"
+            "A row that no program can hold is read twice. Why does the second pass "
+            "walk from the end to the beginning?"
         ),
-        options=("2.0 times", TIMES, "5.0 times", "8.0 times"),
-        answer=TIMES,
+        options=(
+            "Adding in the other order cancels the rounding errors",
+            "The maximum is known only at the end",
+            "So that loads and stores take turns",
+            "What was read last is what the cache still holds",
+        ),
+        answer="What was read last is what the cache still holds",
         explanation=(
-            "Together they read 5 MN + 2 M elements and write 3 MN + 2 M; one kernel "
-            "reads MN and writes MN. Beside MN, M is nothing."
+            "From the beginning on, each chunk would have been evicted just before its "
+            "turn, by the ones behind it."
         ),
     ),
     Question(
@@ -46,20 +42,20 @@ QUESTIONS = (
     ),
     Question(
         text=(
-            f"So far the maximum is {OLD:g} and the sum {SUM:g}. The next chunk is the "
-            f"single term {NEW:g}. What is the sum now?"
+            "Programs that wait for one another's letters are launched together or not "
+            "at all. What could happen to a grid that is larger than the card has room "
+            "for, if it were launched like any other?"
         ),
         options=(
-            f"{SUM + 1:.2f}",
-            f"{MERGED:.2f}",
-            f"{solutions.merge(NEW, SUM, OLD, 1.0)[1]:.2f}",
-            f"{1.0:.2f}",
+            "Those that run wait for ever for letters of those that can't start",
+            "The letters of two rows could be mixed up",
+            "Some rows would be computed twice",
+            "Nothing: the rest starts as soon as there is room",
         ),
-        answer=f"{MERGED:.2f}",
+        answer="Those that run wait for ever for letters of those that can't start",
         explanation=(
-            f"What was added up so far is of terms less {OLD:g} and has to be of terms "
-            f"less {NEW:g}: it is multiplied by e^({OLD:g} - {NEW:g}). Then the new "
-            "term's e^0 is added."
+            "There is no room before somebody ends, and nobody ends before all letters "
+            "of the row have come."
         ),
     ),
     Question(
