@@ -1,0 +1,82 @@
+"""What a task's result is exactly, and how far a kernel's may be from it: derived.
+
+Let u = 2^-24. Products of bfloat16 and float16 are exact in float32, those of float32
+are rounded once. A sum of k terms is off by at most k u S, where S is the sum of the
+terms' magnitudes, in whatever order it is taken (Higham, section 3.1). So
+
+    abs(error of z) <= (k + 2) u (abs(scale) S + abs(bias)),  z = scale (a @ b) + bias.
+
+An activation multiplies that by at most its steepest slope, 1.13 for all of them, and
+adds a few roundings of its own. Of a pair silu(g) h is off by 1.1 |h| times what g is
+off by and |silu(g)| times what h is. The residual and the last addition follow.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+
+from tilebook.matmul.operands import Task
+
+OWN = 12
+"""Roundings of an activation, its exponential counted as what it is off by."""
+SLOPE = 1.2
+
+
+class Bound(NamedTuple):
+    """For `testing.assert_close`: `length` times u times `scale` is allowed."""
+
+    scale: torch.Tensor
+    length: int
+
+
+def exact(task: Task) -> torch.Tensor:
+    """Compute in float64 what a task's result is.
+
+    Args:
+        task: the product.
+
+    Returns:
+        Of the result's shape, in float64.
+    """
+    z = _sums(task)
+    if task.activation == "relu":
+        z = F.relu(z)
+    elif task.activation == "silu":
+        z = F.silu(z)
+    elif task.activation == "silu_and_mul":
+        z = F.silu(z[:, 0::2]) * z[:, 1::2]
+    elif task.activation:
+        approximate = "tanh" if task.activation == "gelu_tanh" else "none"
+        z = F.gelu(z, approximate=approximate)
+    return z if task.residual is None else z + task.residual.double()
+
+
+def bound(task: Task) -> Bound:
+    """Derive how far each element may be off.
+
+    Args:
+        task: the product.
+
+    Returns:
+        A magnitude for each element, and how many u of it are allowed.
+    """
+    size = abs(task.scale) * (task.a.double().abs() @ task.b.double().abs())
+    if task.bias is not None:
+        size = size + task.bias.double().abs()
+    if task.activation == "silu_and_mul":
+        z = _sums(task)
+        gate, up = z[:, 0::2], z[:, 1::2]
+        size = size[:, 0::2] * up.abs() + F.silu(gate).abs() * size[:, 1::2]
+    if task.activation:
+        size = SLOPE * size
+    if task.residual is not None:
+        size = size + task.residual.double().abs()
+    return Bound(
+        size.nan_to_num(posinf=0), task.k + 3 + (OWN if task.activation else 0)
+    )
+
+
+def _sums(task: Task) -> torch.Tensor:
+    z = task.scale * (task.a.double() @ task.b.double())
+    return z if task.bias is None else z + task.bias.double()

@@ -1,0 +1,147 @@
+"""What a tile costs before anything has been measured: who may enter the race.
+
+A model with four terms, each a count that the chapter derives: waves of programs, the
+tensor cores' share of a step, bytes that L2 delivers for it, and bytes from memory that
+nobody avoids. It ranks; it predicts no time.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+
+from tilebook import device
+from tilebook.matmul.operands import Task
+
+ACCUMULATORS = 128
+"""Sums that a thread can hold in registers beside all else without spilling."""
+L2_OVER_MEMORY = 1.8
+"""How many times the memory's bandwidth L2 delivers."""
+STEP_NS, START_NS = 60.0, 2500.0
+"""What a step along k waits for at least, and what a program takes to begin and end."""
+FULL = 128 * 256
+"""Elements of a tile that keeps the tensor cores busy; smaller ones share out less."""
+_UNKNOWN = device.DATASHEET["h100-sxm"]
+
+
+class Tile(NamedTuple):
+    """How a product is cut up."""
+
+    block_m: int
+    block_n: int
+    block_k: int
+    num_warps: int
+    num_stages: int
+
+
+def shared_bytes(tile: Tile, itemsize: int) -> int:
+    """Shared memory of a program: the pieces of both operands, for every stage.
+
+    Args:
+        tile: how the product is cut up.
+        itemsize: bytes of an operand's element.
+    """
+    step = (tile.block_m + tile.block_n) * tile.block_k * itemsize
+    return step * max(tile.num_stages, 1)
+
+
+def accumulators(tile: Tile) -> int:
+    """Sums that each thread holds."""
+    return tile.block_m * tile.block_n // (32 * tile.num_warps)
+
+
+def fits(tile: Tile, itemsize: int) -> bool:
+    """Whether a program of this GPU can hold a tile; see `shared_bytes`."""
+    most = device.current().shared_memory_per_block or 227 * 1024
+    return shared_bytes(tile, itemsize) <= most and accumulators(tile) <= ACCUMULATORS
+
+
+def rate(dtype: torch.dtype, precision: str) -> float:
+    """Multiply-adds in a second that the tensor cores promise, times two.
+
+    Args:
+        dtype: of the operands.
+        precision: of float32; one of `operands.PRECISIONS`.
+    """
+    sheet = device.current().datasheet or _UNKNOWN
+    if dtype == torch.int8:
+        return 1e12 * (sheet.fp8 or 2 * sheet.bf16)
+    if dtype.itemsize == 2:
+        return 1e12 * (sheet.bf16 if dtype == torch.bfloat16 else sheet.fp16)
+    # Three products for one, or no tensor cores at all.
+    return (
+        1e12
+        * {"tf32": sheet.tf32, "tf32x3": sheet.tf32 / 3, "ieee": sheet.fp32}[precision]
+    )
+
+
+def reading(task: Task) -> float:
+    """Seconds in which memory moves what has to move: the operands and the result."""
+    sheet = device.current().datasheet or _UNKNOWN
+    size = task.a.element_size()
+    moved = size * (task.m * task.k + task.k * task.n)
+    moved += task.m * task.n * task.out.element_size()
+    return moved / (sheet.hbm_gbps * 1e9)
+
+
+def seconds(task: Task, tile: Tile, parts: int = 1) -> float:
+    """Estimate how long a product takes.
+
+    Args:
+        task: the product.
+        tile: how it is cut up.
+        parts: into how many the sum over k is, each a program's.
+
+    Returns:
+        Seconds, to be compared with those of other tiles and with nothing else.
+    """
+    here = device.current()
+    sheet = here.datasheet or _UNKNOWN
+    sms = here.sms or 132
+    size = task.a.element_size()
+    programs = math.ceil(task.m / tile.block_m) * math.ceil(task.n / tile.block_n)
+    programs *= parts
+    shared = here.shared_memory_per_sm or 228 * 1024
+    by_shared = shared // max(shared_bytes(tile, size), 1)
+    by_registers = ACCUMULATORS * 512 // (accumulators(tile) * tile.num_warps * 32)
+    at_a_time = max(1, min(by_shared, by_registers, 4))
+    waves = math.ceil(programs / (sms * at_a_time))
+    here_now = min(at_a_time, math.ceil(programs / sms))
+    steps = math.ceil(math.ceil(task.k / parts) / tile.block_k)
+    flops = 2 * tile.block_m * tile.block_n * tile.block_k
+    # Two programs on an SM feed its tensor cores as one of twice the size would.
+    busy = min(1.0, (here_now * tile.block_m * tile.block_n / FULL) ** 0.25)
+    arithmetic = here_now * flops / (rate(task.a.dtype, task.precision) / sms * busy)
+    moved = here_now * (tile.block_m + tile.block_n) * tile.block_k * size
+    traffic = moved / (L2_OVER_MEMORY * sheet.hbm_gbps * 1e9 / sms)
+    waiting = STEP_NS * 1e-9 / max(tile.num_stages - 1, 1)
+    inside = waves * (steps * max(arithmetic, traffic, waiting) + START_NS * 1e-9)
+    if parts > 1:
+        # Sums of parts are written, read again and added by a second kernel.
+        inside += START_NS * 1e-9
+        inside += 2 * 4 * parts * task.m * task.n / (sheet.hbm_gbps * 1e9)
+    return max(inside, reading(task))
+
+
+def streaming(task: Task, tile: Tile, programs: int) -> float:
+    """Estimate how long a product takes whose steps are shared out evenly.
+
+    Args:
+        task: the product.
+        tile: how it is cut up.
+        programs: how many share the work.
+
+    Returns:
+        As `seconds`: what whole turns would take for the fraction that there is, and a
+        second kernel for the tiles that several had a part of.
+    """
+    count = math.ceil(task.m / tile.block_m) * math.ceil(task.n / tile.block_n)
+    sheet = device.current().datasheet or _UNKNOWN
+    shared = min(count, programs)
+    again = 2 * 4 * 2 * shared * tile.block_m * tile.block_n
+    whole = programs * tile.block_m
+    # As many rows of tiles as fill every program once.
+    full = task._replace(a=task.a.new_empty(whole, task.k, device="meta"))
+    once = seconds(full._replace(b=task.b[:, : tile.block_n]), tile)
+    inside = once * count / programs + 2 * START_NS * 1e-9
+    return max(inside + again / (sheet.hbm_gbps * 1e9), reading(task))

@@ -1,0 +1,254 @@
+"""What the chapter measures: every shape against cuBLAS, the ladder, thin products."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from tilebook import measure
+from tilebook.matmul import (
+    described,
+    experiments_linear,
+    naive,
+    ordered,
+    outer,
+    persistent,
+    precision,
+    public,
+    shapes,
+    split,
+    streamed,
+    tile,
+    vectors,
+)
+from tilebook.matmul.operands import result_dtype
+from tilebook.matmul.shapes import Shape
+from tilebook.measure import Bench, Provider, Row
+
+__all__ = [
+    "experiments_linear",
+    "matmul_bf16",
+    "matmul_fp16",
+    "matmul_fp32",
+    "matmul_int8",
+    "matmul_ladder",
+    "matmul_skinny",
+]
+
+Case = tuple[Shape, str]
+
+MODULES = ("matmul.public",)
+CASES = shapes.cases()
+CASES_BRIEF: tuple[Case, ...] = (
+    *((shapes.SQUARES[i], layout) for i in (3, 4) for layout in ("NN", "NT")),
+    *((Shape(m, 4096, 4096), "NT") for m in (16, 4096)),
+    (shapes.ODD[1], "NN"),
+)
+SEARCHED: tuple[Case, ...] = (
+    *((shape, "NN") for shape in shapes.SQUARES[1:5]),
+    *((Shape(m, 4096, 4096), "NT") for m in (1, 16, 128, 4096)),
+    (shapes.ODD[1], "NN"),
+)
+"""Where torch.compile is a peer, too: it searches for longer than all else takes."""
+SEARCHED_BRIEF: tuple[Case, ...] = ((shapes.SQUARES[3], "NN"),)
+REGIMES = ("cold", "steady")
+REGIMES_BRIEF = ("steady",)
+RUNGS: dict[str, Callable[..., torch.Tensor]] = {
+    "naive": naive.matmul,
+    "outer": outer.matmul,
+    "tile": tile.matmul,
+    "ordered": ordered.matmul,
+    "persistent": persistent.matmul,
+    "described": described.matmul,
+}
+SLOW = ("naive", "outer")
+SLOWEST = 2.0 * 4096**3
+"""Operations from which on the rungs without tensor cores are left out."""
+LADDER = tuple(Shape(n, n, n) for n in (512, 1024, 1536, 2048, 3072, 4096, 6144, 8192))
+LADDER_BRIEF = LADDER[1::2]
+THIN_ROWS = (1, 4, 16, 32, 64)
+THIN = shapes.layers(THIN_ROWS)
+THIN_BRIEF = tuple(shape for shape in THIN if (shape.n, shape.k) == (4096, 4096))
+THIN_RUNGS: dict[str, Callable[..., torch.Tensor]] = {
+    "ordered": ordered.matmul,
+    "split": split.matmul,
+    "streamed": streamed.matmul,
+    "vectors": vectors.matmul,
+}
+MOST_ROWS = 8
+"""Rows up to which `vectors` takes a product."""
+PRECISE = (
+    *(Shape(n, n, n) for n in (1024, 2048, 4096, 8192)),
+    *(Shape(64, 4096, 4096), Shape(1000, 1000, 1000)),
+)
+PRECISE_BRIEF = PRECISE[2:3]
+LOOSE = {"tf32": 2.0**-9, "half": 2.0**-6}
+"""Relative errors allowed where operands or sums are rounded to fewer bits than the
+result has, as the Frobenius norm's: half a unit of their eleven bits for each operand,
+and more for sums in half precision, which lose a bit of each term."""
+
+
+def _place(a: torch.Tensor, b: torch.Tensor, *_: Any) -> torch.Tensor:
+    dtype = result_dtype(a.dtype)
+    return torch.empty(a.shape[0], b.shape[1], dtype=dtype, device=a.device)
+
+
+def _cublas(a: torch.Tensor, b: torch.Tensor, *, out: torch.Tensor) -> torch.Tensor:
+    return torch.mm(a, b, out=out)
+
+
+def _compare(
+    bench: Bench, shape: Shape, layout: str, dtype: torch.dtype, **providers: Provider
+) -> list[Row]:
+    op = "matmul" if layout == "NN" else f"matmul_{layout.lower()}"
+    out = result_dtype(dtype).itemsize
+    return bench.compare(
+        op=op,
+        shape=shape._asdict(),
+        dtype=dtype,
+        providers=providers,
+        make_inputs=functools.partial(shapes.operands, shape, layout, dtype),
+        make_output=_place,
+        reference=torch.matmul,
+        bytes=shape.moved(dtype.itemsize, out),
+        flops=shape.flops,
+        regimes=bench.choose(REGIMES, REGIMES_BRIEF),
+        length=shape.k,
+    )
+
+
+def _against_cublas(bench: Bench, dtype: torch.dtype) -> list[Row]:
+    searched = bench.choose(SEARCHED, SEARCHED_BRIEF)
+    for shape, layout in bench.choose(CASES, CASES_BRIEF):
+        providers = {
+            "matmul": Provider(public.matmul, ours=True),
+            "cuBLAS": Provider(_cublas, out=True),
+        }
+        if (shape, layout) in searched:
+            providers["torch.compile"] = measure.compiled(
+                torch.matmul, mode="max-autotune-no-cudagraphs"
+            )
+        _compare(bench, shape, layout, dtype, **providers)
+    return bench.rows
+
+
+@measure.experiment(
+    "matmul-bf16",
+    question="How near does matmul come to cuBLAS in bfloat16, whatever the shape?",
+    op="matmul",
+    modules=MODULES,
+)
+def matmul_bf16(bench: Bench) -> list[Row]:
+    return _against_cublas(bench, torch.bfloat16)
+
+
+@measure.experiment(
+    "matmul-fp16",
+    question="How near does matmul come to cuBLAS in float16, whatever the shape?",
+    op="matmul",
+    modules=MODULES,
+)
+def matmul_fp16(bench: Bench) -> list[Row]:
+    return _against_cublas(bench, torch.float16)
+
+
+@measure.experiment(
+    "matmul-ladder",
+    question="What is each rung worth?",
+    op="matmul",
+    modules=MODULES,
+)
+def matmul_ladder(bench: Bench) -> list[Row]:
+    for shape in bench.choose(LADDER, LADDER_BRIEF):
+        rungs = {
+            name: Provider(fn, ours=True)
+            for name, fn in RUNGS.items()
+            if name not in SLOW or shape.flops <= SLOWEST
+        }
+        _compare(
+            bench,
+            shape,
+            "NN",
+            torch.bfloat16,
+            **rungs,
+            matmul=Provider(public.matmul, ours=True),
+            cuBLAS=Provider(_cublas, out=True),
+        )
+    return bench.rows
+
+
+@measure.experiment(
+    "matmul-skinny",
+    question="How near to the memory's limit is a product of few rows?",
+    op="matmul",
+    modules=MODULES,
+)
+def matmul_skinny(bench: Bench) -> list[Row]:
+    for shape in bench.choose(THIN, THIN_BRIEF):
+        rungs = {
+            name: Provider(fn, ours=True)
+            for name, fn in THIN_RUNGS.items()
+            if name != "vectors" or shape.m <= MOST_ROWS
+        }
+        _compare(
+            bench,
+            shape,
+            "NT",
+            torch.bfloat16,
+            **rungs,
+            matmul=Provider(public.matmul, ours=True),
+            cuBLAS=Provider(_cublas, out=True),
+        )
+    return bench.rows
+
+
+@measure.experiment(
+    "matmul-fp32",
+    question="What does a precision cost, and what is it worth?",
+    op="matmul",
+    modules=("matmul.public", "matmul.precision"),
+)
+def matmul_fp32(bench: Bench) -> list[Row]:
+    for shape in bench.choose(PRECISE, PRECISE_BRIEF):
+        found = {
+            name: Provider(
+                functools.partial(public.matmul, precision=name),
+                ours=True,
+                bound=LOOSE["tf32"] if name == "tf32" else None,
+            )
+            for name in ("tf32", "tf32x3", "ieee")
+        }
+        # Two bfloat16 have sixteen bits of a number's twenty-four.
+        found["bf16x3"] = Provider(precision.bf16x3, ours=True, bound=2.0**-14)
+        found |= {
+            "cuBLAS, tf32": Provider(_tf32, out=True, bound=LOOSE["tf32"]),
+            "cuBLAS, ieee": Provider(_cublas, out=True),
+        }
+        _compare(bench, shape, "NN", torch.float32, **found)
+    return bench.rows
+
+
+def _tf32(a: torch.Tensor, b: torch.Tensor, *, out: torch.Tensor) -> torch.Tensor:
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        return torch.mm(a, b, out=out)
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+@measure.experiment(
+    "matmul-int8",
+    question="How near does matmul come to cuBLAS on whole numbers?",
+    op="matmul",
+    modules=MODULES,
+)
+def matmul_int8(bench: Bench) -> list[Row]:
+    for shape in bench.choose(PRECISE, PRECISE_BRIEF):
+        found = {"matmul": Provider(public.matmul, ours=True)}
+        # cuBLAS takes multiples of eight, and more than sixteen rows.
+        if not any(side % 8 for side in shape) and shape.m > 16:
+            found["cuBLAS"] = Provider(torch._int_mm)
+        _compare(bench, shape, "NT", torch.int8, **found)
+    return bench.rows

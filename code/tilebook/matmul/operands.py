@@ -1,0 +1,172 @@
+"""What the chapter's kernels multiply, and what is wanted of the product besides."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+
+from tilebook import check
+from tilebook.tiling.operands import check_grid
+
+DTYPES = (torch.bfloat16, torch.float16, torch.float32, torch.int8)
+"""The element types of operands; those of int8 give int32, all others themselves."""
+
+PRECISIONS = ("tf32", "tf32x3", "ieee")
+"""How float32 is multiplied; other types have one way."""
+
+ACTIVATIONS = ("", "relu", "gelu", "gelu_tanh", "silu", "silu_and_mul")
+"""What may be applied to a product, by name; "" is nothing."""
+
+
+def _itself(kernel: Any) -> Any:
+    return kernel
+
+
+class Task(NamedTuple):
+    """A product, and what is done to each tile of it before it is stored.
+
+    The result is activation(scale * (a @ b) + bias) + residual, rounded once.
+    """
+
+    a: torch.Tensor
+    """Matrix (m, k), any strides."""
+    b: torch.Tensor
+    """Matrix (k, n), any strides, of the same dtype."""
+    out: torch.Tensor
+    """Matrix (m, n), or (m, n // 2) with "silu_and_mul"; its elements don't overlap."""
+    precision: str = "ieee"
+    """One of `PRECISIONS`."""
+    scale: float = 1.0
+    """Of the product."""
+    bias: torch.Tensor | None = None
+    """Vector (n,), any stride."""
+    activation: str = ""
+    """One of `ACTIVATIONS`. "silu_and_mul" takes columns in pairs: of each, silu of the
+    first times the second."""
+    residual: torch.Tensor | None = None
+    """Matrix of the result's shape, any strides."""
+    wrap: Callable[[Any], Any] = _itself
+    """Makes of a kernel what is launched; `library.launchable` inside an operator."""
+
+    @property
+    def m(self) -> int:
+        """Rows of `a`."""
+        return int(self.a.shape[0])
+
+    @property
+    def n(self) -> int:
+        """Columns of `b`."""
+        return int(self.b.shape[1])
+
+    @property
+    def k(self) -> int:
+        """Terms of a sum."""
+        return int(self.a.shape[1])
+
+    @property
+    def plain(self) -> bool:
+        """Whether the product is stored as it is."""
+        kept = self.scale == 1.0 and not self.activation
+        return kept and self.bias is None and self.residual is None
+
+
+def result_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The element type of a product: int32 for int8, else that of the operands."""
+    return torch.int32 if dtype == torch.int8 else dtype
+
+
+def check_pair(a: torch.Tensor, b: torch.Tensor) -> None:
+    """Check that two matrices can be multiplied by this process's kernels.
+
+    Args:
+        a: matrix (m, k).
+        b: matrix (k, n).
+
+    Raises:
+        TypeError: not tensors, a dtype outside `DTYPES`, or two of them.
+        ValueError: not matrices, sides that don't meet, two devices, or a tensor where
+            this process's kernels can't reach it.
+    """
+    check.tensor(a, "a", dtype=DTYPES, ndim=2)
+    check.tensor(b, "b", dtype=DTYPES, ndim=2)
+    check.same_dtype(a=a, b=b)
+    check.same_device(a=a, b=b)
+    if a.shape[1] != b.shape[0]:
+        raise ValueError(
+            f"a must have as many columns as b has rows, got {a.shape[1]} and "
+            f"{b.shape[0]}"
+        )
+    check.runs_here(a, "a")
+    check.runs_here(b, "b")
+
+
+def task_of(
+    a: torch.Tensor, b: torch.Tensor, *, precision: str | None = None
+) -> tuple[Task, bool]:
+    """Check a rung's operands and make room for its result.
+
+    Args:
+        a: matrix (m, k), any strides.
+        b: matrix (k, n), any strides, of the same dtype.
+        precision: one of `PRECISIONS`; by default `default_precision`.
+
+    Returns:
+        The task, and whether there is anything to launch: where there are no terms,
+        the result is zero already, and where there are no elements there is nothing.
+
+    Raises:
+        TypeError: as `check_pair`.
+        ValueError: as `check_pair`, or another precision.
+    """
+    check_pair(a, b)
+    precision = default_precision() if precision is None else precision
+    check.one_of(precision, "precision", PRECISIONS)
+    shape = (int(a.shape[0]), int(b.shape[1]))
+    empty = torch.zeros if not a.shape[1] else torch.empty
+    out = empty(shape, dtype=result_dtype(a.dtype), device=a.device)
+    return Task(a, b, out, precision), bool(out.numel() and a.shape[1])
+
+
+@torch.compiler.assume_constant_result
+def default_precision() -> str:
+    """What PyTorch is set to for float32: "tf32" where it allows that, else "ieee"."""
+    return "ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32"
+
+
+def tiles(task: Task, block_m: int, block_n: int) -> int:
+    """Count the tiles of a result, as a grid that Triton can launch.
+
+    Args:
+        task: the product.
+        block_m: rows of a tile.
+        block_n: columns of it.
+
+    Returns:
+        Their number.
+
+    Raises:
+        ValueError: there are more than a grid has programs.
+    """
+    count = -(-task.m // block_m) * -(-task.n // block_n)
+    return check_grid(count, "tiles", "the product")
+
+
+def divisor(x: torch.Tensor) -> tuple[int, int]:
+    """What divides a matrix's strides, in elements, up to 16 bytes.
+
+    Args:
+        x: matrix, any strides.
+
+    Returns:
+        For rows and for columns the largest power of two that divides the distance
+        between neighbours and that a load of 16 bytes holds. A dimension of one
+        element has no neighbours, and whatever divides it.
+    """
+    most = 16 // x.itemsize
+    found = []
+    for size, stride in zip(x.shape, x.stride(), strict=True):
+        factor = most
+        while size > 1 and stride % factor:
+            factor //= 2
+        found.append(factor)
+    return found[0], found[1]

@@ -1,0 +1,168 @@
+"""Which kernel multiplies, and how: asked once, measured, remembered.
+
+The question leaves out what hardly matters, so that a new shape is seldom a new
+question: sizes count by their three leading binary digits, strides by their order and
+by what divides them.
+"""
+
+import contextlib
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import triton
+
+from tilebook import device, library
+from tilebook.matmul import operands, racing, remembered, ways
+from tilebook.matmul.operands import Task
+from tilebook.matmul.ways import Way
+from tilebook.measure import digest
+from tilebook.measure.timing import here
+
+DIGITS = 3
+"""Leading binary digits by which a size counts."""
+
+_searching = True
+_aside: remembered.Memory | None = None
+
+
+def rounded(size: int) -> int:
+    """A size by its three leading binary digits, rounded up.
+
+    Args:
+        size: at least 0.
+
+    Returns:
+        The least number of three digits and zeros that isn't below it: 1000 is 1024,
+        1025 is 1280.
+    """
+    drop = max(0, int(size).bit_length() - DIGITS)
+    return -(-int(size) >> drop) << drop
+
+
+def question(task: Task) -> str:
+    """What decides which way is the fastest, as text.
+
+    Args:
+        task: the product.
+    """
+    sizes = "x".join(str(rounded(x)) for x in (task.m, task.n, task.k))
+    layouts = [_layout(x) for x in (task.a, task.b, task.out)]
+    ends = [
+        f"scale {task.scale != 1.0}",
+        f"bias {task.bias is not None}",
+        f"activation {task.activation}",
+        f"residual {'' if task.residual is None else _layout(task.residual)}",
+    ]
+    dtypes = [str(x.dtype).removeprefix("torch.") for x in (task.a, task.out)]
+    return ", ".join([sizes, *dtypes, task.precision, *layouts, *ends])
+
+
+def _layout(x: torch.Tensor) -> str:
+    """Which stride is 1, and what divides the strides and the start."""
+    rows, columns = operands.divisor(x)
+    unit = "n" if x.stride(1) == 1 else "t" if x.stride(0) == 1 else "s"
+    start = 16 if x.is_meta or x.data_ptr() % 16 == 0 else x.itemsize
+    return f"{unit}{rows}/{columns}@{start}"
+
+
+@contextlib.contextmanager
+def off() -> Iterator[None]:
+    """For as long as the context lasts, nothing is measured: what is known is used,
+    else what the rule says."""
+    global _searching
+    before, _searching = _searching, False
+    try:
+        yield
+    finally:
+        _searching = before
+
+
+@contextlib.contextmanager
+def forgetting() -> Iterator[None]:
+    """For as long as the context lasts, nothing is known at its beginning, and nothing
+    that is found out outlives it."""
+    global _aside
+    before, _aside = _aside, remembered.Memory("matmul", "aside", kept=False)
+    try:
+        yield
+    finally:
+        _aside = before
+
+
+def may_search(task: Task) -> bool:
+    """Whether a measurement is possible and allowed here and now.
+
+    Args:
+        task: the product.
+    """
+    if not _searching or not task.a.is_cuda or device.interpreting():
+        return False
+    if torch.compiler.is_compiling():
+        return False
+    if type(task.a) not in (torch.Tensor, torch.nn.Parameter):
+        return False
+    # To wait, as timing does, would break a recording off.
+    return not torch.cuda.is_current_stream_capturing()
+
+
+@functools.cache
+def _memory() -> remembered.Memory:
+    found = device.current()
+    code = digest.of_modules(["matmul.ways"])
+    parts = [found.name, found.driver, triton.__version__, torch.__version__]
+    parts.append(str(sorted(code.items())))
+    return remembered.Memory("matmul", "; ".join(map(str, parts)))
+
+
+def memory() -> remembered.Memory:
+    """The choices made on this GPU with these versions of Triton and of the kernels."""
+    return _aside or _memory()
+
+
+def search(task: Task, clock: Any = None) -> Way | None:
+    """Time the ways that the estimate puts in front.
+
+    Args:
+        task: the product; nothing of it is written to.
+        clock: what times; this process's GPU by default.
+
+    Returns:
+        The fastest way; None if all of them failed.
+    """
+    # The result may be an operand, too; and no launch here belongs to an operator.
+    aside = task._replace(out=torch.empty_like(task.out), wrap=lambda kernel: kernel)
+    calls = {
+        way: functools.partial(ways.launch, aside, way) for way in ways.entrants(task)
+    }
+    stream = torch.cuda.current_stream() if task.a.is_cuda else None
+
+    @contextlib.contextmanager
+    def there() -> Iterator[None]:
+        with library.on(task.a), torch.cuda.stream(stream):
+            yield
+
+    found = racing.race(calls, clock or here(), here=there)
+    return next(iter(found), None)
+
+
+def way_for(task: Task) -> Way | None:
+    """The remembered way, or the fastest of a search, which is remembered.
+
+    Args:
+        task: the product, with elements and terms.
+
+    Returns:
+        The way; None where nothing is known and nothing can be measured.
+    """
+    asked = question(task)
+    known = memory().get(asked)
+    if known is not None:
+        return Way(known[0], tuple(known[1]))
+    if not may_search(task):
+        return None
+    found = search(task)
+    if found is not None:
+        memory().put(asked, [found.kernel, list(found.config)])
+    return found

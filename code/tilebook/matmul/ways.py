@@ -1,0 +1,134 @@
+"""The kernels that may multiply, what each can be tried with, and what it may cost."""
+
+from collections.abc import Iterator, Mapping
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import torch
+
+from tilebook import device
+from tilebook.matmul import (
+    described,
+    estimates,
+    fitting,
+    ordered,
+    padded,
+    persistent,
+    split,
+    streamed,
+    vectors,
+)
+from tilebook.matmul.operands import Task
+
+KERNELS: Mapping[str, ModuleType] = {
+    "ordered": ordered,
+    "persistent": persistent,
+    "described": described,
+    "padded": padded,
+    "split": split,
+    "streamed": streamed,
+    "vectors": vectors,
+}
+"""By name; each has `config_for(task)` and `launch(task, config)`."""
+CONFIGS: Mapping[str, type] = {
+    **dict.fromkeys(("ordered", "persistent"), fitting.Config),
+    **dict.fromkeys(("described", "padded"), described.Config),
+    **{name: KERNELS[name].Config for name in ("split", "streamed", "vectors")},
+}
+"""What each is launched with."""
+ENTRANTS = 8
+"""Ways that are compiled and timed for a new question."""
+EXTRA = {"ordered": 1.06, "persistent": 1.05}
+"""What addresses and masks may cost beside a descriptor, as a factor: enough to decide
+between tiles that cost the same."""
+SHARES = (0.5, 1, 2)
+"""Parts of a sum to try, as multiples of what `split` chooses."""
+NEAR_FULL = 8
+"""Turns of all multiprocessors up to which an incomplete last one is worth avoiding."""
+
+
+class Way(NamedTuple):
+    """A kernel's module by name, and its configuration as plain numbers."""
+
+    kernel: str
+    config: tuple[Any, ...]
+
+
+def launch(task: Task, way: Way) -> None:
+    """Launch a kernel as a way has it; raises what the kernel's `launch` does."""
+    KERNELS[way.kernel].launch(task, CONFIGS[way.kernel](*way.config))
+
+
+def entrants(task: Task) -> list[Way]:
+    """The ways that are worth a try.
+
+    Args:
+        task: the product, with elements and terms.
+
+    Returns:
+        `ENTRANTS` of them at most, by what they may cost, the least first. The first of
+        each kernel is among them, for the estimate ranks tiles better than kernels.
+    """
+    ranked = sorted(_all(task), key=lambda pair: pair[0])
+    ways = list(dict.fromkeys(way for _, way in ranked))
+    first = {way.kernel: way for way in reversed(ways)}
+    chosen = [*first.values(), *(way for way in ways if way not in first.values())]
+    return [way for way in ways if way in chosen[:ENTRANTS]]
+
+
+def _all(task: Task) -> Iterator[tuple[float, Way]]:
+    """Every way that fits, with seconds by the estimate."""
+    wide = fitting.width(task)
+    for name in ("ordered", "persistent"):
+        for config in KERNELS[name].CONFIGS:
+            if (fitted := fitting.room(task, config, wide)) is not None:
+                yield _tiled(task, name, fitted)
+    if device.has("tma"):
+        yield from _described(task)
+    own = split.config_for(task)
+    if own.parts > 1:
+        for share in SHARES:
+            parts = max(2, int(own.parts * share))
+            cost = estimates.seconds(task, _tile(own), parts)
+            yield cost, Way("split", tuple(own._replace(parts=parts)))
+    shared = streamed.config_for(task)
+    count = -(-task.m // shared.block_m) * -(-task.n // shared.block_n)
+    if count % shared.programs and count < NEAR_FULL * shared.programs:
+        cost = estimates.streaming(task, _tile(shared), shared.programs)
+        yield cost, Way("streamed", tuple(shared))
+    if vectors.fits(task):
+        thin = vectors.turned(task) if task.n < task.m else task
+        # All that counts is to read the larger operand once.
+        yield estimates.reading(task), Way("vectors", tuple(vectors.config_for(thin)))
+
+
+def _described(task: Task) -> Iterator[tuple[float, Way]]:
+    name, before, placed = "described", 0.0, task
+    if padded.fits(task):
+        name, before = "padded", 2 * estimates.reading(task)
+        placed = task._replace(
+            **{key: _aligned_like(getattr(task, key)) for key in ("a", "b")}
+        )
+    elif described.refusal(task) is not None:
+        return
+    for config in described.CONFIGS:
+        if (fitted := described.room(placed, config)) is not None:
+            cost, way = _tiled(task, name, fitted)
+            yield before + cost, way
+
+
+def _aligned_like(x: torch.Tensor) -> torch.Tensor:
+    """What `padded.aligned` makes of a matrix, without memory."""
+    return padded.aligned(
+        torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device="meta")
+    )
+
+
+def _tile(config: Any) -> estimates.Tile:
+    sides = (config.block_m, config.block_n, config.block_k)
+    return estimates.Tile(*sides, config.num_warps, config.num_stages)
+
+
+def _tiled(task: Task, name: str, config: Any) -> tuple[float, Way]:
+    cost = EXTRA.get(name, 1.0) * estimates.seconds(task, _tile(config))
+    return cost, Way(name, tuple(config))

@@ -1,0 +1,265 @@
+"""Which ways enter the race, what is asked, and that an answer is used and kept."""
+
+import dataclasses
+import types
+
+import pytest
+import torch
+
+from tilebook import device
+from tilebook.matmul import (
+    choose,
+    described,
+    estimates,
+    fitting,
+    operands,
+    padded,
+    remembered,
+    searching,
+    ways,
+)
+from tilebook.measure.timing import Samples
+
+
+def task(m, n, k, dtype=torch.bfloat16, layout="NT", place="meta", **more):
+    a = torch.empty(m, k, dtype=dtype, device=place)
+    b = torch.empty(n, k, dtype=dtype, device=place).t()
+    if layout == "NN":
+        b = torch.empty(k, n, dtype=dtype, device=place)
+    out = torch.empty(m, n, dtype=operands.result_dtype(dtype), device=place)
+    return operands.Task(a, b, out, **more)
+
+
+@pytest.fixture
+def hopper(monkeypatch):
+    here = dataclasses.replace(
+        device.current(),
+        slug="h100-sxm",
+        sms=132,
+        shared_memory_per_block=227 * 1024,
+        shared_memory_per_sm=228 * 1024,
+    )
+    monkeypatch.setattr(device, "current", lambda: here)
+    monkeypatch.setattr(device, "has", lambda feature: True)
+
+
+SHAPES = (
+    *((8192, 8192, 8192), (512, 512, 512), (16, 4096, 4096), (1, 4096, 4096)),
+    *((4096, 1, 4096), (64, 8192, 28672), (4095, 4097, 1023), (1000, 1000, 1000)),
+    *((1, 1, 1), (3, 5, 7), (300, 20, 9)),
+)
+
+
+@pytest.mark.usefixtures("hopper")
+@pytest.mark.parametrize("dtype", operands.DTYPES)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_product_has_entrants_that_fit(shape, dtype):
+    product = task(*shape, dtype=dtype)
+    found = ways.entrants(product)
+    assert 0 < len(found) <= ways.ENTRANTS
+    assert len(set(found)) == len(found)
+    for way in found:
+        assert way.kernel in ways.KERNELS
+        config = ways.CONFIGS[way.kernel](*way.config)
+        assert tuple(config) == way.config
+        if way.kernel in ("ordered", "persistent"):
+            tile = estimates.Tile(*config[:5])
+            assert estimates.shared_bytes(tile, dtype.itemsize) <= 227 * 1024
+            fitted = fitting.room(product, config, fitting.width(product))
+            assert fitted is not None
+
+
+@pytest.mark.usefixtures("hopper")
+def test_the_kernels_that_suit_a_shape_enter():
+    def kernels(*shape, **more):
+        return {way.kernel for way in ways.entrants(task(*shape, **more))}
+
+    large = kernels(8192, 8192, 8192)
+    assert {"described", "ordered", "persistent"} == large
+    assert {"vectors", "split"} <= kernels(1, 4096, 4096)
+    assert "vectors" in kernels(4096, 1, 4096)
+    assert "split" in kernels(16, 4096, 4096)
+    assert "vectors" not in kernels(64, 4096, 4096)
+    # 130 tiles of 128 by 128 on 132 multiprocessors come out even; 140 don't.
+    assert "streamed" in kernels(1280, 1792, 4096)
+    # Rows of an odd number of elements start anywhere.
+    odd = kernels(4095, 4097, 1023)
+    assert "padded" in odd
+    assert "described" not in odd
+
+
+def test_without_a_copy_engine_nobody_describes(hopper, monkeypatch):
+    monkeypatch.setattr(device, "has", lambda feature: feature != "tma")
+    for shape in ((8192, 8192, 8192), (4095, 4097, 1023)):
+        found = {way.kernel for way in ways.entrants(task(*shape))}
+        assert not found & {"described", "padded"}
+
+
+@pytest.mark.usefixtures("hopper")
+def test_a_copy_has_aligned_rows_and_the_same_elements():
+    for made in (
+        torch.randn(5, 7),
+        torch.randn(7, 5).t(),
+        torch.randn(6, 9)[1:, 2:],
+        torch.randn(5, 1).expand(5, 7),
+    ):
+        x = made.to(torch.bfloat16)
+        assert padded.misplaced(x)
+        copy = padded.aligned(x)
+        assert torch.equal(copy, x)
+        assert described.unfit(copy) is None or described.unfit(copy.t()) is None
+    kept = torch.randn(8, 16).to(torch.bfloat16)
+    assert padded.aligned(kept) is kept
+
+
+@pytest.mark.parametrize("layout", ["NN", "NT"])
+@pytest.mark.parametrize("shape", [(33, 17, 19), (1, 3, 5), (70, 66, 35)])
+def test_padding_changes_no_product(shape, layout):
+    m, n, k = shape
+    made = task(m, n, k, layout=layout, place=device.torch_device())
+    made.a.normal_()
+    made.b.normal_()
+    padded.launch(made)
+    expected = made.a.double() @ made.b.double()
+    allowed = 2.0**-8 * (made.a.double().abs() @ made.b.double().abs())
+    assert ((made.out.double() - expected).abs() <= allowed).all()
+
+
+def test_sizes_count_by_three_digits():
+    assert [searching.rounded(n) for n in (0, 1, 7, 9, 1000, 1024, 1025, 4097)] == [
+        *(0, 1, 7, 10, 1024, 1024, 1280, 5120)
+    ]
+    for n in range(1, 3000):
+        found = searching.rounded(n)
+        assert n <= found < 1.25 * n + 1
+        assert searching.rounded(found) == found
+
+
+def test_what_changes_the_answer_changes_the_question():
+    where = torch.device("cpu")
+    first = searching.question(task(512, 512, 512, place=where))
+    assert searching.question(task(510, 512, 512, place=where)) == first
+    bias = torch.zeros(512, dtype=torch.bfloat16)
+    other = [
+        task(520, 512, 512, place=where),
+        task(512, 512, 512, layout="NN", place=where),
+        task(512, 512, 512, dtype=torch.float16, place=where),
+        task(512, 512, 512, place=where, scale=0.5),
+        task(512, 512, 512, place=where, bias=bias),
+        task(512, 512, 512, place=where, activation="relu"),
+        task(512, 512, 512, place=where, residual=torch.zeros(512, 512)),
+        task(512, 512, 512, place=where, precision="tf32"),
+        # One element on, no row starts at a multiple of 16 bytes.
+        task(512, 512, 512, place=where)._replace(
+            a=torch.empty(512 * 512 + 1, dtype=torch.bfloat16)[1:].view(512, 512)
+        ),
+        # And here rows lie an odd number of elements apart.
+        task(512, 512, 512, place=where)._replace(
+            a=torch.empty(512, 513, dtype=torch.bfloat16)[:, :512]
+        ),
+    ]
+    asked = [searching.question(each) for each in other]
+    assert first not in asked
+    assert len(set(asked)) == len(asked)
+
+
+class Clock:
+    """Times ways by name; `log` has those that were timed."""
+
+    def __init__(self, times):
+        self.times, self.log = times, []
+
+    def cold(self, calls, seconds):
+        (call,) = calls
+        way = call.args[1]
+        self.log.append(way)
+        return Samples([self.times[way.kernel]])
+
+    def synchronize(self):
+        pass
+
+
+@pytest.fixture
+def stage(monkeypatch, tmp_path):
+    """Two kernels that note what they are launched with, and a card's permission."""
+    launched = []
+    found = [ways.Way("ordered", (1,)), ways.Way("split", (2,))]
+
+    def launch(product, way):
+        launched.append((product, way))
+
+    monkeypatch.setenv(remembered.FOLDER, str(tmp_path))
+    monkeypatch.setattr(ways, "entrants", lambda product: found)
+    monkeypatch.setattr(ways, "launch", launch)
+    monkeypatch.setattr(searching, "may_search", lambda product: True)
+    clock = Clock({"ordered": 2.0, "split": 1.0})
+    monkeypatch.setattr(searching, "here", lambda: clock)
+    searching._memory.cache_clear()
+    yield types.SimpleNamespace(launched=launched, clock=clock, ways=found)
+    searching._memory.cache_clear()
+
+
+def test_the_fastest_is_launched_and_remembered(stage):
+    product = task(8, 8, 8, place="cpu")
+    choose.product(product)
+    assert stage.launched[-1] == (product, stage.ways[1])
+    # Nothing but the launch itself wrote to the result.
+    assert all(each.out is not product.out for each, _ in stage.launched[:-1])
+    assert stage.clock.log
+    stage.clock.log.clear()
+    choose.product(product)
+    assert stage.launched[-1] == (product, stage.ways[1])
+    assert not stage.clock.log
+    # Another process reads it from the disk.
+    searching._memory.cache_clear()
+    choose.product(product)
+    assert stage.launched[-1] == (product, stage.ways[1])
+    assert not stage.clock.log
+
+
+def test_nothing_is_remembered_while_forgetting(stage):
+    product = task(8, 8, 8, place="cpu")
+    with searching.forgetting():
+        choose.product(product)
+        timed = len(stage.clock.log)
+        choose.product(product)
+        assert len(stage.clock.log) == timed > 0
+    choose.product(product)
+    assert len(stage.clock.log) == 2 * timed
+
+
+def test_what_refuses_gives_way_to_the_rule(stage, monkeypatch):
+    def refuse(product, way):
+        raise ValueError("not this shape")
+
+    ruled = []
+    monkeypatch.setattr(ways, "launch", refuse)
+    rule = types.SimpleNamespace(launch=ruled.append)
+    monkeypatch.setattr(choose, "choose", lambda product: rule)
+    product = task(8, 8, 8, place="cpu")
+    searching.memory().put(searching.question(product), ["ordered", [1]])
+    choose.product(product)
+    assert ruled == [product]
+
+
+def test_where_nothing_may_be_measured_the_rule_decides(stage, monkeypatch):
+    monkeypatch.setattr(searching, "may_search", lambda product: False)
+    assert searching.way_for(task(8, 8, 8, place="cpu")) is None
+    assert not stage.clock.log
+    assert not stage.launched
+
+
+def test_a_search_is_only_for_cards_at_rest(monkeypatch):
+    product = task(8, 8, 8, place="cpu")
+    assert not searching.may_search(product)
+    card = types.SimpleNamespace(is_cuda=True)
+    monkeypatch.setattr(device, "interpreting", lambda: False)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    asked = types.SimpleNamespace(a=card)
+    monkeypatch.setattr(searching, "type", lambda x: torch.Tensor, raising=False)
+    assert searching.may_search(asked)
+    with searching.off():
+        assert not searching.may_search(asked)
+    assert searching.may_search(asked)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    assert not searching.may_search(asked)
