@@ -7,8 +7,8 @@ terms' magnitudes, in whatever order it is taken (Higham, section 3.1). So
     abs(error of z) <= (k + 2) u (abs(scale) S + abs(bias)),  z = scale (a @ b) + bias.
 
 An activation multiplies that by at most its steepest slope, 1.13 for all of them, and
-adds a few roundings of its own. Of a pair silu(g) h is off by 1.1 |h| times what g is
-off by and |silu(g)| times what h is. The residual and the last addition follow.
+adds a few roundings of its own. Of a pair silu(g) h is off by 1.1 abs(h) times what g
+is off by and abs(silu(g)) times what h is. The residual and the last addition follow.
 """
 
 from typing import NamedTuple

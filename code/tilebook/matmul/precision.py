@@ -1,20 +1,20 @@
 """Other ways to multiply: float32 as three products of bfloat16, and sums in float16.
 
 A float32 has 24 significant bits, a bfloat16 eight. So x is about high + rest, with
-high = bfloat16(x) and rest = bfloat16(x - high): high is off by at most 2^-8 |x|, rest
-by 2^-8 of that, and both together by 2^-16 |x|. Of the four products of two such sums
-three are worth having, high high, high rest and rest high; the fourth is at most
-2^-16 |a b|. With the 2 * 2^-16 |a b| that the two sums are off by, an element of the
-product is off by at most
+high = bfloat16(x) and rest = bfloat16(x - high): high is off by at most 2^-8 abs(x),
+rest by 2^-8 of that, and both together by 2^-16 abs(x). Of the four products of two
+such sums three are worth having, high high, high rest and rest high; the fourth is at
+most 2^-16 abs(a b). With the 2 * 2^-16 abs(a b) that the two sums are off by, an
+element of the product is off by at most
 
-    (3 * 2^-16 + k 2^-24) sum |a b|,
+    (3 * 2^-16 + k 2^-24) sum abs(a b),
 
 which is 171 times less than bfloat16's own 2 * 2^-8, and as much again as float32's
 k 2^-24 at k = 768. The tensor cores do the work of three bfloat16 products.
 
-Sums in float16 have a unit roundoff of 2^-11: k terms are off by at most k 2^-11 sum
-|a b|, 8,192 times what float32 would allow, and beyond 65,504 they are infinite. That
-is what `half_accumulated` is here to show.
+Sums in float16 have a unit roundoff of 2^-11: k terms are off by at most
+k 2^-11 sum abs(a b), 8,192 times what float32 would allow, and beyond 65,504 they are
+infinite. That is what `half_accumulated` is here to show.
 """
 
 from typing import NamedTuple
