@@ -3,7 +3,8 @@
 #   PYTHON=/path/python  use that environment; without it, `.venv` is made and filled
 #   OFFLINE=.whl         no network: put these wheels (of `make wheelhouse`) before the
 #                        packages that PYTHON, or else python3, has
-#   ONLY=parallel-add    record only the experiments whose names start with this
+#   ONLY=parallel-add    record only the experiments whose names start with this;
+#                        with times, the chapters of these names
 #   ARGS='-k mask'       more arguments for pytest
 #   JOBS, WORKERS        processes that build, processes that test
 #   SHARE=1              try all cases on each Triton of test-versions, not one in three
@@ -36,7 +37,7 @@ PYTEST = $(PY) -m pytest --quiet --numprocesses $(WORKERS) --dist loadgroup \
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help html html-live record test tune verify test-versions check-site lint serve \
+.PHONY: help html html-live record test times tune verify test-versions check-site lint serve \
         wheelhouse clean
 
 help: ## say what each target does
@@ -57,6 +58,9 @@ test: $(READY) ## run the tests, all but those of the built pages
 
 tune: $(READY) ## on a GPU: rank the ways to launch a chapter's kernels, ARGS=tilebook.NAME.tuning
 	@$(PY) tools/tune.py $(ARGS)
+
+times: $(READY) ## execute chapters, [ONLY=name] of them, and print what takes how long
+	@$(PY) tools/time_cells.py $(ONLY) $(ARGS)
 
 verify: $(READY) ## on a GPU: tests and compute-sanitizer, noted beside the records
 	@$(PY) tools/verify.py -- $(ARGS)

@@ -1,0 +1,125 @@
+"""The experiments run, small and on a simulated clock, and hold what was promised."""
+
+import pytest
+import torch
+
+from tilebook import measure
+from tilebook.matmul import experiments, experiments_linear, shapes
+from tilebook.matmul.shapes import Shape
+from tilebook.measure.simulated import Simulated, Untimed, rehearse
+
+NAMES = (
+    "matmul-autotune-cost",
+    "matmul-bf16",
+    "matmul-epilogue",
+    "matmul-fp16",
+    "matmul-fp32",
+    "matmul-int8",
+    "matmul-ladder",
+    "matmul-skinny",
+)
+TINY = (Shape(5, 8, 16), Shape(24, 8, 16))
+
+
+def shrink(patch):
+    """Make every size small, so that the interpreter is done in seconds."""
+    cases = ((TINY[0], "NN"), (TINY[1], "NT"), (TINY[0], "TN"))
+    for name in ("CASES", "CASES_BRIEF"):
+        patch.setattr(experiments, name, cases)
+    for name in ("SEARCHED", "SEARCHED_BRIEF"):
+        patch.setattr(experiments, name, cases[:1])
+    for name in ("LADDER", "THIN", "PRECISE"):
+        patch.setattr(experiments, name, TINY)
+    for name in ("ENDED", "FRESH"):
+        patch.setattr(experiments_linear, name, TINY[:1])
+
+
+@pytest.fixture(scope="module")
+def records(interpreted):
+    """Every experiment, small: real kernels and results, made-up times."""
+    with pytest.MonkeyPatch.context() as patch:
+        shrink(patch)
+        return {name: rehearse(name) for name in NAMES}
+
+
+def test_all_are_declared():
+    declared = [e.name for e in measure.experiments() if e.name.startswith("matmul")]
+    assert declared == sorted(NAMES)
+
+
+def test_each_has_ours_and_a_peer(records):
+    for name, record in records.items():
+        ours = {row["ours"] for row in record.rows}
+        assert True in ours, name
+        if name != "matmul-autotune-cost":
+            assert False in ours, name
+    shown = {row["impl"] for row in records["matmul-ladder"].rows}
+    assert {*experiments.RUNGS, "matmul", "cuBLAS"} == shown
+    shown = {row["impl"] for row in records["matmul-skinny"].rows}
+    assert {*experiments.THIN_RUNGS, "matmul", "cuBLAS"} == shown
+    shown = {row["impl"] for row in records["matmul-fp32"].rows}
+    assert {"tf32", "tf32x3", "ieee", "bf16x3", "cuBLAS, ieee"} <= shown
+    firsts = records["matmul-autotune-cost"].rows
+    assert [row["impl"] for row in firsts] == ["first", "second"]
+    assert {row["op"] for row in records["matmul-bf16"].rows} == {
+        *("matmul", "matmul_nt", "matmul_tn")
+    }
+    ends = {row["op"] for row in records["matmul-epilogue"].rows}
+    assert len(ends) == len(experiments_linear.ENDS)
+
+
+def test_rates_are_of_the_models_operations(records):
+    for row in records["matmul-bf16"].rows:
+        m, n, k = (row["shape"][side] for side in "mnk")
+        assert row["flops"] == 2 * m * n * k
+        assert row["bytes"] == 2 * (m * k + k * n + m * n)
+    row = records["matmul-int8"].rows[0]
+    m, n, k = (row["shape"][side] for side in "mnk")
+    assert row["bytes"] == m * k + k * n + 4 * m * n
+
+
+def test_the_shapes_are_those_that_were_promised():
+    seen = {shape for shape, _ in experiments.CASES}
+    assert {Shape(n, n, n) for n in (512, 1024, 2048, 4096, 8192, 16384)} <= seen
+    assert {Shape(8192, 8192, k) for k in (512, 1024, 2048)} <= seen
+    assert {Shape(1000, 1000, 1000), Shape(4095, 4097, 1023)} <= seen
+    for m in (1, 16, 64, 128, 512, 4096):
+        # Gate and up projection of the smaller model, and the way back down.
+        assert {Shape(m, 22016, 4096), Shape(m, 4096, 11008)} <= seen
+        assert {Shape(m, 57344, 8192), Shape(m, 8192, 28672)} <= seen
+    layouts = {layout for shape, layout in experiments.CASES if shape.m == 4096}
+    assert layouts == {"NN", "NT", "TN"}
+    assert {shape.m for shape in experiments.THIN} >= {1, 16, 64}
+    assert len(experiments.LADDER) >= 8
+
+
+@pytest.mark.parametrize("layout", shapes.LAYOUTS)
+def test_layouts_are_what_they_say(layout):
+    a, b = shapes.operands(Shape(3, 4, 5), layout, torch.float32)
+    assert (a.shape, b.shape) == ((3, 5), (5, 4))
+    assert (a.stride(1) == 1) == (layout[0] == "N")
+    assert (b.stride(1) == 1) == (layout[1] == "N")
+
+
+def test_brief_cases_are_among_all():
+    pairs = [
+        (experiments.CASES_BRIEF, experiments.CASES),
+        (experiments.SEARCHED, experiments.CASES),
+        (experiments.SEARCHED_BRIEF, experiments.CASES_BRIEF),
+        (experiments.LADDER_BRIEF, experiments.LADDER),
+        (experiments.THIN_BRIEF, experiments.THIN),
+        (experiments.PRECISE_BRIEF, experiments.PRECISE),
+        (experiments_linear.ENDED_BRIEF, experiments_linear.ENDED),
+        (experiments_linear.FRESH_BRIEF, experiments_linear.FRESH),
+    ]
+    for few, many in pairs:
+        assert few
+        assert set(few) <= set(many)
+
+
+def test_slow_rungs_are_left_out_where_they_take_seconds():
+    bench = Untimed("matmul", timer=Simulated())
+    experiments.matmul_ladder(bench)
+    large = {row["impl"] for row in bench.rows if row["shape"]["m"] > 4096}
+    assert large
+    assert not large & set(experiments.SLOW)
