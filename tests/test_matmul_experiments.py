@@ -1,12 +1,14 @@
 """The experiments run, small and on a simulated clock, and hold what was promised."""
 
+import copy
+
 import pytest
 import torch
 
 from tilebook import measure
-from tilebook.matmul import experiments, experiments_linear, shapes
+from tilebook.matmul import conclusions, experiments, experiments_linear, shapes
 from tilebook.matmul.shapes import Shape
-from tilebook.measure.simulated import Simulated, Untimed, rehearse
+from tilebook.measure.simulated import Simulated, Untimed, rehearse, retimed
 
 NAMES = (
     "matmul-autotune-cost",
@@ -30,6 +32,8 @@ def shrink(patch):
         patch.setattr(experiments, name, cases[:1])
     for name in ("LADDER", "THIN", "PRECISE"):
         patch.setattr(experiments, name, TINY)
+    patch.setattr(experiments, "LADDER", (*TINY, Shape(8, 8, 8)))
+    patch.setattr(conclusions, "LARGE", 8)
     for name in ("ENDED", "FRESH"):
         patch.setattr(experiments_linear, name, TINY[:1])
 
@@ -123,3 +127,45 @@ def test_slow_rungs_are_left_out_where_they_take_seconds():
     large = {row["impl"] for row in bench.rows if row["shape"]["m"] > 4096}
     assert large
     assert not large & set(experiments.SLOW)
+
+
+def test_every_value_can_be_told(records, monkeypatch):
+    shrink(monkeypatch)
+    for name, record in records.items():
+        for value in measure.values(name):
+            assert record.value(value) >= 0
+
+
+@pytest.mark.parametrize(
+    ("name", "slower"),
+    [
+        ("matmul-bf16", {"impl": "matmul"}),
+        ("matmul-fp16", {"impl": "matmul"}),
+        ("matmul-skinny", {"impl": "matmul"}),
+        ("matmul-int8", {"impl": "matmul"}),
+        ("matmul-epilogue", {"impl": "linear"}),
+        ("matmul-ladder", {"impl": "ordered"}),
+        ("matmul-autotune-cost", {"impl": "first"}),
+    ],
+)
+def test_each_claim_breaks_where_we_are_slower(records, monkeypatch, name, slower):
+    shrink(monkeypatch)
+    (claim,) = measure.claims(name)
+    faster = slower | {"ours": True}
+    good = retimed(records[name], 1e-3, **faster)
+    if name == "matmul-ladder":
+        for impl, factor in (("naive", 4), ("outer", 3), ("tile", 2)):
+            good = retimed(good, factor, impl=impl)
+    assert not claim.broken(good)
+    assert claim.broken(retimed(good, 1e7, **faster))
+
+
+def test_three_products_must_be_worth_it(records):
+    (claim,) = measure.claims("matmul-fp32")
+    record = copy.deepcopy(records["matmul-fp32"])
+    for row in record.rows:
+        row["relative_error"] = 1e-3 if row["impl"] == "tf32" else 1e-7
+    assert not claim.broken(record)
+    for row in record.select(impl="tf32x3"):
+        row["relative_error"] = 1e-4
+    assert claim.broken(record)

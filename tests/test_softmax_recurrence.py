@@ -165,9 +165,10 @@ def test_planted_mistakes_are_found(mistake):
 
 def test_the_order_changes_bits_and_no_more():
     """What the bound allows does happen: the reason to fix the order in kernels."""
-    x = torch.randn(1000)
-    bits = {
-        struct.pack("f", float(online(x, cuts).d))
-        for cuts in ((), (500,), (100, 200, 300), tuple(range(1, 1000, 7)))
-    }
-    assert len(bits) > 1
+    cuts = ((), (500,), (100, 200, 300), tuple(range(1, 1000, 7)))
+    # In one row they may agree by chance, and which one depends on the processor.
+    found = [
+        {struct.pack("f", float(online(x, each).d)) for each in cuts}
+        for x in torch.randn(16, 1000)
+    ]
+    assert max(map(len, found)) > 1

@@ -8,6 +8,7 @@ import torch
 
 from tilebook import measure
 from tilebook.matmul import (
+    conclusions,
     described,
     experiments_linear,
     naive,
@@ -27,6 +28,7 @@ from tilebook.matmul.shapes import Shape
 from tilebook.measure import Bench, Provider, Row
 
 __all__ = [
+    "conclusions",
     "experiments_linear",
     "matmul_bf16",
     "matmul_fp16",

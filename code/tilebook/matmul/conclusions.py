@@ -1,0 +1,258 @@
+"""What the chapter quotes and concludes of products."""
+
+import statistics
+
+from tilebook import measure
+from tilebook.measure import Ratio, Record, Row
+
+PEERS = ("cuBLAS", "torch.compile")
+ENDED_PEERS = ("cuBLAS, then PyTorch", "torch.compile")
+LARGE = 4096
+"""Side of the square that the text speaks of."""
+LONGEST_FIRST_CALL = 3.0
+"""Seconds, the search included."""
+NEXT = {"outer": "naive", "tile": "outer", "ordered": "tile"} | {
+    "persistent": "ordered",
+    "described": "persistent",
+}
+"""By rung, the one before."""
+
+
+def case(row: Row) -> str:
+    """Name what a record's row is about."""
+    sides = " x ".join(str(row["shape"][side]) for side in "mnk")
+    return f"{row['op']} {sides} {row['regime']}"
+
+
+def against(record: Record, *peers: str, impl: str = "matmul") -> list[Ratio]:
+    """Our rate over the fastest peer's, for each case."""
+    return [ratio for _, ratio in record.against(impl, *peers)]
+
+
+def mean(ratios: list[Ratio]) -> float:
+    """Geometric mean of ratios."""
+    return statistics.geometric_mean(ratio.median for ratio in ratios)
+
+
+def behind(
+    record: Record, least: float, *peers: str, impl: str = "matmul"
+) -> list[str]:
+    """Name the cases whose ratio to the fastest peer is below some number."""
+    return [
+        f"{case(row)}: {ratio.median:.3f}"
+        for row, ratio in record.against(impl, *peers)
+        if ratio.median < least
+    ]
+
+
+def tflops(record: Record, impl: str) -> float:
+    """TFLOP/s of an implementation on the large square, in its better regime."""
+    sides = dict.fromkeys("mnk", LARGE)
+    return record.best(impl=impl, op="matmul", **sides)["tflops"]
+
+
+@measure.value("matmul-bf16")
+def mean_over_cublas(record: Record) -> float:
+    """Geometric mean over cuBLAS of all shapes and regimes, bfloat16."""
+    return mean(against(record, "cuBLAS"))
+
+
+@measure.value("matmul-bf16")
+def worst_over_cublas(record: Record) -> float:
+    """The least of these."""
+    return min(ratio.median for ratio in against(record, "cuBLAS"))
+
+
+@measure.value("matmul-fp16")
+def mean_over_cublas_fp16(record: Record) -> float:
+    """Geometric mean over cuBLAS of all shapes and regimes, float16."""
+    return mean(against(record, "cuBLAS"))
+
+
+@measure.value("matmul-fp16")
+def worst_over_cublas_fp16(record: Record) -> float:
+    """The least of these."""
+    return min(ratio.median for ratio in against(record, "cuBLAS"))
+
+
+def _near(record: Record) -> tuple[bool, str]:
+    found = mean(against(record, "cuBLAS"))
+    below = behind(record, 0.90, "cuBLAS")
+    return found >= 0.98 and not below, "; ".join([f"mean {found:.3f}", *below])
+
+
+@measure.claim(
+    "matmul-bf16",
+    "In bfloat16 matmul has at least 98 % of cuBLAS's rate as a geometric mean over "
+    "all shapes, and on none less than 90 %.",
+)
+def near_cublas(record: Record) -> tuple[bool, str]:
+    return _near(record)
+
+
+@measure.claim(
+    "matmul-fp16",
+    "In float16 matmul has at least 98 % of cuBLAS's rate as a geometric mean over all "
+    "shapes, and on none less than 90 %.",
+)
+def near_cublas_fp16(record: Record) -> tuple[bool, str]:
+    return _near(record)
+
+
+@measure.value("matmul-ladder")
+def naive_tflops(record: Record) -> float:
+    """TFLOP/s of an element for each lane, on the large square."""
+    return tflops(record, "naive")
+
+
+@measure.value("matmul-ladder")
+def outer_tflops(record: Record) -> float:
+    """The same of outer products."""
+    return tflops(record, "outer")
+
+
+@measure.value("matmul-ladder")
+def tile_tflops(record: Record) -> float:
+    """The same of tiles for tensor cores."""
+    return tflops(record, "tile")
+
+
+@measure.value("matmul-ladder")
+def ordered_tflops(record: Record) -> float:
+    """The same of larger tiles in strips."""
+    return tflops(record, "ordered")
+
+
+@measure.value("matmul-ladder")
+def persistent_over_ordered(record: Record) -> float:
+    """What it is worth to stay."""
+    return tflops(record, "persistent") / tflops(record, "ordered")
+
+
+@measure.value("matmul-ladder")
+def described_over_ordered(record: Record) -> float:
+    """What descriptors are worth."""
+    return tflops(record, "described") / tflops(record, "ordered")
+
+
+@measure.claim(
+    "matmul-ladder",
+    "On 4096 squared each rung up to the strips is faster than the one before.",
+)
+def each_rung_is_faster(record: Record) -> tuple[bool, str]:
+    rates = {
+        name: tflops(record, name) for name in ("naive", "outer", "tile", "ordered")
+    }
+    falls = [
+        f"{name} {rates[name]:.1f} after {before} {rates[before]:.1f}"
+        for name, before in NEXT.items()
+        if name in rates and rates[name] <= rates[before]
+    ]
+    return not falls, "; ".join(falls)
+
+
+@measure.value("matmul-skinny")
+def thin_mean(record: Record) -> float:
+    """Geometric mean over cuBLAS of products of few rows."""
+    return mean(against(record, "cuBLAS"))
+
+
+@measure.value("matmul-skinny")
+def thin_worst(record: Record) -> float:
+    """The least of these."""
+    return min(ratio.median for ratio in against(record, "cuBLAS"))
+
+
+@measure.claim(
+    "matmul-skinny",
+    "Of up to 64 rows matmul makes products at least as fast as cuBLAS does, as a "
+    "geometric mean.",
+)
+def thin_is_level(record: Record) -> tuple[bool, str]:
+    found = thin_mean(record)
+    return found >= 1.0, f"mean {found:.3f}"
+
+
+def _error(record: Record, impl: str) -> float:
+    rows = record.select(impl=impl)
+    return max(row["relative_error"] for row in rows)
+
+
+@measure.value("matmul-fp32")
+def tf32_error(record: Record) -> float:
+    """The largest relative error of TF32, in the Frobenius norm."""
+    return _error(record, "tf32")
+
+
+@measure.value("matmul-fp32")
+def bf16x3_error(record: Record) -> float:
+    """The same of three products of bfloat16."""
+    return _error(record, "bf16x3")
+
+
+@measure.value("matmul-fp32")
+def tf32x3_error(record: Record) -> float:
+    """The same of three products of TF32."""
+    return _error(record, "tf32x3")
+
+
+@measure.value("matmul-fp32")
+def ieee_error(record: Record) -> float:
+    """The same of float32 as it is."""
+    return _error(record, "ieee")
+
+
+@measure.claim(
+    "matmul-fp32",
+    "Three products of TF32 err less than a hundredth of what one does.",
+)
+def three_are_exact(record: Record) -> tuple[bool, str]:
+    share = tf32x3_error(record) / tf32_error(record)
+    return share < 0.01, f"{share:.1e}"
+
+
+@measure.value("matmul-int8")
+def int8_mean(record: Record) -> float:
+    """Geometric mean over cuBLAS of whole numbers, where it takes them."""
+    taken = [row["shape"] for row in record.select(impl="cuBLAS")]
+    return mean(against(record.part(lambda row: row["shape"] in taken), "cuBLAS"))
+
+
+@measure.claim(
+    "matmul-int8",
+    "On whole numbers matmul has at least 90 % of cuBLAS's rate as a geometric mean.",
+)
+def int8_is_near(record: Record) -> tuple[bool, str]:
+    found = int8_mean(record)
+    return found >= 0.9, f"mean {found:.3f}"
+
+
+@measure.value("matmul-epilogue")
+def ended_mean(record: Record) -> float:
+    """Geometric mean of `linear` over the fastest peer."""
+    return mean(against(record, *ENDED_PEERS, impl="linear"))
+
+
+@measure.claim(
+    "matmul-epilogue",
+    "A layer that ends in the product's own kernel is at least 1.1 times as fast as "
+    "the fastest peer's, as a geometric mean.",
+)
+def ended_is_ahead(record: Record) -> tuple[bool, str]:
+    found = ended_mean(record)
+    return found >= 1.1, f"mean {found:.3f}"
+
+
+@measure.value("matmul-autotune-cost")
+def longest_first_call_s(record: Record) -> float:
+    """Seconds of the longest first call."""
+    return max(row["ms"] for row in record.select(impl="first")) / 1e3
+
+
+@measure.claim(
+    "matmul-autotune-cost",
+    "The first call of a new shape takes at most 3 seconds, the search included.",
+)
+def first_calls_are_short(record: Record) -> tuple[bool, str]:
+    longest = longest_first_call_s(record)
+    return longest <= LONGEST_FIRST_CALL, f"{longest:.1f} s"
