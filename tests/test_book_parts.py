@@ -345,3 +345,24 @@ def test_numbers_go_on_from_part_to_part():
     assert env.toc_secnumbers == {"a": {"": (1,)}, "b": {"": (2,)}, "c": {"": (3,)}}
     assert env.titles["c"]["secnumber"] == [3]
     assert env.get_doctree is page
+
+
+def test_the_reference_leaves_drafts_out(tmp_path: Path):
+    api = part("api")
+    shown = tmp_path / "chapters"
+    shown.mkdir()
+    (shown / "parallel.md").touch()
+    app = SimpleNamespace(
+        srcdir=tmp_path,
+        doctreedir=tmp_path / "_build" / "doctrees",
+        config=SimpleNamespace(exclude_patterns=["book/_*", "chapters/tiling.md"]),
+    )
+    pages = tmp_path / "book" / "api"
+    pages.mkdir(parents=True)
+    api.write_pages(app)
+    written = {path.stem for path in pages.glob("*.md")}
+    assert "parallel" in written
+    assert "tiling" not in written
+    app.config.exclude_patterns.pop()
+    api.write_pages(app)
+    assert {path.stem for path in pages.glob("*.md")} == written | {"tiling"}

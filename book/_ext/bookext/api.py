@@ -9,6 +9,7 @@ import hashlib
 import importlib
 import re
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -95,8 +96,8 @@ def page(names: list[str]) -> str:
     return "\n".join(parts)
 
 
-def listed(chapters: Path) -> dict[str, list[str]]:
-    """Return the modules that have an entry, by page.
+def listed(chapters: Path, drafts: Collection[str] = ()) -> dict[str, list[str]]:
+    """Return the modules that have an entry, by page; packages of drafts have none.
 
     A chapter shows every rung, so all its modules have one. Of the foundation's
     packages a reader uses what they export; how they are built is no reference.
@@ -106,16 +107,18 @@ def listed(chapters: Path) -> dict[str, list[str]]:
         inside = (path / "__init__.py").is_file()
         if path.stem.startswith("_") or not (inside or path.suffix == ".py"):
             continue
+        if path.stem in drafts:
+            continue
         whole = (chapters / f"{path.stem}.md").is_file()
         result[path.stem] = public_modules(path, f"{PACKAGE}.{path.stem}", whole)
     return result
 
 
-def package_digest(chapters: Path) -> str:
+def package_digest(chapters: Path, drafts: Collection[str] = ()) -> str:
     """Return a digest of what the pages are made from."""
     total = hashlib.sha256(Path(__file__).read_bytes())
     names = sorted(path.stem for path in chapters.glob("*.md"))
-    total.update(repr(names).encode())
+    total.update(repr([names, sorted(drafts)]).encode())
     for path in sorted(package_root().rglob("*.py")):
         total.update(f"\0{path.relative_to(package_root())}\0".encode())
         total.update(path.read_bytes())
@@ -130,11 +133,13 @@ def write_pages(app: Sphinx) -> None:
     folder = Path(app.srcdir, "book", "api")
     chapters = Path(app.srcdir, "chapters")
     mark = Path(app.doctreedir).parent / ".api"
-    digest = package_digest(chapters)
+    hidden = [Path(pattern) for pattern in app.config.exclude_patterns]
+    drafts = {path.stem for path in hidden if path.parent.name == chapters.name}
+    digest = package_digest(chapters, drafts)
     known = mark.read_text(encoding="utf-8") if mark.is_file() else ""
     if folder.is_dir() and not (known == digest and any(folder.glob("*.md"))):
         unwrap()
-        wanted = {f"{k}.md": page(v) for k, v in listed(chapters).items()}
+        wanted = {f"{k}.md": page(v) for k, v in listed(chapters, drafts).items()}
         for path in folder.glob("*.md"):
             if path.name not in wanted:
                 path.unlink()
