@@ -191,7 +191,7 @@ def linear(
     Notes:
         Summed and activated in float32, and rounded once; float64 is left to PyTorch.
         float32 is multiplied as `torch.get_float32_matmul_precision` says: "highest"
-        as it is, else as TF32. Deterministic.
+        as it is, else as TF32. Repeats are equal to the bit as for `matmul`.
     """
     shape = _checked(x, weight, bias, activation, residual)
     rows = x.reshape(shape[:-1].numel(), x.shape[-1])

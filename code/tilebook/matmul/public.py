@@ -133,7 +133,8 @@ def matmul(
 
     Notes:
         `choose` picks the kernel. Summed in float32 (int32 for int8) and rounded once;
-        float64 is left to PyTorch. Deterministic.
+        float64 is left to PyTorch. Repeats are equal to the bit as long as the way that
+        a search chose is remembered; another search may choose another order of sums.
     """
     precision, out_dtype = _checked(a, b, precision, out_dtype)
     left, right = a, b
