@@ -1,12 +1,10 @@
 """Every kernel of the ladder compiles for every target, and what came out of it."""
 
-import dataclasses
 import functools
 import re
 
 import pytest
 import torch
-import triton
 
 from tilebook import compile_only
 from tilebook.matmul import described, naive, operands, ordered, outer, persistent, tile
@@ -59,9 +57,6 @@ def compiled(
     return compile_only.compile(kernel, *args, target=target, **meta)
 
 
-VERSION = tuple(int(part) for part in triton.__version__.split(".")[:2])
-
-
 def assert_clean(evidence):
     assert evidence.spill_store_bytes == evidence.stack_bytes == 0
     assert not evidence.warnings
@@ -85,10 +80,6 @@ def test_compiles_for_every_target(rung, target):
 def test_nothing_spills_in_any_order_of_memory(rung, turn):
     for dtype in (BF16, INT8) if rung is not persistent else (BF16,):
         evidence = compiled(rung, turn, dtype).evidence
-        if rung is ordered and turn[1] == "T" and VERSION < (3, 7):
-            # The trap that the chapter shows: one loop in a program, and b by columns.
-            assert {notice.code for notice in evidence.warnings} <= {"C7515"}
-            evidence = dataclasses.replace(evidence, warnings=())
         assert_clean(evidence)
         assert set(evidence.mma) == {"wgmma"}
 

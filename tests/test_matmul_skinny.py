@@ -388,6 +388,23 @@ def test_machine_code(case, target, turn):
         assert found.registers <= 255
 
 
+@pytest.mark.parametrize("case", ["split", "streamed", "vector"])
+def test_a_second_kernel_that_starts_early_waits_before_it_reads(case, monkeypatch):
+    for module in (split, streamed, vectors):
+        monkeypatch.setattr(module, "dependent", lambda task: True)
+    made = []
+    for kernel, inputs, meta in launches(*CASES[case], torch.bfloat16, True):
+        early = meta.pop("launch_pdl", False)
+        ptx = compile_only.compile(kernel, *inputs, target="sm_90", **meta).ptx
+        made.append((early, ptx))
+    (plain, first), (early, second) = made
+    assert (plain, early) == (False, True)
+    assert "griddepcontrol.launch_dependents" in first
+    assert "griddepcontrol.wait" not in first
+    waits = second.index("griddepcontrol.wait")
+    assert waits < second.index("ld.global")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_machine_code_of_awkward_sizes(case):

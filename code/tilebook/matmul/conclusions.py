@@ -3,6 +3,7 @@
 import statistics
 
 from tilebook import measure
+from tilebook.matmul import first_call
 from tilebook.measure import Ratio, Record, Row
 
 PEERS = ("cuBLAS", "torch.compile")
@@ -246,7 +247,17 @@ def ended_is_ahead(record: Record) -> tuple[bool, str]:
 @measure.value("matmul-autotune-cost")
 def longest_first_call_s(record: Record) -> float:
     """Seconds of the longest first call."""
-    return max(row["ms"] for row in record.select(impl="first")) / 1e3
+    return _longest_s(record, first_call.CALLS[0])
+
+
+@measure.value("matmul-autotune-cost")
+def longest_next_process_s(record: Record) -> float:
+    """Seconds of the longest first call in a process that finds a remembered way."""
+    return _longest_s(record, first_call.NEXT)
+
+
+def _longest_s(record: Record, call: str) -> float:
+    return max(row["ms"] for row in record.select(impl="matmul", op=call)) / 1e3
 
 
 @measure.claim(
@@ -256,3 +267,13 @@ def longest_first_call_s(record: Record) -> float:
 def first_calls_are_short(record: Record) -> tuple[bool, str]:
     longest = longest_first_call_s(record)
     return longest <= LONGEST_FIRST_CALL, f"{longest:.1f} s"
+
+
+@measure.claim(
+    "matmul-autotune-cost",
+    "A choice survives the process: the first call of the next one takes less than "
+    "half as long.",
+)
+def choices_survive(record: Record) -> tuple[bool, str]:
+    share = longest_next_process_s(record) / longest_first_call_s(record)
+    return share < 0.5, f"{share:.2f} of it"

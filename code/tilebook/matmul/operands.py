@@ -18,7 +18,8 @@ ACTIVATIONS = ("", "relu", "gelu", "gelu_tanh", "silu", "silu_and_mul")
 """What may be applied to a product, by name; "" is nothing."""
 
 
-def _itself(kernel: Any) -> Any:
+def itself(kernel: Any) -> Any:
+    """A kernel as it is: what a task's `wrap` makes of it by default."""
     return kernel
 
 
@@ -45,7 +46,7 @@ class Task(NamedTuple):
     first times the second."""
     residual: torch.Tensor | None = None
     """Matrix of the result's shape, any strides."""
-    wrap: Callable[[Any], Any] = _itself
+    wrap: Callable[[Any], Any] = itself
     """Makes of a kernel what is launched; `library.launchable` inside an operator."""
 
     @property

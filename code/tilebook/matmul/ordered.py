@@ -16,7 +16,7 @@ import torch
 import triton
 import triton.language as tl
 
-from tilebook import library
+from tilebook import device, library
 from tilebook.matmul import epilogues, fitting
 from tilebook.matmul.fitting import Config
 from tilebook.matmul.naive import accumulator
@@ -100,6 +100,7 @@ def matmul_kernel(
 
 
 CONFIGS = fitting.CONFIGS
+OLD = tuple(map(int, triton.__version__.split(".")[:2])) < (3, 7)
 
 
 def config_for(task: Task) -> Config:
@@ -113,7 +114,39 @@ def config_for(task: Task) -> Config:
         first, as far as a count of its terms and of what it reads tells.
     """
     wide = fitting.width(task)
-    return fitting.cheapest(task, [fitting.room(task, c, wide) for c in CONFIGS])
+    return fitting.cheapest(task, [room(task, c, wide) for c in CONFIGS])
+
+
+def room(task: Task, config: Config, wide: int) -> Config | None:
+    """Fit one of `CONFIGS` to a product, as `fitting.room` does.
+
+    Args:
+        task: the product.
+        config: for operands of two bytes.
+        wide: `fitting.width` of the product.
+
+    Returns:
+        As `fitting.room`; None, too, for tiles whose tensor cores would wait for one
+        another.
+    """
+    fitted = fitting.room(task, config, wide)
+    return None if fitted and waits(task, fitted) else fitted
+
+
+def waits(task: Task, config: Config) -> bool:
+    """Whether ptxas makes tensor cores wait for one another: its remark C7515.
+
+    Args:
+        task: the product.
+        config: how it is launched.
+
+    Returns:
+        True for wgmma on tiles of 256 columns, where columns of `b` lie together and
+        Triton is older than 3.7. Tiles turned by a quarter are spared.
+    """
+    hopper = device.has("wgmma") or device.current().backend not in ("cuda", "hip")
+    along = task.b.stride(0) == 1 != task.b.stride(1)
+    return OLD and hopper and along and config.block_n > 128
 
 
 def constants(task: Task, config: Config) -> tuple[tuple[Any, ...], dict[str, Any]]:

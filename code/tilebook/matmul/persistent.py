@@ -9,14 +9,14 @@ import triton
 import triton.language as tl
 
 from tilebook import library
-from tilebook.matmul import epilogues, ordered
+from tilebook.matmul import epilogues, fitting, ordered
 from tilebook.matmul.operands import Task, task_of, tiles
 from tilebook.matmul.ordered import product, scaled
 from tilebook.softmax.occupancy import programs
 from tilebook.tiling.grouped import grouped
 
 CONFIGS = ordered.CONFIGS
-config_for = ordered.config_for
+room = fitting.room
 
 
 @triton.jit
@@ -53,7 +53,13 @@ def matmul_kernel(
         )  # fmt: skip
 
 
-def launch(task: Task, config: ordered.Config | None = None) -> None:
+def config_for(task: Task) -> fitting.Config:
+    """Choose how to launch the kernel; see `ordered.config_for`."""
+    wide = fitting.width(task)
+    return fitting.cheapest(task, [room(task, c, wide) for c in CONFIGS])
+
+
+def launch(task: Task, config: fitting.Config | None = None) -> None:
     """Launch the kernel.
 
     Args:

@@ -17,10 +17,11 @@ from typing import NamedTuple
 import torch
 import triton
 import triton.language as tl
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from tilebook import device, library
 from tilebook.matmul.epilogues import arguments, finish, offsets_of, put
-from tilebook.matmul.operands import Task, divisor, task_of
+from tilebook.matmul.operands import Task, divisor, itself, task_of
 from tilebook.tiling.operands import check_grid
 
 
@@ -136,6 +137,19 @@ def narrow(task: Task) -> bool:
     return min(found) < 4
 
 
+def dependent(task: Task) -> bool:
+    """Whether a second kernel is launched while the first still runs, and waits there.
+
+    Args:
+        task: the product.
+
+    Returns:
+        True on GPUs that can (programmatic dependent launch), unless the launch belongs
+        to somebody else.
+    """
+    return device.has("pdl") and task.wrap is itself
+
+
 @triton.jit
 def scaled(x, FACTOR: tl.constexpr):
     """A size or a stride in 64 bits, of which the compiler knows what divides it."""
@@ -177,8 +191,11 @@ def parts_kernel(
     a_ptr, b_ptr, parts_ptr, m, n, k, stride_am, stride_ak, stride_bk, stride_bn, span,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
     EVEN_K: tl.constexpr, PRECISION: tl.constexpr, ATOMIC: tl.constexpr,
-    BY: tl.constexpr,
+    BY: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
+    if DEPENDENT:
+        # The second kernel may be brought here, and wait here, once all of this runs.
+        gdc_launch_dependents()
     m, n, k = scaled(m, BY[0]), scaled(n, BY[1]), scaled(k, BY[2])
     tiles_m = tl.cdiv(m, BLOCK_M).to(tl.int32)
     tiles_n = tl.cdiv(n, BLOCK_N).to(tl.int32)
@@ -210,8 +227,11 @@ def sum_kernel(
     stride_om, stride_on,
     scale, bias_ptr, stride_bias, residual_ptr, residual_m, residual_n,
     ACTIVATION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
-    UNROLL: tl.constexpr,
+    UNROLL: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
+    if DEPENDENT:
+        # Until the first kernel has ended and its parts can be seen.
+        gdc_wait()
     tiles_n = tl.cdiv(n, BLOCK_N)
     pid_m, pid_n = tl.program_id(0) // tiles_n, tl.program_id(0) % tiles_n
     offs_m = pid_m.to(tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
@@ -252,10 +272,12 @@ def add_parts(task: Task, parts: torch.Tensor) -> None:
     given, constants = arguments(task)
     count = -(-task.m // block_m) * -(-task.n // block_n)
     grid = (check_grid(count, "tiles", "the product"),)
+    early = dependent(task)
     task.wrap(sum_kernel)[grid](
         parts, task.out, task.m, task.n, parts.shape[0],
         *parts.stride(), *task.out.stride(), *given, **constants,
         BLOCK_M=block_m, BLOCK_N=block_n, UNROLL=UNROLL, num_warps=4,
+        DEPENDENT=early, **({"launch_pdl": True} if early else {}),
     )  # fmt: skip
 
 
@@ -289,7 +311,7 @@ def launch(task: Task, config: Config | None = None) -> None:
             task.a, task.b, found, *divided(task), span,
             BLOCK_M=config.block_m, BLOCK_N=config.block_n, BLOCK_K=config.block_k,
             EVEN_K=task.k % config.block_k == 0, PRECISION=dot_precision(task),
-            ATOMIC=config.atomic, BY=factors(task),
+            ATOMIC=config.atomic, BY=factors(task), DEPENDENT=dependent(task),
             num_warps=config.num_warps, num_stages=config.num_stages,
         )  # fmt: skip
         add_parts(task, found)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 import triton
 import triton.language as tl
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from tilebook import device, library
 from tilebook.matmul.epilogues import arguments, finish, offsets_of, put
@@ -21,6 +22,7 @@ from tilebook.matmul.split import (
     BLOCK_BYTES,
     PRETENDED,
     block_for,
+    dependent,
     divided,
     dot_precision,
     factors,
@@ -91,8 +93,10 @@ def shares_kernel(
     scale, bias_ptr, stride_bias, residual_ptr, residual_m, residual_n,
     ACTIVATION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr, GROUP: tl.constexpr, EVEN_K: tl.constexpr,
-    PRECISION: tl.constexpr, BY: tl.constexpr,
+    PRECISION: tl.constexpr, BY: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
+    if DEPENDENT:
+        gdc_launch_dependents()
     m, n, k = scaled(m, BY[0]), scaled(n, BY[1]), scaled(k, BY[2])
     tiles_m = tl.cdiv(m, BLOCK_M).to(tl.int32)
     tiles_n = tl.cdiv(n, BLOCK_N).to(tl.int32)
@@ -133,8 +137,10 @@ def shared_kernel(
     out_ptr, parts_ptr, m, n, steps, programs, stride_om, stride_on,
     scale, bias_ptr, stride_bias, residual_ptr, residual_m, residual_n,
     ACTIVATION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
-    GROUP: tl.constexpr, ROWS: tl.constexpr,
+    GROUP: tl.constexpr, ROWS: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
+    if DEPENDENT:
+        gdc_wait()
     PIECES: tl.constexpr = BLOCK_M // ROWS
     tiles_m, tiles_n = tl.cdiv(m, BLOCK_M), tl.cdiv(n, BLOCK_N)
     total = tl.cast(tiles_m * tiles_n, tl.int64) * steps
@@ -197,21 +203,24 @@ def launch(task: Task, config: Config | None = None) -> None:
         dtype=sum_dtype(task),
         device=task.a.device,
     )
+    whole = count * steps % programs == 0 and count * steps // programs % steps == 0
+    early = not whole and dependent(task)
     with library.on(task.a):
         task.wrap(shares_kernel)[(programs,)](
             task.a, task.b, task.out, found, *divided(task), steps, programs,
             *task.out.stride(), *given, **shared, BY=factors(task),
             BLOCK_K=config.block_k, EVEN_K=even,
-            PRECISION=dot_precision(task),
+            PRECISION=dot_precision(task), DEPENDENT=early,
             num_warps=config.num_warps, num_stages=config.num_stages,
         )  # fmt: skip
-        if count * steps % programs == 0 and count * steps // programs % steps == 0:
+        if whole:
             # Every share ends where a tile does.
             return
         pieces = config.block_m // PIECE_ROWS
         task.wrap(shared_kernel)[((programs - 1) * pieces,)](
             task.out, found, task.m, task.n, steps, programs, *task.out.stride(),
             *given, **shared, ROWS=PIECE_ROWS, num_warps=4,
+            DEPENDENT=early, **({"launch_pdl": True} if early else {}),
         )  # fmt: skip
 
 

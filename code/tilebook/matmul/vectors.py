@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 import triton
 import triton.language as tl
+from triton.language.extra.cuda import gdc_launch_dependents
 
 from tilebook import device, library
 from tilebook.matmul.epilogues import arguments, finish, offsets_of, put
@@ -21,6 +22,7 @@ from tilebook.matmul.operands import Task, task_of
 from tilebook.matmul.split import (
     PRETENDED,
     add_parts,
+    dependent,
     divided,
     factors,
     scaled,
@@ -106,8 +108,10 @@ def vectors_kernel(
     scale, bias_ptr, stride_bias, residual_ptr, residual_m, residual_n,
     ACTIVATION: tl.constexpr, ROWS: tl.constexpr, BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr, STAGES: tl.constexpr, PARTS: tl.constexpr,
-    BY: tl.constexpr,
+    BY: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
+    if DEPENDENT:
+        gdc_launch_dependents()
     m, n, k = scaled(m, BY[0]), scaled(n, BY[1]), scaled(k, BY[2])
     stride_am, stride_ak = scaled(stride_am, BY[3]), scaled(stride_ak, BY[4])
     stride_bk, stride_bn = scaled(stride_bk, BY[5]), scaled(stride_bn, BY[6])
@@ -186,7 +190,7 @@ def launch(task: Task, config: Config | None = None) -> None:
             *given, **constants,
             ROWS=triton.next_power_of_2(thin.m), BLOCK_N=config.block_n,
             BLOCK_K=config.block_k, STAGES=config.num_stages, PARTS=not whole,
-            BY=factors(thin),
+            BY=factors(thin), DEPENDENT=not whole and dependent(task),
             num_warps=config.num_warps,
         )  # fmt: skip
         if not whole:

@@ -69,19 +69,20 @@ def entrants(task: Task) -> list[Way]:
         `ENTRANTS` of them at most, by what they may cost, the least first. The first of
         each kernel is among them, for the estimate ranks tiles better than kernels.
     """
-    ranked = sorted(_all(task), key=lambda pair: pair[0])
+    ranked = sorted(fitting_ways(task), key=lambda pair: pair[0])
     ways = list(dict.fromkeys(way for _, way in ranked))
     first = {way.kernel: way for way in reversed(ways)}
     chosen = [*first.values(), *(way for way in ways if way not in first.values())]
     return [way for way in ways if way in chosen[:ENTRANTS]]
 
 
-def _all(task: Task) -> Iterator[tuple[float, Way]]:
+def fitting_ways(task: Task) -> Iterator[tuple[float, Way]]:
     """Every way that fits, with seconds by the estimate."""
     wide = fitting.width(task)
     for name in ("ordered", "persistent"):
-        for config in KERNELS[name].CONFIGS:
-            if (fitted := fitting.room(task, config, wide)) is not None:
+        rung = KERNELS[name]
+        for config in rung.CONFIGS:
+            if (fitted := rung.room(task, config, wide)) is not None:
                 yield _tiled(task, name, fitted)
     if device.has("tma"):
         yield from _described(task)
