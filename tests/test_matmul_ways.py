@@ -164,6 +164,9 @@ def test_what_changes_the_answer_changes_the_question():
     asked = [searching.question(each) for each in other]
     assert first not in asked
     assert len(set(asked)) == len(asked)
+    exactly = [searching.exactly(each) for each in other]
+    assert searching.exactly(task(512, 512, 512, place=where)) not in exactly
+    assert len(set(exactly)) == len(exactly)
 
 
 class Clock:
@@ -218,6 +221,36 @@ def test_the_fastest_is_launched_and_remembered(stage):
     choose.product(product)
     assert stage.launched[-1] == (product, stage.ways[1])
     assert not stage.clock.log
+
+
+def test_what_was_asked_before_needs_no_question(stage, monkeypatch):
+    product = task(8, 8, 8, place="cpu")
+    found = searching.way_for(product)
+    monkeypatch.delattr(searching, "question")
+    assert searching.way_for(product) is found
+    with pytest.raises(NameError):
+        searching.way_for(task(8, 8, 9, place="cpu"))
+
+
+def test_a_new_answer_counts_at_once(stage):
+    product = task(8, 8, 8, place="cpu")
+    assert searching.way_for(product) == stage.ways[1]
+    answer = ["ordered", [1]]
+    searching.memory().put(searching.question(product), answer)
+    assert searching.way_for(product) == stage.ways[0]
+    searching.memory().forget()
+    stage.clock.times["ordered"] = 0.5
+    stage.clock.times["split"] = 0.7
+    assert searching.way_for(product) == stage.ways[0]
+
+
+def test_a_process_keeps_so_many_at_hand(monkeypatch):
+    monkeypatch.setattr(remembered, "MOST_AT_HAND", 3)
+    kept = remembered.Memory("matmul", "here", kept=False)
+    for i in range(7):
+        kept.keep_at_hand(i, i)
+        assert kept.at_hand[i] == i
+        assert len(kept.at_hand) <= 3
 
 
 def test_nothing_is_remembered_while_forgetting(stage):

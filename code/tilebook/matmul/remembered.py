@@ -5,11 +5,15 @@ import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
 FOLDER = "TILEBOOK_CACHE"
 """The environment variable that names the folder; "" keeps choices in this process."""
+
+MOST_AT_HAND = 4096
+"""Answers of which a process keeps the keys; then it begins anew."""
 
 
 def folder() -> Path | None:
@@ -44,6 +48,14 @@ class Memory:
         self.circumstances = circumstances
         self._kept = kept
         self._known: dict[str, Any] = {}
+        self.at_hand: dict[Hashable, Any] = {}
+        """What `keep_at_hand` got, by key."""
+
+    def keep_at_hand(self, key: Hashable, answer: Any) -> None:
+        """Keep an answer in this process, for who can't wait for a question's text."""
+        if len(self.at_hand) >= MOST_AT_HAND:
+            self.at_hand.clear()
+        self.at_hand[key] = answer
 
     def get(self, question: str) -> Any:
         """The answer, as JSON gives it back; None where there is none."""
@@ -61,6 +73,7 @@ class Memory:
         Others may read and write at the same time: a file appears whole or not at all.
         """
         self._known[question] = json.loads(json.dumps(answer))
+        self.at_hand.clear()
         if (path := self._path(question)) is None:
             return
         text = json.dumps(self._stamp(question) | {"answer": answer}, indent=1)
@@ -78,6 +91,7 @@ class Memory:
     def forget(self) -> None:
         """Drop what this process knows and what the disk has of this subject."""
         self._known.clear()
+        self.at_hand.clear()
         if self._kept and (top := folder()):
             for path in (top / self.subject).glob("*.json"):
                 with contextlib.suppress(OSError):
