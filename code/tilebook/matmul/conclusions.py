@@ -52,52 +52,32 @@ def tflops(record: Record, impl: str) -> float:
     return record.best(impl=impl, op="matmul", **sides)["tflops"]
 
 
-@measure.value("matmul-bf16")
-def mean_over_cublas(record: Record) -> float:
-    """Geometric mean over cuBLAS of all shapes and regimes, bfloat16."""
-    return mean(against(record, "cuBLAS"))
+def _against_cublas(dtype: str, words: str) -> None:
+    """Declare what is quoted and claimed of one of the two half precisions."""
+
+    @measure.value(f"matmul-{dtype}")
+    def mean_over_cublas(record: Record) -> float:
+        """Geometric mean over cuBLAS of all shapes and regimes."""
+        return mean(against(record, "cuBLAS"))
+
+    @measure.value(f"matmul-{dtype}")
+    def worst_over_cublas(record: Record) -> float:
+        """The least of these."""
+        return min(ratio.median for ratio in against(record, "cuBLAS"))
+
+    @measure.claim(
+        f"matmul-{dtype}",
+        f"In {words} matmul has at least 98 % of cuBLAS's rate as a geometric mean "
+        "over all shapes, and on none less than 90 %.",
+    )
+    def near_cublas(record: Record) -> tuple[bool, str]:
+        found = mean(against(record, "cuBLAS"))
+        below = behind(record, 0.90, "cuBLAS")
+        return found >= 0.98 and not below, "; ".join([f"mean {found:.3f}", *below])
 
 
-@measure.value("matmul-bf16")
-def worst_over_cublas(record: Record) -> float:
-    """The least of these."""
-    return min(ratio.median for ratio in against(record, "cuBLAS"))
-
-
-@measure.value("matmul-fp16")
-def mean_over_cublas_fp16(record: Record) -> float:
-    """Geometric mean over cuBLAS of all shapes and regimes, float16."""
-    return mean(against(record, "cuBLAS"))
-
-
-@measure.value("matmul-fp16")
-def worst_over_cublas_fp16(record: Record) -> float:
-    """The least of these."""
-    return min(ratio.median for ratio in against(record, "cuBLAS"))
-
-
-def _near(record: Record) -> tuple[bool, str]:
-    found = mean(against(record, "cuBLAS"))
-    below = behind(record, 0.90, "cuBLAS")
-    return found >= 0.98 and not below, "; ".join([f"mean {found:.3f}", *below])
-
-
-@measure.claim(
-    "matmul-bf16",
-    "In bfloat16 matmul has at least 98 % of cuBLAS's rate as a geometric mean over "
-    "all shapes, and on none less than 90 %.",
-)
-def near_cublas(record: Record) -> tuple[bool, str]:
-    return _near(record)
-
-
-@measure.claim(
-    "matmul-fp16",
-    "In float16 matmul has at least 98 % of cuBLAS's rate as a geometric mean over all "
-    "shapes, and on none less than 90 %.",
-)
-def near_cublas_fp16(record: Record) -> tuple[bool, str]:
-    return _near(record)
+_against_cublas("bf16", "bfloat16")
+_against_cublas("fp16", "float16")
 
 
 @measure.value("matmul-ladder")

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from tilebook import check
+from tilebook import check, library
 from tilebook.tiling.operands import check_grid
 
 DTYPES = (torch.bfloat16, torch.float16, torch.float32, torch.int8)
@@ -126,6 +126,30 @@ def task_of(
     empty = torch.zeros if not a.shape[1] else torch.empty
     out = empty(shape, dtype=result_dtype(a.dtype), device=a.device)
     return Task(a, b, out, precision), bool(out.numel() and a.shape[1])
+
+
+def multiplied(
+    launch: Callable[[Task], None],
+    a: torch.Tensor,
+    b: torch.Tensor,
+    precision: str | None,
+) -> torch.Tensor:
+    """What every rung does: check, make room, launch if there is anything to do.
+
+    Args:
+        launch: the rung's.
+        a: matrix (m, k), any strides.
+        b: matrix (k, n), any strides, of the same dtype.
+        precision: as for `task_of`, whose errors these are, too.
+
+    Returns:
+        The product (m, n), contiguous.
+    """
+    task, any_work = task_of(a, b, precision=precision)
+    if any_work:
+        with library.on(a):
+            launch(task)
+    return task.out
 
 
 @torch.compiler.assume_constant_result

@@ -16,11 +16,11 @@ import torch
 import triton
 import triton.language as tl
 
-from tilebook import device, library
+from tilebook import device
 from tilebook.matmul import epilogues, fitting
 from tilebook.matmul.fitting import Config
 from tilebook.matmul.naive import accumulator
-from tilebook.matmul.operands import Task, divisor, task_of, tiles
+from tilebook.matmul.operands import Task, divisor, multiplied, tiles
 from tilebook.tiling.grouped import grouped
 
 
@@ -219,8 +219,4 @@ def matmul(
         ValueError: not matrices, sides that don't meet, another precision, or a tensor
             where this process's kernels can't reach it.
     """
-    task, any_work = task_of(a, b, precision=precision)
-    if any_work:
-        with library.on(a):
-            launch(task)
-    return task.out
+    return multiplied(launch, a, b, precision)

@@ -10,9 +10,8 @@ import torch
 import triton
 import triton.language as tl
 
-from tilebook import library
 from tilebook.matmul.naive import accumulator
-from tilebook.matmul.operands import Task, task_of, tiles
+from tilebook.matmul.operands import Task, multiplied, tiles
 
 
 class Config(NamedTuple):
@@ -108,8 +107,4 @@ def matmul(
         ValueError: not matrices, sides that don't meet, another precision, or a tensor
             where this process's kernels can't reach it.
     """
-    task, any_work = task_of(a, b, precision=precision)
-    if any_work:
-        with library.on(a):
-            launch(task)
-    return task.out
+    return multiplied(launch, a, b, precision)
