@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import textwrap
 import types
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from tilebook import device, interpreter
+from tilebook._constant import constant
 
 NAMES = {
     "NVIDIA H100 80GB HBM3": "h100-sxm",
@@ -205,3 +207,30 @@ def test_the_interpreter_is_right_on_a_gpu_machine_too():
     )
     assert done.returncode == 0, done.stdout[-4000:]
     assert " passed" in done.stdout
+
+
+def test_a_mark_is_the_one_that_pytorch_makes():
+    def ours():
+        pass
+
+    def theirs():
+        pass
+
+    assert constant(ours) is ours
+    assert vars(ours) == vars(torch.compiler.assume_constant_result(theirs)) != {}
+
+
+def test_the_package_comes_without_pytorchs_compiler():
+    code = """
+        import importlib, pkgutil, sys, tilebook
+        for found in pkgutil.iter_modules(tilebook.__path__, "tilebook."):
+            importlib.import_module(found.name)
+        print(*(name for name in sys.modules if name.startswith("torch._dynamo")))
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == []

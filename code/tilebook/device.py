@@ -16,6 +16,7 @@ from typing import TypeVar
 import torch
 
 from tilebook import interpreter
+from tilebook._constant import constant
 from tilebook._datasheet import DATASHEET, Datasheet
 
 __all__ = [
@@ -78,13 +79,13 @@ def available() -> bool:
     return interpreter.gpu_count() > 0
 
 
-@torch.compiler.assume_constant_result
+@constant
 def interpreting() -> bool:
     """Whether kernels launched in this process run in Triton's CPU interpreter."""
     return interpreter.switched_on()
 
 
-@torch.compiler.assume_constant_result
+@constant
 def launch_device_type() -> str | None:
     """The type of device a launched kernel's tensors must be on.
 

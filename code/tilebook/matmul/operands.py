@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import torch
 
 from tilebook import check, library
+from tilebook._constant import constant
 from tilebook.tiling.operands import check_grid
 
 DTYPES = (torch.bfloat16, torch.float16, torch.float32, torch.int8)
@@ -152,7 +153,7 @@ def multiplied(
     return task.out
 
 
-@torch.compiler.assume_constant_result
+@constant
 def default_precision() -> str:
     """What PyTorch is set to for float32: "tf32" where it allows that, else "ieee"."""
     return "ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32"

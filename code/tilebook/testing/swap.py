@@ -20,6 +20,11 @@ from tilebook.testing.source import python_function
 
 Compile = Callable[[ast.stmt], CodeType]
 
+STRANGERS = sys.stdlib_module_names - {"__main__"} | {
+    *("matplotlib", "numpy", "pandas", "scipy", "sympy", "torch", "triton"),
+}
+"""Packages whose many modules hold nothing that others wrote."""
+
 
 def swap(
     module: ModuleType, source: str, edited: str, compile_node: Compile, undo: ExitStack
@@ -67,8 +72,12 @@ def swap(
 
 
 def _is_kernel(value: Any) -> bool:
+    return _makes_kernels(type(value))
+
+
+def _makes_kernels(kind: type) -> bool:
     # By its class: asking objects found in other modules for attributes may run code.
-    return any(cls.__name__ == "KernelInterface" for cls in type(value).__mro__)
+    return any(cls.__name__ == "KernelInterface" for cls in kind.__mro__)
 
 
 def _makes_kernel(module: ModuleType, node: ast.FunctionDef) -> bool:
@@ -187,7 +196,7 @@ def _rebind(replaced: Mapping[int, tuple[Any, Any]], undo: ExitStack) -> None:
     spaces = [
         vars(other)
         for name, other in list(sys.modules.items())
-        if isinstance(other, ModuleType) and name.partition(".")[0] != "triton"
+        if isinstance(other, ModuleType) and name.partition(".")[0] not in STRANGERS
     ]
     undo.callback(_forget, spaces)
     for space in spaces:
@@ -201,7 +210,10 @@ def _rebind(replaced: Mapping[int, tuple[Any, Any]], undo: ExitStack) -> None:
 
 def _forget(spaces: list[dict[str, Any]]) -> None:
     """Drop what kernels were compiled to: any of them may inline a replaced one."""
-    for value in [value for space in spaces for value in list(space.values())]:
+    values = [value for space in spaces for value in list(space.values())]
+    # There are tens of thousands of values, of a few hundred classes.
+    kinds = {kind for kind in set(map(type, values)) if _makes_kernels(kind)}
+    for value in [value for value in values if type(value) in kinds]:
         while _is_kernel(value):
             caches = getattr(value, "device_caches", None)
             if caches is not None:
