@@ -481,6 +481,20 @@ def test_tiles_of_one_shape_share_what_is_known_of_it():
         )
         assert a.shape is b.shape and a.numel == 1
         assert a.dtype.element_ty == tl.int32 and b.dtype.element_ty == tl.float16
+        one, other = (tl.block_type(kind, [4, 8]) for kind in (tl.int32, tl.float16))
+        again = tl.block_type(tl.int32, [tl.constexpr(4), 8])
+        assert one.shape is other.shape is again.shape and tuple(one.shape) == (4, 8)
+        assert one == again != other and (one.scalar, other.numel) == (tl.int32, 32)
+        assert str(one) == str(again) and hash(one.scalar) == hash(tl.int32)
+        near, far = (tl.pointer_type(tl.int32, space) for space in (1, 3))
+        assert tl.block_type(near, [4]) != tl.block_type(far, [4])
+        refused = (([], TypeError), ([3], ValueError), ((4, 8), AssertionError))
+        for wrong, error in refused:
+            try:
+                tl.block_type(tl.int32, wrong)
+            except error:
+                continue
+            raise SystemExit(f"{wrong} was taken")
         print("shared")
     """
     assert _python(code, TILEBOOK_DEVICE="cpu") == "shared"

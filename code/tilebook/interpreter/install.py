@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import triton.language as tl
+from triton.language.semantic import TritonSemantic
 from triton.runtime import interpreter as upstream
 from triton.runtime.jit import JITCallable, JITFunction
 
@@ -41,6 +42,11 @@ def install() -> None:
         replace(upstream, "_patch_lang", _once_a_launch)
         # It writes down the shape of every tile anew.
         replace(tl.tensor, "__init__", _sharing_shapes)
+        # And checks it in every type of a tile.
+        replace(tl.block_type, "__init__", _sharing_types)
+        # It compares types by name, and shapes side by side, that are one object now.
+        replace(tl.dtype, "__eq__", _same_first)
+        replace(TritonSemantic, "broadcast_impl_value", _same_shape_first)
         _installed = True
     _convert_compiled_kernels()
 
@@ -87,6 +93,49 @@ def _sharing_shapes(init: Callable) -> Callable:
         vars(self).update(known[shape], handle=handle, type=type, dtype=type.scalar)
 
     return make
+
+
+def _sharing_types(init: Callable) -> Callable:
+    known: dict[tuple[Any, ...], dict[str, Any]] = {}
+    shapes: dict[tuple[int, ...], Any] = {}
+
+    @functools.wraps(init)
+    def make(self: tl.block_type, element_ty: tl.dtype, shape: Any) -> None:
+        space = getattr(element_ty, "address_space", None)
+        try:
+            key = (type(element_ty), element_ty.name, space, type(shape), *shape)
+            found = known.get(key)
+        except (AttributeError, TypeError):
+            # What can't be looked up is upstream's to accept or to refuse.
+            return init(self, element_ty, shape)
+        if found is None:
+            init(self, element_ty, shape)
+            self.shape = shapes.setdefault(tuple(self.shape), self.shape)
+            known[key] = dict(vars(self))
+        else:
+            vars(self).update(found)
+        return None
+
+    return make
+
+
+def _same_first(equal: Callable) -> Callable:
+    @functools.wraps(equal)
+    def first(self: tl.dtype, other: Any) -> bool:
+        return self is other or equal(self, other)
+
+    return first
+
+
+def _same_shape_first(broadcast: Callable) -> Callable:
+    @functools.wraps(broadcast)
+    def first(self: Any, lhs: tl.tensor, rhs: tl.tensor) -> tuple[Any, Any]:
+        shape = getattr(lhs.type, "shape", None)
+        if shape is not None and shape is getattr(rhs.type, "shape", None):
+            return lhs, rhs
+        return broadcast(self, lhs, rhs)
+
+    return first
 
 
 class _Converted(JITCallable, upstream.InterpretedFunction):
