@@ -183,8 +183,9 @@ class TestRefused:
 @pytest.mark.parametrize("size", WEIGHTS)
 @pytest.mark.parametrize("way", [direct, rows, blur], ids=lambda way: way.__name__)
 def test_widths_that_are_compiled_otherwise(way, size, border, device):
-    """A width that 16 divides, one that 4 divides, an odd one: each its own code."""
-    for width in here.sizes((4096, 1000, 1023), (48, 44, 45)):
+    """A width that 16 divides, one that 4 divides, an odd one: each its own code, where
+    there is code."""
+    for width in here.sizes((4096, 1000, 1023), (45,)):
         image = picture((here.sizes(300, 7), width), device)
         image[2:4] = 255
         assert torch.equal(

@@ -59,10 +59,14 @@ def tests(junit: Path, workers: str, more: list[str]) -> int:
     return subprocess.run(command, cwd=ROOT, check=False).returncode
 
 
-def watched() -> list[str]:
-    """The tests marked ``sanitize``, by pytest's names."""
+def watched(where: str = "tests") -> list[str]:
+    """The tests marked ``sanitize``, by pytest's names.
+
+    Args:
+        where: a file or a folder to look for them in.
+    """
     command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-m", "sanitize"]
-    command += ["tests", "--ignore", "tests/site", "-p", "no:xdist"]
+    command += [where, "--ignore", "tests/site", "-p", "no:xdist"]
     done = subprocess.run(
         command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True
     )
