@@ -6,7 +6,11 @@ from axe_playwright_python.sync_playwright import Axe
 from .conftest import THEMES, WIDTHS, written_pages
 
 SETTLED = "Promise.all(document.getAnimations().map(x => x.finished))"
-RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]}
+RULES = {
+    "runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"],
+    # Of what passes one element is enough to know.
+    "resultTypes": ["violations"],
+}
 
 
 @pytest.mark.parametrize("width", WIDTHS)
@@ -14,7 +18,11 @@ RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]}
 def test_axe_finds_nothing(open_page, name: str, width: str):
     page = open_page(name, width)
     found = []
-    for theme in THEMES:
+    # The reference is long, and made alike: each width in one theme is enough.
+    themes = [*THEMES]
+    if name.startswith("book/api/"):
+        themes = [dict(zip(WIDTHS, reversed(THEMES), strict=True))[width]]
+    for theme in themes:
         page.emulate_media(color_scheme=theme)
         page.wait_for_function(f"document.documentElement.dataset.theme == '{theme}'")
         page.evaluate(SETTLED)
