@@ -16,6 +16,7 @@ from tilebook.matmul import (
     padded,
     remembered,
     searching,
+    versions,
     ways,
 )
 from tilebook.measure.timing import Samples
@@ -24,7 +25,9 @@ from tilebook.measure.timing import Samples
 def task(m, n, k, dtype=torch.bfloat16, layout="NT", place="meta", **more):
     a = torch.empty(m, k, dtype=dtype, device=place)
     b = torch.empty(n, k, dtype=dtype, device=place).t()
-    if layout == "NN":
+    if layout[0] == "T":
+        a = torch.empty(k, m, dtype=dtype, device=place).t()
+    if layout[1] == "N":
         b = torch.empty(k, n, dtype=dtype, device=place)
     out = torch.empty(m, n, dtype=operands.result_dtype(dtype), device=place)
     return operands.Task(a, b, out, **more)
@@ -96,6 +99,38 @@ def test_without_a_copy_engine_nobody_describes(hopper, monkeypatch):
     for shape in ((8192, 8192, 8192), (4095, 4097, 1023)):
         found = {way.kernel for way in ways.entrants(task(*shape))}
         assert not found & {"described", "padded"}
+
+
+@pytest.mark.usefixtures("hopper")
+@pytest.mark.parametrize("sides", [(512, 512, 512), (511, 509, 513)])
+def test_what_an_old_triton_may_get_wrong_is_not_entered(sides, monkeypatch):
+    def engines(layout, precision, dtype=torch.float32):
+        asked = task(*sides, layout=layout, precision=precision, dtype=dtype)
+        named = {way.kernel for _, way in ways.fitting_ways(asked)}
+        chosen = choose.choose(asked)
+        return bool(named & {"described", "padded"}), chosen is described
+
+    monkeypatch.setattr(versions, "suspect", lambda: True)
+    assert engines("TN", "tf32x3") == (False, False)
+    for layout, precision in (("NN", "tf32x3"), ("NT", "tf32x3"), ("TN", "tf32")):
+        assert engines(layout, precision)[0]
+    monkeypatch.setattr(versions, "suspect", lambda: False)
+    assert engines("TN", "tf32x3")[0]
+
+
+@pytest.mark.parametrize(
+    ("version", "wrong", "waits"),
+    [
+        ("3.3.1", False, True),
+        ("3.4.0", True, True),
+        ("3.6.0", True, True),
+        ("3.7.0", True, False),
+        ("3.7.1", False, False),
+        ("3.10.0", False, False),
+    ],
+)
+def test_which_versions_are_old(version, wrong, waits):
+    assert (versions.suspect(version), versions.serialises(version)) == (wrong, waits)
 
 
 @pytest.mark.usefixtures("hopper")

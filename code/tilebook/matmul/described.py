@@ -17,7 +17,7 @@ import triton.language as tl
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from tilebook import device, library
-from tilebook.matmul import epilogues, fitting
+from tilebook.matmul import epilogues, fitting, versions
 from tilebook.matmul.naive import accumulator
 from tilebook.matmul.operands import Task, divisor, task_of, tiles
 from tilebook.matmul.ordered import scaled
@@ -150,8 +150,11 @@ def refusal(task: Task) -> str | None:
         task: the product.
 
     Returns:
-        The first rule that an operand breaks; None if both keep all.
+        The first rule that an operand breaks, or that this Triton may be wrong on the
+        product (see `in_doubt`); None if both keep all.
     """
+    if in_doubt(task):
+        return "this Triton may turn a in registers, and multiply something else"
     for name, x in (("a", task.a), ("b", task.b)):
         if unfit(x) and unfit(x.t()):
             reason = unfit(x.t() if x.stride(0) == 1 else x)
@@ -159,6 +162,18 @@ def refusal(task: Task) -> str | None:
     if max(task.m, task.n) > LARGEST:
         return f"a side of the product must be at most {LARGEST}"
     return None
+
+
+def in_doubt(task: Task) -> bool:
+    """Whether tensor cores would get `a` turned in registers by a Triton that may be
+    wrong there: on Hopper, with three products for one and columns of `a` together.
+
+    Args:
+        task: the product.
+    """
+    three = task.a.dtype == torch.float32 and task.precision == "tf32x3"
+    by_columns = task.a.stride(0) == 1 != task.a.stride(1)
+    return three and by_columns and device.has("wgmma") and versions.suspect()
 
 
 def room(task: Task, config: Config) -> Config | None:

@@ -17,7 +17,7 @@ import triton
 import triton.language as tl
 
 from tilebook import device
-from tilebook.matmul import epilogues, fitting
+from tilebook.matmul import epilogues, fitting, versions
 from tilebook.matmul.fitting import Config
 from tilebook.matmul.naive import accumulator
 from tilebook.matmul.operands import Task, divisor, multiplied, tiles
@@ -100,7 +100,6 @@ def matmul_kernel(
 
 
 CONFIGS = fitting.CONFIGS
-OLD = tuple(map(int, triton.__version__.split(".")[:2])) < (3, 7)
 
 
 def config_for(task: Task) -> Config:
@@ -146,7 +145,7 @@ def waits(task: Task, config: Config) -> bool:
     """
     hopper = device.has("wgmma") or device.current().backend not in ("cuda", "hip")
     along = task.b.stride(0) == 1 != task.b.stride(1)
-    return OLD and hopper and along and config.block_n > 128
+    return versions.serialises() and hopper and along and config.block_n > 128
 
 
 def constants(task: Task, config: Config) -> tuple[tuple[Any, ...], dict[str, Any]]:

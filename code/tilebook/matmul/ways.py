@@ -105,6 +105,8 @@ def fitting_ways(task: Task) -> Iterator[tuple[float, Way]]:
 
 def _described(task: Task) -> Iterator[tuple[float, Way]]:
     name, before, placed = "described", 0.0, task
+    if described.in_doubt(task):
+        return
     if padded.fits(task):
         name, before = "padded", 2 * estimates.reading(task)
         placed = task._replace(
