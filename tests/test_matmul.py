@@ -374,7 +374,7 @@ class TestConfigurations:
     @pytest.mark.parametrize("limit", [64 * 1024, 99 * 1024], ids=str)
     def test_less_shared_memory_gets_fewer_stages(self, dtype, limit, monkeypatch):
         there = here.current()
-        small = type(there)("cuda", "a GPU", "gpu", "cuda", sms=60,
+        small = type(there)("cuda", "a GPU", "gpu", "cuda", capability=(8, 6), sms=60,
                             shared_memory_per_block=limit)  # fmt: skip
         monkeypatch.setattr(here, "current", lambda: small)
         a = torch.empty(4096, 4096, dtype=dtype, device="meta")
