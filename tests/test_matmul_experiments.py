@@ -193,7 +193,7 @@ def test_a_first_call_is_timed_in_processes_of_its_own(tmp_path, monkeypatch):
     assert not [*tmp_path.iterdir()]
     # A module that takes no such arguments says so, and ends.
     monkeypatch.setattr(first_call, "MODULE", "json.tool")
-    with pytest.raises(RuntimeError, match="usage: .*json.tool"):
+    with pytest.raises(RuntimeError, match=r"usage: .*json\.tool"):
         first_call.in_fresh_processes(TINY[0])
 
 

@@ -47,7 +47,8 @@ def fails():
 def test_the_fastest_comes_first_and_only_those_in_front_are_timed_again():
     clock = Clock({"slow": 2.0, "best": 1.0, "near": 1.1})
     ways = {name: way(name) for name in clock.times}
-    found = racing.race(ways, clock)
+    found, late = racing.race(ways, clock)
+    assert late == []
     assert list(found) == ["best", "near", "slow"]
     assert found == {"best": 1.0, "near": 1.1, "slow": 2.0}
     names = [name for name, _ in clock.log]
@@ -59,7 +60,7 @@ def test_the_fastest_comes_first_and_only_those_in_front_are_timed_again():
 def test_a_lucky_first_timing_does_not_decide():
     lucky = iter([0.95, 1.3, 1.3, 1.3])
     clock = Clock({"lucky": lambda: next(lucky), "steady": 1.0})
-    found = racing.race({name: way(name) for name in clock.times}, clock)
+    found, _ = racing.race({name: way(name) for name in clock.times}, clock)
     assert next(iter(found)) == "steady"
 
 
@@ -72,14 +73,29 @@ def test_ways_that_fail_or_come_late_are_left_out():
         "good": way("good"),
         "other": way("other"),
     }
-    found = racing.race(ways, clock, compiling=0.5)
+    found, missing = racing.race(ways, clock, compiling=0.5)
     late.set()
     assert list(found) == ["good", "other"]
-    assert racing.race({"bad": way("bad", fails)}, clock) == {}
+    assert missing == ["late"]
+    assert racing.race({"bad": way("bad", fails)}, clock) == ({}, [])
     # Where one is left, there is nothing to time.
     alone = Clock({})
-    assert list(racing.race({"good": way("good")}, alone)) == ["good"]
+    assert list(racing.race({"good": way("good")}, alone).ms) == ["good"]
     assert alone.log == []
+
+
+def test_one_way_is_waited_for_as_long_as_it_takes():
+    first, second = threading.Event(), threading.Event()
+    ways = {
+        "bad": way("bad", fails),
+        "last": way("last", lambda: second.wait(60)),
+        "first": way("first", lambda: first.wait(60)),
+    }
+    threading.Timer(0.3, first.set).start()
+    found, missing = racing.race(ways, Clock({}), compiling=0.01)
+    second.set()
+    assert list(found) == ["first"]
+    assert missing == ["last"]
 
 
 def test_ways_are_compiled_at_the_same_time_where_they_are_told_to_be():
@@ -95,7 +111,7 @@ def test_ways_are_compiled_at_the_same_time_where_they_are_told_to_be():
 
     clock = Clock({"a": 1.0, "b": 1.0})
     ways = {name: way(name, together.wait) for name in clock.times}
-    assert set(racing.race(ways, clock, here=Here)) == {"a", "b"}
+    assert set(racing.race(ways, clock, here=Here).ms) == {"a", "b"}
     assert len(entered) == 2
     assert threading.get_ident() not in entered
 
@@ -104,7 +120,7 @@ def test_when_time_is_up_first_sight_decides():
     clock = Clock({"a": 2.0, "b": 1.0})
     moments = iter([0.0, 10.0])
     ways = {name: way(name) for name in clock.times}
-    found = racing.race(ways, clock, now=lambda: next(moments))
+    found, _ = racing.race(ways, clock, now=lambda: next(moments))
     assert list(found) == ["b", "a"]
     assert len(clock.log) == 2
 
@@ -122,6 +138,13 @@ def test_an_answer_survives_the_process(cache):
     assert again.get("m=2") is None
     (file,) = (cache / "matmul").iterdir()
     assert json.loads(file.read_text())["question"] == "m=1"
+
+
+def test_an_answer_may_be_for_this_process_alone(cache):
+    memory = remembered.Memory("matmul", "card")
+    memory.put("m=1", 1, kept=False)
+    assert memory.get("m=1") == 1
+    assert remembered.Memory("matmul", "card").get("m=1") is None
 
 
 def test_answers_of_other_circumstances_are_not_seen(cache):

@@ -14,6 +14,7 @@ from tilebook.matmul import (
     fitting,
     operands,
     padded,
+    racing,
     remembered,
     searching,
     versions,
@@ -265,6 +266,32 @@ def test_what_was_asked_before_needs_no_question(stage, monkeypatch):
     assert searching.way_for(product) is found
     with pytest.raises(NameError):
         searching.way_for(task(8, 8, 9, place="cpu"))
+
+
+def test_what_a_race_without_all_its_ways_decides_is_for_this_process(
+    stage, monkeypatch
+):
+    product = task(8, 8, 8, place="cpu")
+    ended = racing.Outcome({stage.ways[0]: 1.0}, [stage.ways[1]])
+    monkeypatch.setattr(racing, "race", lambda *args, **more: ended)
+    assert searching.way_for(product) == stage.ways[0]
+    assert searching.way_for(product) == stage.ways[0]
+    fresh = remembered.Memory("matmul", searching.memory().circumstances)
+    assert fresh.get(searching.question(product)) is None
+
+
+def test_where_every_way_fails_the_rule_decides_from_then_on(stage, monkeypatch):
+    product = task(8, 8, 8, place="cpu")
+    races = []
+
+    def race(*args, **more):
+        races.append(args)
+        return racing.Outcome({}, [])
+
+    monkeypatch.setattr(racing, "race", race)
+    assert searching.way_for(product) is None
+    assert searching.way_for(product) is None
+    assert len(races) == 1
 
 
 def test_a_new_answer_counts_at_once(stage):

@@ -1,5 +1,6 @@
 """What the chapter's kernels multiply, and what is wanted of the product besides."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -188,9 +189,16 @@ def divisor(x: torch.Tensor) -> tuple[int, int]:
         between neighbours and that a load of 16 bytes holds. A dimension of one
         element has no neighbours, and whatever divides it.
     """
-    most = 16 // x.itemsize
+    return _divisors(x.itemsize, tuple(x.shape), x.stride())
+
+
+@functools.lru_cache(maxsize=4096)
+def _divisors(
+    itemsize: int, shape: tuple[int, ...], strides: tuple[int, ...]
+) -> tuple[int, int]:
+    most = 16 // itemsize
     found = []
-    for size, stride in zip(x.shape, x.stride(), strict=True):
+    for size, stride in zip(shape, strides, strict=True):
         factor = most
         while size > 1 and stride % factor:
             factor //= 2

@@ -5,8 +5,8 @@ import math
 import os
 import time
 from collections.abc import Callable, Hashable, Mapping
-from concurrent.futures import ThreadPoolExecutor, wait
-from typing import Protocol, TypeVar
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from tilebook.measure.timing import Call, Samples
 
@@ -31,6 +31,16 @@ class Clock(Protocol):
         """Wait until the device is idle."""
 
 
+class Outcome(NamedTuple, Generic[Name]):
+    """How a race ended."""
+
+    ms: dict[Name, float]
+    """Milliseconds by name, the fastest first; of ways that were far behind at first
+    sight, what they took then. Empty if all of them failed."""
+    late: list[Name]
+    """Ways that weren't compiled in time, and may be faster."""
+
+
 def race(
     ways: Mapping[Name, Call],
     clock: Clock,
@@ -39,26 +49,26 @@ def race(
     timing: float = TIMING,
     here: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext,
     now: Callable[[], float] = time.monotonic,
-) -> dict[Name, float]:
+) -> Outcome[Name]:
     """Compile ways together, time them, and those in front again.
 
     Args:
         ways: by name, what is to be timed, the most promising first; a way that raises
             is left out.
         clock: the device's.
-        compiling: seconds until the rest of the compilations is given up.
+        compiling: seconds until the rest of the compilations is given up, as long as
+            there is one way to go.
         timing: seconds for all timings.
         here: makes the context that a call needs in another thread, such as a stream.
         now: seconds, from anywhere on.
 
     Returns:
-        Milliseconds by name, the fastest first; of ways that were far behind at first
-        sight, what they took then. Empty if all of them failed.
+        What each took, and who came late.
     """
-    names = _compiled(ways, compiling, here)
+    names, late = _compiled(ways, compiling, here)
     clock.synchronize()
     if len(names) < 2:
-        return dict.fromkeys(names, math.nan)
+        return Outcome(dict.fromkeys(names, math.nan), late)
     began = now()
     each = timing / 2 / len(names)
     first = {name: clock.cold([ways[name]], each).median for name in names}
@@ -70,15 +80,16 @@ def race(
             for name in near:
                 seen[name].append(clock.cold([ways[name]], each).median)
     found = first | {name: sorted(ms)[ROUNDS // 2] for name, ms in seen.items() if ms}
-    return dict(sorted(found.items(), key=lambda pair: pair[1]))
+    return Outcome(dict(sorted(found.items(), key=lambda pair: pair[1])), late)
 
 
 def _compiled(
     ways: Mapping[Name, Call],
     seconds: float,
     here: Callable[[], contextlib.AbstractContextManager],
-) -> list[Name]:
-    """Call each way once, several at a time: the names of those that came back."""
+) -> tuple[list[Name], list[Name]]:
+    """Call each way once, several at a time: the names of those that came back, and of
+    those that didn't in time."""
 
     def attempt(call: Call) -> None:
         with here():
@@ -87,9 +98,15 @@ def _compiled(
     pool = ThreadPoolExecutor(max(2, min(len(ways), os.cpu_count() or 1)))
     try:
         begun = {pool.submit(attempt, call): name for name, call in ways.items()}
-        done, _ = wait(begun, timeout=seconds)
+        done, late = wait(begun, timeout=seconds)
+        while late and all(each.exception() for each in done):
+            more, late = wait(late, return_when=FIRST_COMPLETED)
+            done |= more
     finally:
         # What is being compiled can't be stopped; nobody waits for it.
         pool.shutdown(wait=False, cancel_futures=True)
     good = {begun[each] for each in done if each.exception() is None}
-    return [name for name in ways if name in good]
+    missing = {begun[each] for each in late}
+    return [name for name in ways if name in good], [
+        name for name in ways if name in missing
+    ]

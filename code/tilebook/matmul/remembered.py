@@ -67,14 +67,19 @@ class Memory:
                     self._known[question] = found["answer"]
         return self._known.get(question)
 
-    def put(self, question: str, answer: Any) -> None:
+    def put(self, question: str, answer: Any, *, kept: bool = True) -> None:
         """Keep an answer that JSON can hold; no error where nothing can be written.
+
+        Args:
+            question: what was asked.
+            answer: what `get` will return.
+            kept: whether it goes to the disk, too.
 
         Others may read and write at the same time: a file appears whole or not at all.
         """
         self._known[question] = json.loads(json.dumps(answer))
         self.at_hand.clear()
-        if (path := self._path(question)) is None:
+        if not kept or (path := self._path(question)) is None:
             return
         text = json.dumps(self._stamp(question) | {"answer": answer}, indent=1)
         with contextlib.suppress(OSError):

@@ -121,7 +121,7 @@ def memory() -> remembered.Memory:
     return _aside or _memory()
 
 
-def search(task: Task, clock: Any = None) -> Way | None:
+def search(task: Task, clock: Any = None) -> racing.Outcome[Way]:
     """Time the ways that the estimate puts in front.
 
     Args:
@@ -129,7 +129,7 @@ def search(task: Task, clock: Any = None) -> Way | None:
         clock: what times; this process's GPU by default.
 
     Returns:
-        The fastest way; None if all of them failed.
+        What each took, the fastest first; nothing if all of them failed.
     """
     # The result may be an operand, too; and no launch here belongs to an operator.
     aside = task._replace(out=torch.empty_like(task.out), wrap=lambda kernel: kernel)
@@ -143,8 +143,7 @@ def search(task: Task, clock: Any = None) -> Way | None:
         with library.on(task.a), torch.cuda.stream(stream):
             yield
 
-    found = racing.race(calls, clock or here(), here=there)
-    return next(iter(found), None)
+    return racing.race(calls, clock or here(), here=there)
 
 
 def way_for(task: Task) -> Way | None:
@@ -154,7 +153,9 @@ def way_for(task: Task) -> Way | None:
         task: the product, with elements and terms.
 
     Returns:
-        The way; None where nothing is known and nothing can be measured.
+        The way; None where nothing is known and nothing can be measured, or where all
+        that was tried failed. What a race without all its ways decided holds for this
+        process alone.
     """
     choices = memory()
     key = exactly(task)
@@ -165,13 +166,15 @@ def way_for(task: Task) -> Way | None:
     if known is not None:
         found = Way(known[0], tuple(known[1]))
     elif may_search(task):
-        found = search(task)
+        ended = search(task)
+        found = next(iter(ended.ms), None)
         if found is not None:
-            choices.put(asked, [found.kernel, list(found.config)])
+            # Another process finds compiled what came late to this race.
+            answer = [found.kernel, list(found.config)]
+            choices.put(asked, answer, kept=not ended.late)
     else:
         return None
-    if found is not None:
-        choices.keep_at_hand(key, found)
+    choices.keep_at_hand(key, found)
     return found
 
 
