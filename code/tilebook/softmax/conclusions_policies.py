@@ -20,6 +20,36 @@ def last_gain(record: Record) -> float:
     return _gain(record, "last")
 
 
+def _rounds(record: Record, policy: str) -> measure.Ratio:
+    """The softmax's gain, round by round."""
+    wanted = {"op": "softmax", "dtype": "bfloat16", "after": 0}
+    return measure.ratio(*(record.one(impl=x, **wanted) for x in (policy, "normal")))
+
+
+@measure.value("softmax-policies")
+def last_gain_low(record: Record) -> float:
+    """The least of the rounds behind `last_gain`."""
+    return _rounds(record, "last").low
+
+
+@measure.value("softmax-policies")
+def last_gain_high(record: Record) -> float:
+    """The largest of them."""
+    return _rounds(record, "last").high
+
+
+@measure.value("softmax-policies")
+def first_gain_low(record: Record) -> float:
+    """The least of the rounds behind `first_gain`."""
+    return _rounds(record, "first").low
+
+
+@measure.value("softmax-policies")
+def first_gain_high(record: Record) -> float:
+    """The largest of them."""
+    return _rounds(record, "first").high
+
+
 @measure.value("softmax-policies")
 def first_gain(record: Record) -> float:
     """Softmax with "evict_first" for its loads against without, bfloat16."""
