@@ -12,6 +12,8 @@ crossref       chapter, function and source linked both ways
 chapters       badges under a chapter's title: hardware, minutes, notebook
 notebooks      each chapter as an executed notebook that runs elsewhere
 verification   what was tested and measured, on which GPU, for which code
+catalogue      the curated list's links as data, checked
+resources      the curated list's page, made of these data
 numbering      chapters numbered from part to part
 pages          local MathJax, alternative texts, descriptions for link previews
 """
@@ -30,6 +32,7 @@ from bookext import (
     pages,
     quotes,
     records,
+    resources,
     tables,
     verification,
 )
@@ -47,6 +50,7 @@ PARTS = (
     chapters,
     notebooks,
     verification,
+    resources,
     numbering,
     pages,
 )
