@@ -64,12 +64,14 @@ def layers(rows: tuple[int, ...] = ROWS) -> tuple[Shape, ...]:
 def cases() -> tuple[tuple[Shape, str], ...]:
     """All products with the layouts they are measured in: a layer's weight is stored
     as (outputs, inputs), which makes it NT."""
-    return (
+    found = (
         *((shape, layout) for shape in SQUARES for layout in LAYOUTS),
         *((shape, "NN") for shape in SHORT),
         *((shape, "NT") for shape in layers()),
         *((shape, layout) for shape in ODD for layout in LAYOUTS),
     )
+    # A layer may be a square.
+    return tuple(dict.fromkeys(found))
 
 
 def operands(
