@@ -110,10 +110,29 @@ def test_ways_are_compiled_at_the_same_time_where_they_are_told_to_be():
             return None
 
     clock = Clock({"a": 1.0, "b": 1.0})
-    ways = {name: way(name, together.wait) for name in clock.times}
-    assert set(racing.race(ways, clock, here=Here).ms) == {"a", "b"}
+    ways = {name: way(name) for name in clock.times}
+    prepare = {name: way(name, together.wait) for name in clock.times}
+    found = racing.race(ways, clock, prepare=prepare, here=Here)
+    assert set(found.ms) == {"a", "b"}
     assert len(entered) == 2
     assert threading.get_ident() not in entered
+
+
+def test_what_comes_late_is_never_launched():
+    late, launched = threading.Event(), []
+    ways = {n: way(n, lambda n=n: launched.append(n)) for n in ("a", "b", "late")}
+    prepare = {"a": way("a"), "b": way("b"), "late": way("late", late.wait)}
+    found = racing.race(ways, Clock({"a": 1.0, "b": 2.0}), prepare=prepare,
+                        compiling=0.2)  # fmt: skip
+    late.set()
+    assert (list(found.ms), found.late) == (["a", "b"], ["late"])
+    assert "late" not in launched
+
+
+def test_what_compiles_and_fails_when_launched_is_left_out():
+    ways = {"bad": way("bad", fails), "good": way("good")}
+    prepare = {name: way(name) for name in ways}
+    assert list(racing.race(ways, Clock({}), prepare=prepare).ms) == ["good"]
 
 
 def test_when_time_is_up_first_sight_decides():

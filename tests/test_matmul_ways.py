@@ -1,6 +1,7 @@
 """Which ways enter the race, what is asked, and that an answer is used and kept."""
 
 import dataclasses
+import threading
 import types
 
 import pytest
@@ -225,7 +226,8 @@ class Clock:
 def stage(monkeypatch, tmp_path):
     """Two kernels that note what they are launched with, and a card's permission."""
     launched = []
-    found = [ways.Way("ordered", (1,)), ways.Way("split", (2,))]
+    found = [ways.Way("ordered", (16, 16, 32, 4, 2, 8))]
+    found += [ways.Way("split", (16, 16, 32, 2, 4, 5, False))]
 
     def launch(product, way):
         launched.append((product, way))
@@ -294,10 +296,97 @@ def test_where_every_way_fails_the_rule_decides_from_then_on(stage, monkeypatch)
     assert len(races) == 1
 
 
+def test_where_memory_is_short_the_rule_decides(stage, monkeypatch):
+    def race(*args, **more):
+        raise torch.cuda.OutOfMemoryError("no room for a second result")
+
+    monkeypatch.setattr(racing, "race", race)
+    assert searching.way_for(task(8, 8, 8, place="cpu")) is None
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        None,
+        5,
+        "x",
+        [],
+        ["ordered"],
+        ["gone", [16, 16, 32, 4, 2, 8]],
+        ["ordered", 7],
+        ["ordered", []],
+        ["ordered", [16] * 9],
+        ["ordered", [48, 16, 32, 4, 2, 8]],
+        ["ordered", [16, 16, 32, "4", 2, 8]],
+        ["ordered", [16, 16, 32, 4, 2, -8]],
+        ["split", [16, 16, 32, 0, 4, 5, False]],
+        [["ordered"], [16, 16, 32, 4, 2, 8]],
+    ],
+    ids=str,
+)
+def test_an_answer_that_is_no_way_is_asked_for_again(stage, answer):
+    assert ways.read(answer) is None
+    product = task(8, 8, 8, place="cpu")
+    searching.memory().put(searching.question(product), answer)
+    assert searching.way_for(product) == stage.ways[1]
+
+
+def test_every_entrant_is_read_as_it_was_written(hopper):
+    for shape in SHAPES:
+        for way in ways.entrants(task(*shape)):
+            assert ways.read([way.kernel, list(way.config)]) == way
+
+
+def test_what_one_thread_forbids_another_may_do():
+    inside, leave = threading.Event(), threading.Event()
+
+    def elsewhere():
+        with searching.off(), searching.forgetting():
+            inside.set()
+            leave.wait(60)
+
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    inside.wait(60)
+    with searching.off():
+        assert not searching._searching.get()
+    assert searching._searching.get()
+    assert searching._aside.get() is None
+    leave.set()
+    thread.join()
+
+
+def test_a_neighbour_that_no_descriptor_fits_asks_another_question():
+    # Of one element nothing is a neighbour, and whatever divides its stride.
+    asked = [
+        searching.question(operands.Task(x, w.t(), torch.empty(64, 1)))
+        for k in (1023, 1024)
+        for x in (torch.empty(64, 1024, dtype=torch.bfloat16)[:, :k],)
+        for w in (torch.empty(1, k, dtype=torch.bfloat16),)
+    ]
+    assert asked[0] != asked[1]
+    a = torch.empty(64, 1024, dtype=torch.bfloat16)[:, :1023]
+    b = torch.empty(1, 1023, dtype=torch.bfloat16).t()
+    product = operands.Task(a, b, torch.empty(64, 1, dtype=torch.bfloat16))
+    with pytest.raises(ValueError, match="b can't be described"):
+        described.launch(product, described.CONFIGS[0])
+
+
+def test_compiling_launches_nothing():
+    seen = []
+
+    class Kernel:
+        def warmup(self, *args, grid, **meta):
+            seen.append((args, grid, meta))
+
+    operands.compiled(Kernel())[(3,)](1, 2, BLOCK=16)
+    assert seen == [((1, 2), (3,), {"BLOCK": 16})]
+
+
 def test_a_new_answer_counts_at_once(stage):
     product = task(8, 8, 8, place="cpu")
     assert searching.way_for(product) == stage.ways[1]
-    answer = ["ordered", [1]]
+    answer = ["ordered", list(stage.ways[0].config)]
     searching.memory().put(searching.question(product), answer)
     assert searching.way_for(product) == stage.ways[0]
     searching.memory().forget()
@@ -335,7 +424,7 @@ def test_what_refuses_gives_way_to_the_rule(stage, monkeypatch):
     rule = types.SimpleNamespace(launch=ruled.append)
     monkeypatch.setattr(choose, "choose", lambda product: rule)
     product = task(8, 8, 8, place="cpu")
-    searching.memory().put(searching.question(product), ["ordered", [1]])
+    searching.memory().put(searching.question(product), ["ordered", [16, 16, 32, 4, 2]])
     choose.product(product)
     assert ruled == [product]
 

@@ -70,13 +70,16 @@ def eager(*tensors: torch.Tensor) -> bool:
     Returns:
         False if anything in PyTorch has to see the call: a gradient,
         `torch.compile`, a mode, a transformation of `torch.func`, a tensor subclass,
-        or a lazily negated view. True leaves the launch to the caller.
+        a trace, or a lazily negated or zero tensor. True leaves the launch to the
+        caller.
 
     Raises:
         NotImplementedError: a tensor carries a forward-mode derivative, which
             operators of `torch.library` would drop in silence.
     """
     if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
+        return False
+    if torch.jit.is_tracing():
         return False
     if forward_ad._current_level >= 0:
         if any(
@@ -89,6 +92,8 @@ def eager(*tensors: torch.Tensor) -> bool:
         if type(tensor) not in (torch.Tensor, torch.nn.Parameter):
             return False
         if (grad and tensor.requires_grad) or tensor.is_neg():
+            return False
+        if tensor._is_zerotensor():
             return False
         if torch._C._functorch.is_functorch_wrapped_tensor(tensor):
             return False

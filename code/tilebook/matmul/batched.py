@@ -16,9 +16,9 @@ import triton.language as tl
 from tilebook import check, library
 from tilebook.matmul.operands import (
     DTYPES,
-    PRECISIONS,
     Task,
-    default_precision,
+    alone,
+    precision_of,
     result_dtype,
 )
 from tilebook.matmul.split import (
@@ -172,6 +172,9 @@ def launch(
     """
     if not out.numel():
         return
+    if not a.shape[-1]:
+        out.zero_()
+        return
     batch = out.shape[:-2]
     a, b = a.expand(*batch, *a.shape[-2:]), b.expand(*batch, *b.shape[-2:])
     sizes, along_a, along_b = collapsed(a, b)
@@ -255,8 +258,8 @@ def matmul(
             f"a must have as many columns as b has rows, got {a.shape[-1]} and "
             f"{b.shape[-2]}"
         )
-    precision = default_precision() if precision is None else precision
-    check.one_of(precision, "precision", PRECISIONS)
+    a, b = alone(a, "a"), alone(b, "b")
+    precision = precision_of(a.dtype, precision)
     shape = (*common_batch(a, b), a.shape[-2], b.shape[-1])
     out = torch.empty(shape, dtype=result_dtype(a.dtype), device=a.device)
     launch(a, b, out, precision=precision)

@@ -129,6 +129,8 @@ def unfit(x: torch.Tensor) -> str | None:
         return "it must start at a multiple of 16 bytes"
     if row % 16 or row <= 0:
         return f"its rows must lie a multiple of 16 bytes apart, got {row}"
+    if x.shape[0] > 1 and x.stride(0) < x.shape[1]:
+        return "its rows must not overlap"
     if max(x.shape) > LARGEST:
         return f"a side must be at most {LARGEST}, got {max(x.shape)}"
     return None
@@ -212,12 +214,12 @@ def launch(task: Task, config: Config | None = None) -> None:
         config: how; `config_for` chooses by default.
 
     Raises:
-        ValueError: the product has more tiles than 32 bits count.
+        ValueError: an operand can't be described, or the product has more tiles than 32
+            bits count.
     """
     config = config or config_for(task)
     block_m, block_n, block_k = config[:3]
-    a_turned, b_turned = turned(task.a), turned(task.b)
-    a, b = task.a.t() if a_turned else task.a, task.b.t() if b_turned else task.b
+    (a, a_turned), (b, b_turned) = _placed(task.a, "a"), _placed(task.b, "b")
     described = [
         TensorDescriptor.from_tensor(x, [*(reversed(block) if turn else block)])
         for x, block, turn in (
@@ -242,6 +244,15 @@ def launch(task: Task, config: Config | None = None) -> None:
         PIECES=config.pieces, FLATTEN=config.flatten, GROUP=config.group,
         num_warps=config.num_warps, num_stages=config.num_stages,
     )  # fmt: skip
+
+
+def _placed(x: torch.Tensor, name: str) -> tuple[torch.Tensor, bool]:
+    """What is described of an operand: itself or its transpose, and which."""
+    if unfit(x) is None:
+        return x, False
+    if unfit(x.t()) is None:
+        return x.t(), True
+    raise ValueError(f"{name} can't be described: {unfit(x)}")
 
 
 def matmul(

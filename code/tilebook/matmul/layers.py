@@ -6,6 +6,7 @@ They aren't kept but computed once more, in float32: that costs a product, and s
 much memory as the layer's result takes.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ import torch.nn.functional as F
 
 from tilebook import check, library
 from tilebook.matmul.choose import product
-from tilebook.matmul.operands import ACTIVATIONS, Task, default_precision
+from tilebook.matmul.operands import ACTIVATIONS, Task, precision_of
 from tilebook.matmul.public import matmul_operator
 
 DTYPES = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
@@ -49,7 +50,14 @@ def _(
 
 def _keep(ctx: Any, inputs: tuple, output: torch.Tensor) -> None:
     x, weight, bias, _, ctx.activation, ctx.precision, _ = inputs
-    ctx.save_for_backward(x, weight, bias)
+    for_x, for_weight, for_bias, *_ = ctx.needs_input_grad
+    again = bool(ctx.activation) and (for_x or for_weight or for_bias)
+    ctx.dtypes = x.dtype, weight.dtype
+    ctx.save_for_backward(
+        x if again or for_weight else None,
+        weight if again or for_x else None,
+        bias if again else None,
+    )
 
 
 def _gradient(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
@@ -59,16 +67,17 @@ def _gradient(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
     if ctx.activation and (for_x or for_weight or for_bias):
         z = linear_operator(x, weight, bias, None, "", ctx.precision, True)
         dz = activation_gradient(z, grad.to(z.dtype), ctx.activation)
+    dtype, weight_dtype = ctx.dtypes
     # Rounded to the operands' type as the gradients of PyTorch's activations are.
-    narrow = dz.to(x.dtype)
+    narrow = dz.to(dtype)
     if for_x:
-        dx = matmul_operator(narrow, weight, ctx.precision, x.dtype)
+        dx = matmul_operator(narrow, weight, ctx.precision, dtype)
     if for_weight:
-        dweight = matmul_operator(narrow.mT, x, ctx.precision, weight.dtype)
+        dweight = matmul_operator(narrow.mT, x, ctx.precision, weight_dtype)
     if for_bias:
         sums = torch.float64 if dz.dtype == torch.float64 else torch.float32
-        dbias = dz.sum(0, dtype=sums).to(x.dtype)
-    dresidual = grad.to(x.dtype) if for_residual else None
+        dbias = dz.sum(0, dtype=sums).to(dtype)
+    dresidual = grad.to(dtype) if for_residual else None
     return dx, dweight, dbias, dresidual, None, None, None
 
 
@@ -190,14 +199,15 @@ def linear(
 
     Notes:
         Summed and activated in float32, and rounded once; float64 is left to PyTorch.
-        float32 is multiplied as `torch.get_float32_matmul_precision` says: "highest"
-        as it is, else as TF32. Repeats are equal to the bit as for `matmul`.
+        float32 is multiplied as `torch.backends.cuda.matmul.fp32_precision` says: with
+        "tf32" as TF32, else as it is. Repeats are equal to the bit as for `matmul`.
     """
     shape = _checked(x, weight, bias, activation, residual)
-    rows = x.reshape(shape[:-1].numel(), x.shape[-1])
+    rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
     if residual is not None:
         residual = residual.reshape(rows.shape[0], shape[-1])
-    given = (rows, weight, bias, residual, activation, default_precision(), False)
+    precision = precision_of(x.dtype, None)
+    given = (rows, weight, bias, residual, activation, precision, False)
     tensors = [t for t in given if isinstance(t, torch.Tensor)]
     run = _applied if library.eager(*tensors) else linear_operator
     return run(*given).view(shape)
@@ -209,7 +219,7 @@ def _checked(
     bias: torch.Tensor | None,
     activation: str,
     residual: torch.Tensor | None,
-) -> torch.Size:
+) -> tuple[int, ...]:
     """Check what a layer gets; the shape of what it gives."""
     check.tensor(x, "x", dtype=DTYPES)
     if not x.ndim:
@@ -223,7 +233,7 @@ def _checked(
                 f"weight must have an even number of rows for silu_and_mul, got {out}"
             )
         out //= 2
-    shape = torch.Size((*x.shape[:-1], out))
+    shape = (*x.shape[:-1], out)
     tensors = {"x": x, "weight": weight}
     if bias is not None:
         tensors["bias"] = check.tensor(bias, "bias", shape=(weight.shape[0],))

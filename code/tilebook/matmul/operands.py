@@ -5,10 +5,11 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
+from torch.autograd import forward_ad
 
 from tilebook import check, library
 from tilebook._constant import constant
-from tilebook.tiling.operands import check_grid
+from tilebook.tiling.operands import check_grid, no_gradient
 
 DTYPES = (torch.bfloat16, torch.float16, torch.float32, torch.int8)
 """The element types of operands; those of int8 give int32, all others themselves."""
@@ -18,6 +19,22 @@ PRECISIONS = ("tf32", "tf32x3", "ieee")
 
 ACTIVATIONS = ("", "relu", "gelu", "gelu_tanh", "silu", "silu_and_mul")
 """What may be applied to a product, by name; "" is nothing."""
+
+
+def compiled(kernel: Any) -> Any:
+    """In place of a kernel: compiles it for its arguments, and launches nothing."""
+    return _Compiled(kernel)
+
+
+class _Compiled:
+    def __init__(self, kernel: Any) -> None:
+        self.kernel = kernel
+
+    def __getitem__(self, grid: Any) -> Callable[..., None]:
+        def warm(*args: Any, **meta: Any) -> None:
+            self.kernel.warmup(*args, grid=grid, **meta)
+
+        return warm
 
 
 def itself(kernel: Any) -> Any:
@@ -119,15 +136,60 @@ def task_of(
 
     Raises:
         TypeError: as `check_pair`.
-        ValueError: as `check_pair`, or another precision.
+        ValueError: as `check_pair`, another precision, or an operand that takes part in
+            a gradient.
+        NotImplementedError: an operand carries a forward-mode derivative.
     """
     check_pair(a, b)
-    precision = default_precision() if precision is None else precision
-    check.one_of(precision, "precision", PRECISIONS)
+    a, b = alone(a, "a"), alone(b, "b")
+    precision = precision_of(a.dtype, precision)
     shape = (int(a.shape[0]), int(b.shape[1]))
     empty = torch.zeros if not a.shape[1] else torch.empty
     out = empty(shape, dtype=result_dtype(a.dtype), device=a.device)
     return Task(a, b, out, precision), bool(out.numel() and a.shape[1])
+
+
+def precision_of(dtype: torch.dtype, precision: str | None) -> str:
+    """How operands are multiplied: what is asked for, or what PyTorch is set to.
+
+    Args:
+        dtype: of the operands.
+        precision: one of `PRECISIONS`; None asks PyTorch.
+
+    Returns:
+        One of `PRECISIONS`; "ieee" for all but float32, which have one way.
+
+    Raises:
+        ValueError: another precision.
+    """
+    if precision is not None:
+        check.one_of(precision, "precision", PRECISIONS)
+    if dtype != torch.float32:
+        return "ieee"
+    return default_precision() if precision is None else precision
+
+
+def alone(x: torch.Tensor, name: str) -> torch.Tensor:
+    """Refuse an operand whose derivative would get lost; of others, hold the values.
+
+    Args:
+        x: the operand.
+        name: what the caller calls it.
+
+    Returns:
+        The tensor, or a copy of a lazily negated view.
+
+    Raises:
+        ValueError: it takes part in a gradient.
+        NotImplementedError: it carries a forward-mode derivative.
+    """
+    no_gradient(x, name)
+    dual = forward_ad._current_level >= 0
+    if dual and forward_ad.unpack_dual(x).tangent is not None:
+        raise NotImplementedError(
+            f"{name} carries a forward-mode derivative, which there is none of"
+        )
+    return x.resolve_neg()
 
 
 def multiplied(
@@ -157,7 +219,8 @@ def multiplied(
 @constant
 def default_precision() -> str:
     """What PyTorch is set to for float32: "tf32" where it allows that, else "ieee"."""
-    return "ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32"
+    # The switch that the older ones set too, and that doesn't fail beside them.
+    return "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "ieee"
 
 
 def tiles(task: Task, block_m: int, block_n: int) -> int:

@@ -10,6 +10,7 @@ import torch
 from tilebook import device
 from tilebook.matmul import described
 from tilebook.matmul.operands import Task
+from tilebook.tiling.described import LARGEST
 
 ALIGNMENT = 16
 """Bytes that the copy engine wants rows to start at multiples of."""
@@ -26,7 +27,8 @@ def misplaced(x: torch.Tensor) -> bool:
 def fits(task: Task) -> bool:
     """Whether a copy is possible and would help: on GPUs with a copy engine only."""
     aside = misplaced(task.a) or misplaced(task.b)
-    return aside and bool(task.k) and device.has("tma") and max(task.m, task.n) < 2**31
+    small = max(task.m, task.n, task.k) <= LARGEST
+    return aside and bool(task.k) and small and device.has("tma")
 
 
 def aligned(x: torch.Tensor) -> torch.Tensor:

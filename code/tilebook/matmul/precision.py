@@ -24,7 +24,7 @@ import triton
 import triton.language as tl
 
 from tilebook import check, library
-from tilebook.matmul.operands import Task, check_pair, tiles
+from tilebook.matmul.operands import Task, alone, check_pair, tiles
 from tilebook.matmul.split import block_for, stages_for
 from tilebook.tiling.grouped import grouped
 
@@ -148,6 +148,7 @@ def launch(task: Task, config: Config | None = None) -> None:
 def _multiplied(a: torch.Tensor, b: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     check.tensor(a, "a", dtype=dtype, ndim=2)
     check_pair(a, b)
+    a, b = alone(a, "a"), alone(b, "b")
     out = torch.empty((a.shape[0], b.shape[1]), dtype=dtype, device=a.device)
     launch(Task(a, b, out))
     return out

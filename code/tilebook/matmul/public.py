@@ -8,7 +8,7 @@ import torch
 from tilebook import check, library
 from tilebook.matmul import batched
 from tilebook.matmul.choose import product
-from tilebook.matmul.operands import DTYPES, PRECISIONS, Task, default_precision
+from tilebook.matmul.operands import DTYPES, Task, precision_of
 
 RESULTS = {
     torch.bfloat16: (torch.bfloat16, torch.float32),
@@ -39,17 +39,19 @@ def _(
 
 def _keep(ctx: Any, inputs: tuple, output: torch.Tensor) -> None:
     a, b, ctx.precision, _ = inputs
-    ctx.save_for_backward(a, b)
+    ctx.shapes, ctx.dtype = (a.shape, b.shape), a.dtype
+    for_a, for_b, *_ = ctx.needs_input_grad
+    ctx.save_for_backward(a if for_b else None, b if for_a else None)
 
 
 def _gradient(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
     a, b = ctx.saved_tensors
-    grad = grad.to(a.dtype)
+    grad = grad.to(ctx.dtype)
     da = db = None
     if ctx.needs_input_grad[0]:
-        da = _summed(grad, b.mT, ctx.precision, a)
+        da = _summed(grad, b.mT, ctx.precision, ctx.shapes[0])
     if ctx.needs_input_grad[1]:
-        db = _summed(a.mT, grad, ctx.precision, b)
+        db = _summed(a.mT, grad, ctx.precision, ctx.shapes[1])
     return da, db, None, None
 
 
@@ -57,15 +59,15 @@ matmul_operator.register_autograd(_gradient, setup_context=_keep)
 
 
 def _summed(
-    x: torch.Tensor, y: torch.Tensor, precision: str, like: torch.Tensor
+    x: torch.Tensor, y: torch.Tensor, precision: str, shape: torch.Size
 ) -> torch.Tensor:
-    """A product, added up over the batches that `like` was broadcast to."""
+    """A product, added up over the batches that a shape was broadcast to."""
     batch = torch.broadcast_shapes(x.shape[:-2], y.shape[:-2])
-    if batch == like.shape[:-2]:
-        return matmul_operator(x, y, precision, like.dtype)
+    if batch == shape[:-2]:
+        return matmul_operator(x, y, precision, x.dtype)
     # What is added up is rounded once, afterwards.
-    wide = RESULTS[like.dtype][-1]
-    return matmul_operator(x, y, precision, wide).sum_to_size(like.shape).to(like.dtype)
+    wide = RESULTS[x.dtype][-1]
+    return matmul_operator(x, y, precision, wide).sum_to_size(shape).to(x.dtype)
 
 
 def _multiplied(
@@ -116,8 +118,8 @@ def matmul(
             any strides and sizes.
         b: (k,), (k, n) or (batch..., k, n), of the same dtype; batch dimensions
             broadcast.
-        precision: of float32, one of `operands.PRECISIONS`; by default "ieee" if
-            `torch.get_float32_matmul_precision()` is "highest", else "tf32".
+        precision: of float32, one of `operands.PRECISIONS`; by default "tf32" if
+            `torch.backends.cuda.matmul.fp32_precision` is, else "ieee".
         out_dtype: the result's, that of the operands by default, and int32 for int8;
             float32 is allowed for bfloat16 and float16.
 
@@ -173,10 +175,7 @@ def _checked(
         raise ValueError(
             f"a must have as many columns as b has rows, got {a.shape[-1]} and {rows}"
         )
-    if precision is None:
-        precision = default_precision()
-    else:
-        check.one_of(precision, "precision", PRECISIONS)
+    precision = precision_of(a.dtype, precision)
     allowed = RESULTS[a.dtype]
     out_dtype = allowed[0] if out_dtype is None else out_dtype
     if out_dtype not in allowed:

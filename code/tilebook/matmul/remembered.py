@@ -25,7 +25,7 @@ def folder() -> Path | None:
     """
     if FOLDER in os.environ:
         named = os.environ[FOLDER]
-        return Path(named) if named else None
+        return Path(named).expanduser() if named else None
     try:
         home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     except RuntimeError:
@@ -60,7 +60,10 @@ class Memory:
     def get(self, question: str) -> Any:
         """The answer, as JSON gives it back; None where there is none."""
         if question not in self._known and (path := self._path(question)):
-            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            # Whatever the file holds, it is no reason to fail.
+            with contextlib.suppress(
+                OSError, ValueError, KeyError, TypeError, RecursionError
+            ):
                 found = json.loads(path.read_text(encoding="utf-8"))
                 # A copied or edited file may be about something else.
                 if found == self._stamp(question) | {"answer": found["answer"]}:

@@ -6,7 +6,9 @@ by what divides them.
 """
 
 import contextlib
+import contextvars
 import functools
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,7 +16,7 @@ import torch
 import triton
 
 from tilebook import device, library
-from tilebook.matmul import operands, racing, remembered, ways
+from tilebook.matmul import described, operands, racing, remembered, ways
 from tilebook.matmul.operands import Task
 from tilebook.matmul.ways import Way
 from tilebook.measure import digest
@@ -23,8 +25,12 @@ from tilebook.measure.timing import here
 DIGITS = 3
 """Leading binary digits by which a size counts."""
 
-_searching = True
-_aside: remembered.Memory | None = None
+# Of a thread, or of a task: what one of them forbids, others may still do.
+_searching = contextvars.ContextVar("searching", default=True)
+_aside: contextvars.ContextVar[remembered.Memory | None] = contextvars.ContextVar(
+    "aside", default=None
+)
+_one_at_a_time = threading.Lock()
 
 
 def rounded(size: int) -> int:
@@ -64,31 +70,31 @@ def _layout(x: torch.Tensor) -> str:
     rows, columns = operands.divisor(x)
     unit = "n" if x.stride(1) == 1 else "t" if x.stride(0) == 1 else "s"
     start = 16 if x.is_meta or x.data_ptr() % 16 == 0 else x.itemsize
-    return f"{unit}{rows}/{columns}@{start}"
+    # Whatever divides the stride of a single element, a descriptor looks at it.
+    placed = described.unfit(x) is None, described.unfit(x.t()) is None
+    return f"{unit}{rows}/{columns}@{start}" + "".join("-d"[each] for each in placed)
 
 
 @contextlib.contextmanager
 def off() -> Iterator[None]:
-    """For as long as the context lasts, nothing is measured: what is known is used,
-    else what the rule says."""
-    global _searching
-    before, _searching = _searching, False
+    """For as long as the context lasts, nothing is measured in it: what is known is
+    used, else what the rule says. Other threads go on as they did."""
+    before = _searching.set(False)
     try:
         yield
     finally:
-        _searching = before
+        _searching.reset(before)
 
 
 @contextlib.contextmanager
 def forgetting() -> Iterator[None]:
-    """For as long as the context lasts, nothing is known at its beginning, and nothing
-    that is found out outlives it."""
-    global _aside
-    before, _aside = _aside, remembered.Memory("matmul", "aside", kept=False)
+    """For as long as the context lasts, nothing is known in it at its beginning, and
+    nothing that is found out outlives it. Other threads go on as they did."""
+    before = _aside.set(remembered.Memory("matmul", "aside", kept=False))
     try:
         yield
     finally:
-        _aside = before
+        _aside.reset(before)
 
 
 def may_search(task: Task) -> bool:
@@ -97,7 +103,7 @@ def may_search(task: Task) -> bool:
     Args:
         task: the product.
     """
-    if not _searching or not task.a.is_cuda or device.interpreting():
+    if not _searching.get() or not task.a.is_cuda or device.interpreting():
         return False
     if torch.compiler.is_compiling():
         return False
@@ -118,7 +124,7 @@ def _memory() -> remembered.Memory:
 
 def memory() -> remembered.Memory:
     """The choices made on this GPU with these versions of Triton and of the kernels."""
-    return _aside or _memory()
+    return _aside.get() or _memory()
 
 
 def search(task: Task, clock: Any = None) -> racing.Outcome[Way]:
@@ -132,10 +138,13 @@ def search(task: Task, clock: Any = None) -> racing.Outcome[Way]:
         What each took, the fastest first; nothing if all of them failed.
     """
     # The result may be an operand, too; and no launch here belongs to an operator.
-    aside = task._replace(out=torch.empty_like(task.out), wrap=lambda kernel: kernel)
-    calls = {
-        way: functools.partial(ways.launch, aside, way) for way in ways.entrants(task)
-    }
+    aside = task._replace(out=torch.empty_like(task.out), wrap=operands.itself)
+    compiled = aside._replace(wrap=operands.compiled)
+    entrants = ways.entrants(task)
+    calls, prepare = (
+        {way: functools.partial(ways.launch, each, way) for way in entrants}
+        for each in (aside, compiled)
+    )
     stream = torch.cuda.current_stream() if task.a.is_cuda else None
 
     @contextlib.contextmanager
@@ -143,7 +152,7 @@ def search(task: Task, clock: Any = None) -> racing.Outcome[Way]:
         with library.on(task.a), torch.cuda.stream(stream):
             yield
 
-    return racing.race(calls, clock or here(), here=there)
+    return racing.race(calls, clock or here(), prepare=prepare, here=there)
 
 
 def way_for(task: Task) -> Way | None:
@@ -159,22 +168,36 @@ def way_for(task: Task) -> Way | None:
     """
     choices = memory()
     key = exactly(task)
-    if key in choices.at_hand:
-        return choices.at_hand[key]
+    found = choices.at_hand.get(key, _UNKNOWN)
+    if found is not _UNKNOWN:
+        return found
     asked = question(task)
-    known = choices.get(asked)
-    if known is not None:
-        found = Way(known[0], tuple(known[1]))
-    elif may_search(task):
-        ended = search(task)
-        found = next(iter(ended.ms), None)
-        if found is not None:
-            # Another process finds compiled what came late to this race.
-            answer = [found.kernel, list(found.config)]
-            choices.put(asked, answer, kept=not ended.late)
-    else:
-        return None
+    found = ways.read(choices.get(asked))
+    if found is None:
+        if not may_search(task):
+            return None
+        # Who waited may find the answer.
+        with _one_at_a_time:
+            found = ways.read(choices.get(asked)) or _raced(task, asked, choices)
     choices.keep_at_hand(key, found)
+    return found
+
+
+_UNKNOWN: Any = object()
+
+
+def _raced(task: Task, asked: str, choices: remembered.Memory) -> Way | None:
+    """The winner of a search, remembered; None if there is none."""
+    try:
+        ended = search(task)
+    except torch.cuda.OutOfMemoryError:
+        # There is room for the product, and for no second result beside it.
+        return None
+    found = next(iter(ended.ms), None)
+    if found is not None:
+        # Another process finds compiled what came late to this race.
+        answer = [found.kernel, list(found.config)]
+        choices.put(asked, answer, kept=not ended.late)
     return found
 
 

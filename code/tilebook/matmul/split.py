@@ -21,7 +21,7 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from tilebook import device, library
 from tilebook.matmul.epilogues import arguments, finish, offsets_of, put
-from tilebook.matmul.operands import Task, divisor, itself, task_of
+from tilebook.matmul.operands import Task, compiled, divisor, itself, task_of
 from tilebook.tiling.operands import check_grid
 
 
@@ -147,7 +147,7 @@ def dependent(task: Task) -> bool:
         True on GPUs that can (programmatic dependent launch), unless the launch belongs
         to somebody else.
     """
-    return device.has("pdl") and task.wrap is itself
+    return device.has("pdl") and task.wrap in (itself, compiled)
 
 
 @triton.jit
@@ -177,7 +177,8 @@ def products(
             a = tl.load(a_ptrs, mask=in_m, other=0)  # (BLOCK_M, BLOCK_K)
             b = tl.load(b_ptrs, mask=in_n, other=0)  # (BLOCK_K, BLOCK_N)
         else:
-            inside = tl.arange(0, BLOCK_K) < k - step * BLOCK_K
+            left = tl.minimum(k - tl.cast(step, tl.int64) * BLOCK_K, BLOCK_K)
+            inside = tl.arange(0, BLOCK_K) < left.to(tl.int32)
             a = tl.load(a_ptrs, mask=in_m & inside[None, :], other=0)
             b = tl.load(b_ptrs, mask=inside[:, None] & in_n, other=0)
         acc = tl.dot(a, b, acc, input_precision=PRECISION, out_dtype=acc.dtype)

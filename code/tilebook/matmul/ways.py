@@ -59,6 +59,30 @@ def launch(task: Task, way: Way) -> None:
     KERNELS[way.kernel].launch(task, CONFIGS[way.kernel](*way.config))
 
 
+def read(answer: Any) -> Way | None:
+    """Take a remembered answer, whoever wrote it.
+
+    Args:
+        answer: as it was kept: a kernel's name and its configuration.
+
+    Returns:
+        The way; None for what is none, or no longer one.
+    """
+    try:
+        kernel, config = answer
+        named = CONFIGS[kernel](*config)._asdict()
+    except (KeyError, TypeError, ValueError):
+        return None
+    if not all(type(x) in (int, bool) and x >= 0 for x in named.values()):
+        return None
+    blocks = [x for name, x in named.items() if name.startswith("block_")]
+    counts = [named[name] for name in ("num_warps", "num_stages")]
+    counts += [named[name] for name in ("parts", "programs", "pieces") if name in named]
+    if any(x < 1 or x & (x - 1) for x in blocks) or min(counts) < 1:
+        return None
+    return Way(kernel, tuple(named.values()))
+
+
 def entrants(task: Task) -> list[Way]:
     """The ways that are worth a try.
 
