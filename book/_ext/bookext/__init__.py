@@ -11,6 +11,7 @@ api            one reference page per module, generated
 crossref       chapter, function and source linked both ways
 chapters       badges under a chapter's title: hardware, minutes, notebook
 notebooks      each chapter as an executed notebook that runs elsewhere
+puzzles        the puzzles' page, written out from the package, and their notebook
 verification   what was tested and measured, on which GPU, for which code
 numbering      chapters numbered from part to part
 pages          local MathJax, alternative texts, descriptions for link previews
@@ -28,6 +29,7 @@ from bookext import (
     notebooks,
     numbering,
     pages,
+    puzzles,
     quotes,
     records,
     tables,
@@ -46,6 +48,7 @@ PARTS = (
     crossref,
     chapters,
     notebooks,
+    puzzles,
     verification,
     numbering,
     pages,
