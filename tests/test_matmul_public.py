@@ -247,9 +247,9 @@ class TestRefusals:
 
 
 MISTAKES = [
-    ("_summed(grad, b.mT, ctx.precision, a)", "_summed(b.mT.mT, grad.mT, 'ieee', a)"),
-    ("_summed(a.mT, grad, ctx.precision, b)", "_summed(-a.mT, grad, 'ieee', b)"),
-    ("    wide = RESULTS[like.dtype][-1]\n", "    wide = like.dtype\n"),
+    ("_summed(grad, b.mT, ctx.precision,", "_summed(b.mT.mT, grad.mT, 'ieee',"),
+    ("_summed(a.mT, grad, ctx.precision,", "_summed(-a.mT, grad, 'ieee',"),
+    ("    wide = RESULTS[x.dtype][-1]\n", "    wide = x.dtype\n"),
     ("if right.ndim == 2 and left.ndim > 2:", "if left.ndim > 2:"),
     ("out.squeeze(-1 if b.ndim == 1 else -2)", "out.squeeze(-1)"),
     ("        left = a[None]\n", "        left = -a[None]\n"),

@@ -284,7 +284,7 @@ class TestRefusals:
 MISTAKES = [
     (split, "tl.minimum(first + span, tl.cdiv(k, BLOCK_K).to(tl.int32))",
      "first + span"),
-    (split, "< k - step * BLOCK_K", "<= k - step * BLOCK_K"),
+    (split, "< left.to(tl.int32)", "<= left.to(tl.int32)"),
     (split, "        b_ptrs += stride_bk * BLOCK_K\n", ""),
     (split, "pid // (tiles_m * tiles_n), pid % (tiles_m", "pid // tiles_m, pid % (m"),
     (split, "parts_ptr + part * (m * n) + at", "parts_ptr + at"),

@@ -11,6 +11,7 @@ api            one reference page per module, generated
 crossref       chapter, function and source linked both ways
 chapters       badges under a chapter's title: hardware, minutes, notebook
 notebooks      each chapter as an executed notebook that runs elsewhere
+puzzles        the puzzles' page, written out from the package, and their notebook
 verification   what was tested and measured, on which GPU, for which code
 catalogue      the curated list's links as data, checked
 resources      the curated list's page, made of these data
@@ -30,6 +31,7 @@ from bookext import (
     notebooks,
     numbering,
     pages,
+    puzzles,
     quotes,
     records,
     resources,
@@ -49,6 +51,7 @@ PARTS = (
     crossref,
     chapters,
     notebooks,
+    puzzles,
     verification,
     resources,
     numbering,

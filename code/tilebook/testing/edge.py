@@ -42,7 +42,7 @@ def exercise(name: str) -> Exercise:
     """One of the book's exercises.
 
     Args:
-        name: chapter and task, such as ``"parallel-scale"``.
+        name: chapter and task, such as ``"parallel-scale"`` or ``"puzzle-08"``.
 
     Returns:
         Its declaration: statement, hint and so on.
@@ -52,7 +52,9 @@ def exercise(name: str) -> Exercise:
     """
     known: dict[str, Exercise] = {}
     for chapter in _chapters():
-        if name.startswith(chapter.replace("_", "-") + "-"):
+        stem = chapter.replace("_", "-")
+        # The plural of an exercise's first word will do: puzzle-08 is in puzzles.
+        if name.startswith((f"{stem}-", f"{stem.removesuffix('s')}-")):
             known.update(exercises(chapter))
     if name in known:
         return known[name]

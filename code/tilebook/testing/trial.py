@@ -270,7 +270,8 @@ class Trial:
         compared = np.isfinite(got) & np.isfinite(expected) & (limits > 0)
         if not compared.any():
             return 0.0
-        return float((apart(got, expected)[compared] / limits[compared]).max())
+        gaps = apart(got[compared], expected[compared])
+        return float((gaps / limits[compared]).max())
 
     def _check_invariants(
         self, outputs: list[Any], values: dict[str, Any], when: str
