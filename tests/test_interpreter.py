@@ -5,6 +5,7 @@ import subprocess
 import sys
 import textwrap
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -498,6 +499,24 @@ def test_tiles_of_one_shape_share_what_is_known_of_it():
         print("shared")
     """
     assert _python(code, TILEBOOK_DEVICE="cpu") == "shared"
+
+
+@triton.jit
+def double_kernel(x, out, n, BLOCK: tl.constexpr):
+    offs = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    a = tl.load(x + offs, mask=offs < n, other=0)
+    tl.store(out + offs, a + a, mask=offs < n)
+
+
+def test_threads_take_turns():
+    def doubled(seed):
+        x = torch.arange(seed, seed + 999, dtype=torch.float32)
+        out = torch.full_like(x, torch.nan)
+        double_kernel[(triton.cdiv(999, 64),)](x, out, 999, BLOCK=64)
+        return torch.equal(out, x + x)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(doubled, range(24)))
 
 
 @pytest.mark.parametrize(

@@ -450,3 +450,15 @@ def test_a_search_is_only_for_cards_at_rest(monkeypatch):
     assert searching.may_search(asked)
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
     assert not searching.may_search(asked)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("sides", [(512, 512, 512), (4, 1024, 4096), (63, 65, 999)])
+def test_a_search_on_a_card_finds_several_ways(sides):
+    product = task(*sides, place=device.torch_device())
+    with searching.forgetting():
+        ended = searching.search(product)
+        assert len(ended.ms) >= min(3, len(ways.entrants(product)) - len(ended.late))
+        assert all(ms > 0 for ms in ended.ms.values())
+        found = searching.way_for(product)
+        assert searching.way_for(product) is found is not None

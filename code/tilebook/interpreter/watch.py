@@ -1,6 +1,7 @@
 """Where Triton's interpreter meets the bounds check: launches, pointers, accesses."""
 
 import functools
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,8 @@ from tilebook.interpreter.handles import values_of
 from tilebook.interpreter.patches import replace
 
 _Builder = upstream.InterpreterBuilder
+# A launch replaces the language of the whole process, and counts its programs there.
+_one_at_a_time = threading.RLock()
 # Pointer-valued operations, and which of their arguments is the pointer.
 _CARRIERS = {
     "create_addptr": 0,
@@ -52,9 +55,9 @@ def install() -> None:
 def _watch_launch(call: Callable) -> Callable:
     @functools.wraps(call)
     def launch(self: Any, *args: Any, **kwargs: Any) -> Any:
-        bounds.launches.append(bounds.Launch(self.fn.__name__))
         # A GPU has no floating-point warnings; NumPy's would only alarm the reader.
-        with np.errstate(all="ignore"):
+        with _one_at_a_time, np.errstate(all="ignore"):
+            bounds.launches.append(bounds.Launch(self.fn.__name__))
             try:
                 return call(self, *args, **kwargs)
             except InterpreterError as error:
