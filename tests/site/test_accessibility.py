@@ -18,10 +18,11 @@ RULES = {
 def test_axe_finds_nothing(open_page, name: str, width: str):
     page = open_page(name, width)
     found = []
-    # The reference is long, and made alike: each width in one theme is enough.
-    themes = [*THEMES]
-    if name.startswith("book/api/"):
-        themes = [dict(zip(WIDTHS, reversed(THEMES), strict=True))[width]]
+    # Colours don't change with the width, nor sizes with the theme; the reference is
+    # long and made alike, and gets by with one theme at each width.
+    themes = THEMES if width == "desktop" else THEMES[1:]
+    if name.startswith("book/api/") and width == "desktop":
+        themes = THEMES[:1]
     for theme in themes:
         page.emulate_media(color_scheme=theme)
         page.wait_for_function(f"document.documentElement.dataset.theme == '{theme}'")
