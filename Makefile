@@ -7,11 +7,11 @@
 #                        with times, the chapters of these names
 #   ARGS='-k mask'       more arguments for pytest
 #   JOBS, WORKERS        processes that build, processes that test
-#   SHARE=1              try all cases on each Triton of test-versions, not one in three
+#   SHARE=1              try all cases on each Triton of test-versions, not one in five
 
 TRITONS ?= 3.6.0 3.7.1 3.9.0
 WORKERS ?= 2
-SHARE ?= 3
+SHARE ?= 5
 
 # What no version of Triton changes: the book's own machinery, and made-up clocks.
 ALIKE := book* house* layout* measure_[bcp]* records* tools* *_experiments
@@ -73,7 +73,7 @@ test-versions: $(READY) $(TRITONS:%=.venv/triton-%/.ready) ## run them on each T
 	    export PYTHONPATH="$(CURDIR)/.venv/triton-$$version$(if $(PYTHONPATH),:$(PYTHONPATH))"; \
 	    echo "Triton $$version:"; \
 	    $(PY) -c "import triton; assert triton.__version__ == '$$version', triton" && \
-	    $(PYTEST) --ignore tests/site $(ALIKE:%=--ignore-glob='*/test_%.py') \
+	    $(PYTEST) $(if $(filter 1,$(SHARE)),,-m 'not slow') --ignore tests/site $(ALIKE:%=--ignore-glob='*/test_%.py') \
 	        --share $(SHARE) || exit 1; \
 	done
 
