@@ -8,6 +8,7 @@ import torch
 
 from tilebook import compile_only
 from tilebook.matmul import described, naive, operands, ordered, outer, persistent, tile
+from tilebook.matmul.evidence import launches, matrix
 from tilebook.matmul.operands import Task
 
 TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")
@@ -21,40 +22,22 @@ def name(value):
     return getattr(value, "__name__", str(value)).rpartition(".")[2]
 
 
-def matrix(rows, columns, dtype, turned=False):
-    shape = (columns, rows) if turned else (rows, columns)
-    x = torch.empty(shape, dtype=dtype, device="meta")
-    return x.t() if turned else x
-
-
-class Caught:
-    """Stands for a kernel, and notes how it is launched."""
-
-    def __init__(self, kernel, launches):
-        self.kernel, self.launches = kernel, launches
-
-    def __getitem__(self, grid):
-        return lambda *args, **meta: self.launches.append((self.kernel, args, meta))
-
-
 @functools.cache
 def compiled(
     rung, turn="NN", dtype=BF16, target="sm_90", size=4096, precision="tf32", ends=""
 ):
     """A rung as it ships, for a square product; `ends` says what happens to it."""
-    a, b = (matrix(size, size, dtype, t == "T") for t in turn)
+    a, b = (matrix(size, size, dtype, turned=t == "T") for t in turn)
     columns = size // 2 if ends == "silu_and_mul" else size
     out = matrix(size, columns, operands.result_dtype(dtype))
-    launches = []
-    task = Task(a, b, out, precision, wrap=lambda kernel: Caught(kernel, launches))
+    task = Task(a, b, out, precision)
     if ends:
         bias = torch.empty(size, dtype=dtype, device="meta")
         task = task._replace(activation=ends, bias=bias)
     if ends == "gelu":
         task = task._replace(residual=out, scale=0.5)
-    rung.launch(task)
-    ((kernel, args, meta),) = launches
-    return compile_only.compile(kernel, *args, target=target, **meta)
+    (found,) = launches(lambda wrap: rung.launch(task._replace(wrap=wrap)))
+    return compile_only.compile(found.kernel, *found.args, target=target, **found.meta)
 
 
 def assert_clean(evidence):

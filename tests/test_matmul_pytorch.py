@@ -74,7 +74,7 @@ def test_what_has_no_gradient_refuses_to_lose_one(fn, device):
         assert not fn(a, b).requires_grad
     with forward_ad.dual_level():
         dual = forward_ad.make_dual(b, torch.ones_like(b))
-        with pytest.raises(NotImplementedError, match="b carries a forward-mode"):
+        with pytest.raises(NotImplementedError, match="no forward-mode derivative"):
             fn(a.detach(), dual)
 
 

@@ -8,6 +8,8 @@ from hypothesis import given, settings
 from tilebook import compile_only, testing
 from tilebook import device as here
 from tilebook.matmul import accuracy, split, streamed, vectors
+from tilebook.matmul.evidence import launches as recorded
+from tilebook.matmul.evidence import matrix
 from tilebook.matmul.operands import ACTIVATIONS, DTYPES, Task, result_dtype
 
 # Each in a way in which small products have several tiles, parts and shares.
@@ -340,19 +342,10 @@ def test_without_a_mistake_the_same_tests_pass(module, device):
 
 def launches(module, m, n, k, dtype, turn=False, **besides):
     """What a module launches for contiguous operands, or for b.T contiguous."""
-    caught = []
-
-    class Recorder:
-        def __init__(self, kernel):
-            self.kernel = kernel
-
-        def __getitem__(self, grid):
-            return lambda *args, **meta: caught.append((self.kernel, args, meta))
-
-    a = torch.empty((m, k), dtype=dtype, device="meta")
-    b = torch.empty((n, k) if turn else (k, n), dtype=dtype, device="meta")
-    module.launch(task_of(a, b.t() if turn else b, wrap=Recorder, **besides))
-    return caught
+    a, b = matrix(m, k, dtype), matrix(k, n, dtype, turned=turn)
+    task = task_of(a, b, **besides)
+    found = recorded(lambda wrap: module.launch(task._replace(wrap=wrap)))
+    return [(each.kernel, each.args, each.meta) for each in found]
 
 
 def evidence(target, *args, **besides):

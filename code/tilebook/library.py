@@ -18,7 +18,7 @@ from torch.autograd import forward_ad
 
 from tilebook import device
 
-__all__ = ["eager", "launchable", "on", "operator"]
+__all__ = ["eager", "launchable", "no_tangent", "on", "operator"]
 
 
 def operator(
@@ -82,10 +82,7 @@ def eager(*tensors: torch.Tensor) -> bool:
     if torch.jit.is_tracing():
         return False
     if forward_ad._current_level >= 0:
-        if any(
-            forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors
-        ):
-            raise NotImplementedError("kernels have no forward-mode derivative")
+        no_tangent(*tensors)
         return False
     grad = torch.is_grad_enabled()
     for tensor in tensors:
@@ -98,6 +95,21 @@ def eager(*tensors: torch.Tensor) -> bool:
         if torch._C._functorch.is_functorch_wrapped_tensor(tensor):
             return False
     return True
+
+
+def no_tangent(*tensors: torch.Tensor) -> None:
+    """Refuse tensors whose forward-mode derivative would get lost.
+
+    Args:
+        tensors: that a kernel gets.
+
+    Raises:
+        NotImplementedError: one of them carries such a derivative.
+    """
+    if forward_ad._current_level < 0:
+        return
+    if any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors):
+        raise NotImplementedError("kernels have no forward-mode derivative")
 
 
 def on(tensor: torch.Tensor) -> AbstractContextManager:

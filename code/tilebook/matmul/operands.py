@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
-from torch.autograd import forward_ad
 
 from tilebook import check, library
 from tilebook._constant import constant
@@ -184,11 +183,7 @@ def alone(x: torch.Tensor, name: str) -> torch.Tensor:
         NotImplementedError: it carries a forward-mode derivative.
     """
     no_gradient(x, name)
-    dual = forward_ad._current_level >= 0
-    if dual and forward_ad.unpack_dual(x).tangent is not None:
-        raise NotImplementedError(
-            f"{name} carries a forward-mode derivative, which there is none of"
-        )
+    library.no_tangent(x)
     return x.resolve_neg()
 
 
