@@ -22,6 +22,7 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 from tilebook import device, library
 from tilebook.matmul.epilogues import arguments, finish, offsets_of, put
 from tilebook.matmul.operands import Task, compiled, divisor, itself, task_of
+from tilebook.matmul.ordered import scaled
 from tilebook.tiling.operands import check_grid
 
 
@@ -148,12 +149,6 @@ def dependent(task: Task) -> bool:
         to somebody else.
     """
     return device.has("pdl") and task.wrap in (itself, compiled)
-
-
-@triton.jit
-def scaled(x, FACTOR: tl.constexpr):
-    """A size or a stride in 64 bits, of which the compiler knows what divides it."""
-    return tl.cast(x, tl.int64) * FACTOR
 
 
 @triton.jit
