@@ -25,6 +25,7 @@ NAMES = (
     "matmul-int8",
     "matmul-ladder",
     "matmul-skinny",
+    "matmul-turns",
 )
 TINY = (Shape(5, 8, 16), Shape(24, 8, 16))
 
@@ -36,7 +37,7 @@ def shrink(patch):
         patch.setattr(experiments, name, cases)
     for name in ("SEARCHED", "SEARCHED_BRIEF"):
         patch.setattr(experiments, name, cases[:1])
-    for name in ("LADDER", "THIN", "PRECISE"):
+    for name in ("LADDER", "THIN", "PRECISE", "TURNS"):
         patch.setattr(experiments, name, TINY)
     patch.setattr(experiments, "LADDER", (*TINY, Shape(8, 8, 8)))
     patch.setattr(conclusions, "LARGE", 8)
@@ -71,6 +72,8 @@ def test_each_has_ours_and_a_peer(measured):
     assert {*experiments.RUNGS, "matmul", "cuBLAS"} == shown
     shown = {row["impl"] for row in measured["matmul-skinny"].rows}
     assert {*experiments.THIN_RUNGS, "matmul", "cuBLAS"} == shown
+    shown = {row["impl"] for row in measured["matmul-turns"].rows}
+    assert {*experiments.TURN_RUNGS, "matmul", "cuBLAS"} == shown
     shown = {row["impl"] for row in measured["matmul-fp32"].rows}
     assert {"tf32", "tf32x3", "ieee", "bf16x3", "cuBLAS, ieee"} <= shown
     firsts = measured["matmul-autotune-cost"].select(impl="matmul")
@@ -122,6 +125,7 @@ def test_brief_cases_are_among_all():
         (experiments.SEARCHED_BRIEF, experiments.CASES_BRIEF),
         (experiments.LADDER_BRIEF, experiments.LADDER),
         (experiments.THIN_BRIEF, experiments.THIN),
+        (experiments.TURNS_BRIEF, experiments.TURNS),
         (experiments.PRECISE_BRIEF, experiments.PRECISE),
         (experiments_linear.ENDED_BRIEF, experiments_linear.ENDED),
         (experiments_linear.FRESH_BRIEF, experiments_linear.FRESH),
@@ -152,6 +156,7 @@ def test_every_value_can_be_told(measured, monkeypatch):
         ("matmul-bf16", {"impl": "matmul"}),
         ("matmul-fp16", {"impl": "matmul"}),
         ("matmul-skinny", {"impl": "matmul"}),
+        ("matmul-turns", {"impl": "matmul"}),
         ("matmul-int8", {"impl": "matmul"}),
         ("matmul-epilogue", {"impl": "linear"}),
         ("matmul-ladder", {"impl": "ordered"}),

@@ -66,6 +66,16 @@ def test_what_is_no_layer_stands_by_layout():
     assert results.others(MADE, "steady").loc["4096 x 4096 x 4096", "NN"] == 4.0
 
 
+def test_turns_stand_by_implementation():
+    made = record(
+        "matmul-turns",
+        *pair("matmul_nt", SQUARE, 2.0, 4.0, impl="beside"),
+        *pair("matmul_nt", SQUARE, 1.0, 1.0, impl="beside", regime="steady"),
+    )
+    table = results.turns(made)
+    assert table.loc["4096 x 4096 x 4096"].to_dict() == {"beside": 68.7, "cuBLAS": 34.4}
+
+
 def test_every_measured_case_has_its_place_in_one_of_the_two():
     ops = {layout: op for op, layout in results.OPS.items()}
     made = [

@@ -9,8 +9,9 @@ The ladder, in order; each rung is a module with a kernel, `launch` and `matmul`
 * `persistent`: as many programs as multiprocessors; each walks over tiles.
 * `described`: tensor descriptors, which Hopper's copy engine follows.
 
-For products of few tiles stand beside it `split`, whose programs share a sum,
-`streamed`, whose programs share all steps evenly, and `vectors`, without tensor cores;
+For products of few tiles stand beside it `beside`, whose tiles have widths between the
+powers of two, `split`, whose programs share a sum, `streamed`, whose programs share all
+steps evenly, and `vectors`, without tensor cores;
 for operands that start anywhere `padded`, for many products of a kind `batched`, for
 other precisions `precision`. `matmul` and `linear` choose among all of them, by a race
 on the card at hand (`searching`) or by a rule: any shape and strides, gradients,
@@ -19,6 +20,7 @@ on the card at hand (`searching`) or by a rule: any shape and strides, gradients
 
 from tilebook.matmul import (
     batched,
+    beside,
     described,
     naive,
     ordered,
@@ -38,6 +40,7 @@ from tilebook.matmul.public import matmul
 __all__ = [
     "LADDER",
     "batched",
+    "beside",
     "described",
     "linear",
     "matmul",

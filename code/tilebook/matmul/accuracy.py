@@ -9,8 +9,16 @@ terms' magnitudes, in whatever order it is taken (Higham, section 3.1). So
 An activation multiplies that by at most its steepest slope, 1.13 for all of them, and
 adds a few roundings of its own. Of a pair silu(g) h is off by 1.1 abs(h) times what g
 is off by and abs(silu(g)) times what h is. The residual and the last addition follow.
+
+Tensor cores don't round a sum, they cut it off (Fasi, Higham, Mikaitis and Pranesh,
+Numerical behavior of NVIDIA tensor cores, PeerJ Computer Science 7:e330, 2021): a step
+of 16 terms loses up to 2 u of the sum so far, always towards zero, and such losses add
+up where roundings cancel. For k terms that is below the bound above. It is not below
+one that grows with the root of k, as `tilebook.testing` has for sums whose terms'
+magnitudes aren't given: see `length`.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -23,11 +31,28 @@ OWN = 12
 SLOPE = 1.2
 
 
+STEP = 16
+"""Terms that a tensor core adds at a time."""
+
+
 class Bound(NamedTuple):
     """For `testing.assert_close`: `length` times u times `scale` is allowed."""
 
     scale: torch.Tensor
     length: int
+
+
+def length(k: int) -> int:
+    """How long a sum of k terms counts for a bound that grows with the root of it.
+
+    Args:
+        k: terms.
+
+    Returns:
+        What makes 4 sqrt(length) u, the limit of an element, 4 sqrt(k) u and 4 u for
+        each step: room for steps of half as many terms, as older tensor cores have.
+    """
+    return math.ceil((k**0.5 + k / STEP) ** 2)
 
 
 def exact(task: Task) -> torch.Tensor:

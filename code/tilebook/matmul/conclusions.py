@@ -154,6 +154,34 @@ def thin_is_level(record: Record) -> tuple[bool, str]:
     return found >= 1.0, f"mean {found:.3f}"
 
 
+@measure.value("matmul-turns")
+def beside_over_described(record: Record) -> float:
+    """Geometric mean of what tiles of two widths are worth."""
+    return mean(against(record, "described", impl="beside"))
+
+
+@measure.value("matmul-turns")
+def streamed_over_described(record: Record) -> float:
+    """The same of steps shared out evenly."""
+    return mean(against(record, "described", impl="streamed"))
+
+
+@measure.value("matmul-turns")
+def turns_mean(record: Record) -> float:
+    """Geometric mean of matmul over cuBLAS."""
+    return mean(against(record, "cuBLAS"))
+
+
+@measure.claim(
+    "matmul-turns",
+    "Where a last turn isn't full, matmul is faster than tiles of one width, as a "
+    "geometric mean.",
+)
+def other_widths_help(record: Record) -> tuple[bool, str]:
+    found = mean(against(record, "described"))
+    return found > 1.0, f"mean {found:.3f}"
+
+
 def _error(record: Record, impl: str) -> float:
     rows = record.select(impl=impl)
     return max(row["relative_error"] for row in rows)

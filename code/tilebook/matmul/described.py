@@ -21,7 +21,7 @@ from tilebook.matmul import epilogues, fitting, versions
 from tilebook.matmul.naive import accumulator
 from tilebook.matmul.operands import Task, divisor, task_of, tiles
 from tilebook.matmul.ordered import scaled
-from tilebook.softmax.occupancy import programs
+from tilebook.softmax.occupancy import fits, programs
 from tilebook.softmax.operands import starts_aligned
 from tilebook.tiling.described import LARGEST
 from tilebook.tiling.grouped import grouped
@@ -33,7 +33,7 @@ class Config(NamedTuple):
     block_m: int
     """Rows of a tile of the product, a power of two from 64 on, at most 256."""
     block_n: int
-    """Columns of it, likewise."""
+    """Columns of it, a power of two from 16 on."""
     block_k: int
     """Terms that are loaded at a time, a power of two from 32 on."""
     num_warps: int
@@ -53,6 +53,14 @@ CONFIGS = (
     *(Config(128, 256, 64, 8, 4, flatten=False), Config(256, 128, 64, 8, 4)),
     *(Config(128, 128, 64, 8, 4), Config(128, 128, 64, 4, 4)),
     *(Config(64, 128, 64, 4, 4), Config(128, 64, 64, 4, 4), Config(64, 64, 64, 4, 5)),
+    *(Config(128, 256, 64, 8, 4, group=4), Config(128, 128, 64, 4, 3, group=4)),
+    *(Config(128, 128, 64, 8, 6), Config(128, 128, 64, 8, 6, flatten=False)),
+    *(Config(64, 128, 64, 4, 8), Config(64, 128, 64, 4, 8, flatten=False)),
+    *(Config(128, 64, 64, 4, 8), Config(128, 64, 64, 4, 8, flatten=False)),
+    *(Config(64, 64, 128, 4, 6), Config(64, 64, 128, 4, 6, flatten=False)),
+    *(Config(64, 64, 64, 4, 12), Config(64, 32, 64, 4, 16, 1)),
+    *(Config(64, 32, 128, 4, 8, 1), Config(64, 32, 128, 4, 8, 1, flatten=False)),
+    *(Config(64, 128, 128, 4, 4), Config(128, 128, 128, 8, 3)),
 )
 """What to try on a card, for operands of two bytes; of two equals `config_for` takes
 the first."""
@@ -79,36 +87,50 @@ def matmul_kernel(
         acc = tl.zeros((BLOCK_M, BLOCK_N), ACC)
         for step in range(steps):
             start_k = step * BLOCK_K
-            if A_TURNED:
-                a = a_desc.load([start_k, start_m]).T
-            else:
-                a = a_desc.load([start_m, start_k])  # (BLOCK_M, BLOCK_K)
-            if B_TURNED:
-                b = b_desc.load([start_n, start_k]).T
-            else:
-                b = b_desc.load([start_k, start_n])  # (BLOCK_K, BLOCK_N)
+            a = part(a_desc, start_m, start_k, A_TURNED)  # (BLOCK_M, BLOCK_K)
+            b = part(b_desc, start_k, start_n, B_TURNED)  # (BLOCK_K, BLOCK_N)
             acc = tl.dot(a, b, acc, input_precision=PRECISION, out_dtype=ACC)
-        offs_n = pid_n.to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)
-        acc = epilogues.finish(acc, offs_n, n, scale, bias_ptr, bias_n, ACTIVATION)
-        if out_desc is None:
-            offs_m = pid_m.to(tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
-            offs_n, n_out = epilogues.offsets_of(pid_n, n, BLOCK_N, ACTIVATION)
-            stride_m = scaled(out_m, OUT_DIV)
-            epilogues.put(
-                acc, out_ptr, offs_m, offs_n, m, n_out, stride_m, out_n,
-                residual_ptr, residual_m, residual_n,
-            )  # fmt: skip
+        store(
+            acc, start_m, start_n, m, n, out_desc, out_ptr, out_m, out_n,
+            scale, bias_ptr, bias_n, residual_ptr, residual_m, residual_n,
+            OUT_DIV, ACTIVATION, PIECES,
+        )  # fmt: skip
+
+
+@triton.jit
+def part(desc, row, column, TURNED: tl.constexpr):
+    """Load a tile of a matrix, described as it is or as its transpose."""
+    return desc.load([column, row]).T if TURNED else desc.load([row, column])
+
+
+@triton.jit
+def store(
+    acc, start_m, start_n, m, n, out_desc, out_ptr, out_m, out_n,
+    scale, bias_ptr, bias_n, residual_ptr, residual_m, residual_n,
+    OUT_DIV: tl.constexpr, ACTIVATION: tl.constexpr, PIECES: tl.constexpr,
+):  # fmt: skip
+    """Finish a tile and store it, described or not."""
+    BLOCK_M: tl.constexpr = acc.shape[0]
+    offs_n = start_n.to(tl.int64) + tl.arange(0, acc.shape[1])
+    acc = epilogues.finish(acc, offs_n, n, scale, bias_ptr, bias_n, ACTIVATION)
+    COLUMNS: tl.constexpr = acc.shape[1]
+    if ACTIVATION == "silu_and_mul":
+        start_n, n = start_n // 2, n // 2
+    if out_desc is None:
+        offs_m = start_m.to(tl.int64) + tl.arange(0, BLOCK_M)
+        epilogues.put(
+            acc, out_ptr, offs_m, start_n.to(tl.int64) + tl.arange(0, COLUMNS), m, n,
+            scaled(out_m, OUT_DIV), out_n, residual_ptr, residual_m, residual_n,
+        )  # fmt: skip
+    else:
+        out = acc.to(out_desc.dtype)
+        if PIECES == 2:
+            halves = tl.reshape(out, (BLOCK_M, 2, COLUMNS // 2))
+            left, right = tl.split(tl.permute(halves, (0, 2, 1)))
+            out_desc.store([start_m, start_n], left)
+            out_desc.store([start_m, start_n + COLUMNS // 2], right)
         else:
-            out = acc.to(out_desc.dtype)
-            columns: tl.constexpr = out.shape[1]
-            start_n = pid_n * columns
-            if PIECES == 2:
-                halves = tl.reshape(out, (BLOCK_M, 2, columns // 2))
-                left, right = tl.split(tl.permute(halves, (0, 2, 1)))
-                out_desc.store([start_m, start_n], left)
-                out_desc.store([start_m, start_n + columns // 2], right)
-            else:
-                out_desc.store([start_m, start_n], out)
+            out_desc.store([start_m, start_n], out)
 
 
 def unfit(x: torch.Tensor) -> str | None:
@@ -186,19 +208,46 @@ def room(task: Task, config: Config) -> Config | None:
     wide = 8 if task.precision == "ieee" else 16
     if (fitted := fitting.room(task, pointers, wide)) is None:
         return None
+    config = config._replace(block_k=fitted.block_k)
+    has = device.current().shared_memory_per_block or fitting.SHARED
+    stage, last = shared_bytes(task, config)
+    # Barriers, and what lies between, take some of it.
+    stages = min(config.num_stages, (has - last - 1024) // stage)
+    return config._replace(num_stages=stages) if stages > 1 else None
+
+
+def shared_bytes(task: Task, config: Config) -> tuple[int, int]:
+    """Count the shared memory of a program.
+
+    Args:
+        task: the product.
+        config: how it is launched.
+
+    Returns:
+        Bytes of a stage, and of what else there is: what waits to be stored, and tiles
+        that tensor cores can't read as they came.
+    """
     itemsize = task.a.itemsize
-    block_k = fitted.block_k
-    stage = (config.block_m + config.block_n) * block_k * itemsize
+    stage = (config.block_m + config.block_n) * config.block_k * itemsize
     last = config.block_m * config.block_n * task.out.itemsize // config.pieces
     if itemsize != 2 and not fitting.along_terms(task):
         # Tensor cores want terms together: tiles turned for them take a second place.
         last += stage
-    has = device.current().shared_memory_per_block or fitting.SHARED
-    # Barriers, and what lies between, take some of it.
-    stages = min(config.num_stages, (has - last - 1024) // stage)
-    if stages < 2:
-        return None
-    return config._replace(block_k=block_k, num_stages=stages)
+    return stage, last
+
+
+def per_sm(task: Task, config: Config) -> int:
+    """Programs to launch for a multiprocessor: as many as live there at a time, for one
+    that comes later has none of its own, at most two.
+
+    Args:
+        task: the product.
+        config: how it is launched.
+    """
+    if config.num_warps >= 8:
+        return 1
+    stage, last = shared_bytes(task, config)
+    return min(2, fits(config.num_warps, 255, config.num_stages * stage + last + 1024))
 
 
 def config_for(task: Task) -> Config:
@@ -219,7 +268,7 @@ def launch(task: Task, config: Config | None = None) -> None:
     """
     config = config or config_for(task)
     block_m, block_n, block_k = config[:3]
-    (a, a_turned), (b, b_turned) = _placed(task.a, "a"), _placed(task.b, "b")
+    (a, a_turned), (b, b_turned) = placed(task.a, "a"), placed(task.b, "b")
     described = [
         TensorDescriptor.from_tensor(x, [*(reversed(block) if turn else block)])
         for x, block, turn in (
@@ -227,15 +276,12 @@ def launch(task: Task, config: Config | None = None) -> None:
             (b, (block_k, block_n), b_turned),
         )
     ]
-    columns = block_n // 2 if task.activation == "silu_and_mul" else block_n
-    fits = task.residual is None and unfit(task.out) is None
-    out_block = [block_m, columns // config.pieces]
-    out_desc = TensorDescriptor.from_tensor(task.out, out_block) if fits else None
+    (out_desc,) = places(task, block_m, block_n // config.pieces)
     out_m, out_n = task.out.stride()
     out_div, n_div = divisor(task.out)[0], math.gcd(task.n, 16)
     rest, activation = epilogues.arguments(task)
     count = tiles(task, block_m, block_n)
-    task.wrap(matmul_kernel)[(programs(count, 1 if config.num_warps >= 8 else 2),)](
+    task.wrap(matmul_kernel)[(programs(count, per_sm(task, config)),)](
         *described, out_desc, task.out, task.m, task.n // n_div, task.k,
         out_m // out_div, out_n, *rest,
         A_TURNED=a_turned, B_TURNED=b_turned, N_DIV=n_div, OUT_DIV=out_div,
@@ -246,7 +292,28 @@ def launch(task: Task, config: Config | None = None) -> None:
     )  # fmt: skip
 
 
-def _placed(x: torch.Tensor, name: str) -> tuple[torch.Tensor, bool]:
+def places(task: Task, rows: int, *widths: int) -> list[TensorDescriptor | None]:
+    """Describe where tiles of the result go.
+
+    Args:
+        task: the product.
+        rows: of a tile.
+        *widths: columns of the product that are stored at a time.
+
+    Returns:
+        A descriptor for each width; None for all if there is a residual to read there,
+        or the result can't be described.
+    """
+    if task.residual is not None or unfit(task.out):
+        return [None for _ in widths]
+    half = 2 if task.activation == "silu_and_mul" else 1
+    return [
+        TensorDescriptor.from_tensor(task.out, [rows, width // half])
+        for width in widths
+    ]
+
+
+def placed(x: torch.Tensor, name: str) -> tuple[torch.Tensor, bool]:
     """What is described of an operand: itself or its transpose, and which."""
     if unfit(x) is None:
         return x, False

@@ -8,6 +8,8 @@ import torch
 
 from tilebook import measure
 from tilebook.matmul import (
+    accuracy,
+    beside,
     conclusions,
     described,
     experiments_linear,
@@ -36,6 +38,7 @@ __all__ = [
     "matmul_int8",
     "matmul_ladder",
     "matmul_skinny",
+    "matmul_turns",
 ]
 
 Case = tuple[Shape, str]
@@ -77,6 +80,17 @@ THIN_RUNGS: dict[str, Callable[..., torch.Tensor]] = {
     "split": split.matmul,
     "streamed": streamed.matmul,
     "vectors": vectors.matmul,
+}
+TURN_ROWS = (128, 512)
+TURNS = tuple(
+    shape for shape in shapes.layers(TURN_ROWS) if shape.n in (10240, 12288, 22016)
+)
+"""Products of few more tiles than multiprocessors."""
+TURNS_BRIEF = TURNS[-1:]
+TURN_RUNGS: dict[str, Callable[..., torch.Tensor]] = {
+    "described": described.matmul,
+    "beside": beside.matmul,
+    "streamed": streamed.matmul,
 }
 MOST_ROWS = 8
 """Rows up to which `vectors` takes a product."""
@@ -123,7 +137,7 @@ def _compare(
         bytes=shape.moved(dtype.itemsize, out),
         flops=shape.flops,
         regimes=bench.choose(REGIMES, REGIMES_BRIEF),
-        length=shape.k,
+        length=accuracy.length(shape.k),
     )
 
 
@@ -204,6 +218,26 @@ def matmul_skinny(bench: Bench) -> list[Row]:
             "NT",
             torch.bfloat16,
             **rungs,
+            matmul=Provider(public.matmul, ours=True),
+            cuBLAS=Provider(_cublas, out=True),
+        )
+    return bench.rows
+
+
+@measure.experiment(
+    "matmul-turns",
+    question="What does a last turn cost that isn't full?",
+    op="matmul",
+    modules=MODULES,
+)
+def matmul_turns(bench: Bench) -> list[Row]:
+    for shape in bench.choose(TURNS, TURNS_BRIEF):
+        _compare(
+            bench,
+            shape,
+            "NT",
+            torch.bfloat16,
+            **{name: Provider(fn, ours=True) for name, fn in TURN_RUNGS.items()},
             matmul=Provider(public.matmul, ours=True),
             cuBLAS=Provider(_cublas, out=True),
         )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from tilebook import device, measure
-from tilebook.matmul import first_call
+from tilebook.matmul import accuracy, first_call
 from tilebook.matmul.layers import linear
 from tilebook.matmul.shapes import Shape
 from tilebook.measure import Bench, Provider, Row
@@ -107,7 +107,7 @@ def matmul_epilogue(bench: Bench) -> list[Row]:
                 flops=shape.flops,
                 regimes=bench.choose(REGIMES, REGIMES_BRIEF),
                 # A sum of one size with the residual may nearly cancel.
-                length=16 * shape.k,
+                length=16 * accuracy.length(shape.k),
             )
     return bench.rows
 

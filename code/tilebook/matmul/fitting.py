@@ -40,6 +40,9 @@ CONFIGS = (
     *(Config(32, 64, 64, 4, 6), Config(64, 32, 64, 4, 6)),
     *(Config(16, 128, 64, 4, 6), Config(128, 16, 64, 4, 6)),
     *(Config(16, 64, 64, 4, 6), Config(64, 16, 64, 4, 6)),
+    *(Config(128, 128, 64, 8, 6), Config(64, 128, 128, 4, 4)),
+    *(Config(128, 64, 128, 4, 4), Config(64, 64, 128, 4, 6)),
+    *(Config(64, 32, 128, 4, 8), Config(32, 64, 128, 4, 8)),
 )
 """What to try on a card, for operands of two bytes; of two equals `config_for` takes
 the first."""
@@ -125,17 +128,23 @@ def cheapest(task: Task, configs: Iterable[Any]) -> Any:
     Returns:
         The first of those that cost least.
     """
-    sms = device.current().sms or SMS
-    best, least = None, math.inf
-    for config in configs:
-        if config is None:
-            continue
-        rows, columns = config.block_m, config.block_n
-        count = -(-task.m // rows) * -(-task.n // columns)
-        cost = -(-count // sms) * (rows * columns + READING * (rows + columns))
-        if cost < least:
-            best, least = config, cost
-    return best
+    fitting = [config for config in configs if config is not None]
+    if not fitting:
+        return None
+    return min(fitting, key=lambda each: cost(task, each.block_m, each.block_n))
+
+
+def cost(task: Task, rows: int, columns: int) -> int:
+    """Compare tiles: what a multiprocessor multiplies and reads, in multiplications.
+
+    Args:
+        task: the product, with elements.
+        rows: of a tile.
+        columns: of a tile.
+    """
+    count = -(-task.m // rows) * -(-task.n // columns)
+    turns = -(-count // (device.current().sms or SMS))
+    return turns * (rows * columns + READING * (rows + columns))
 
 
 def reach(task: Task, config: Config) -> int:

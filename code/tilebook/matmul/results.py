@@ -80,6 +80,23 @@ def others(record: Record, regime: str = "cold") -> pd.DataFrame:
     return pd.DataFrame.from_dict(found, orient="index").rename_axis("m x n x k")
 
 
+def turns(record: Record, regime: str = "cold") -> pd.DataFrame:
+    """TFLOP/s of products of few more tiles than multiprocessors.
+
+    Args:
+        record: "matmul-turns".
+        regime: "cold" or "steady".
+
+    Returns:
+        A row for each shape, a column for each implementation.
+    """
+    found: dict[str, dict[str, float]] = {}
+    for row in record.select(regime=regime):
+        name = " x ".join(str(row["shape"][side]) for side in "mnk")
+        found.setdefault(name, {})[row["impl"]] = round(row["tflops"], 1)
+    return pd.DataFrame.from_dict(found, orient="index").rename_axis("m x n x k")
+
+
 def ends(record: Record) -> pd.DataFrame:
     """What a layer's end costs, beside the fastest peer.
 

@@ -60,28 +60,53 @@ UNROLL = 8
 """Parts that the second kernel asks for at once."""
 
 
-def config_for(task: Task) -> Config:
+def config_for(
+    task: Task, *, block_bytes: int = BLOCK_BYTES, per_sm: int = PER_SM, stages: int = 5
+) -> Config:
     """Choose how to launch the kernels.
 
     Args:
         task: the product.
+        block_bytes: of a row of a block of terms.
+        per_sm: programs for each multiprocessor, if the sums are long enough.
+        stages: blocks of terms on their way or in use, if shared memory holds them.
 
     Returns:
         Tiles as low as the product, and as many parts as give each multiprocessor
-        `PER_SM` programs, but none of fewer than `LEAST_STEPS` blocks of terms.
+        `per_sm` programs, but none of fewer than `LEAST_STEPS` blocks of terms.
     """
     block_m = block_for(task.m, 64)
     wide = block_m < 64 and task.n >= 128 and not narrow(task)
     block_n = 128 if wide else 64
     # float32 as it is is multiplied from registers, which hold half as many terms.
     exact = task.a.dtype == torch.float32 and task.precision == "ieee"
-    block_k = BLOCK_BYTES // task.a.itemsize // (2 if exact else 1)
+    block_k = block_bytes // task.a.itemsize // (2 if exact else 1)
     count = -(-task.m // block_m) * -(-task.n // block_n)
-    wanted = PER_SM * (device.current().sms or PRETENDED) // max(count, 1)
+    wanted = per_sm * (device.current().sms or PRETENDED) // max(count, 1)
     steps = -(-task.k // block_k)
     parts = max(min(wanted, steps // LEAST_STEPS), 1)
-    stages = stages_for(5, block_m, block_n)
+    stages = stages_for(stages, block_m, block_n, block_bytes)
     return Config(block_m, block_n, block_k, parts, 4, stages)
+
+
+def configs(task: Task) -> list[Config]:
+    """What to try on a card.
+
+    Args:
+        task: the product.
+
+    Returns:
+        Long blocks of terms and a program for each multiprocessor, the same with two,
+        and short blocks; those of more than one part.
+    """
+    tried = [config_for(task)]
+    if task.a.itemsize == 2:
+        for per_sm, stages in ((1, 5), (2, 3)):
+            long = config_for(
+                task, block_bytes=2 * BLOCK_BYTES, per_sm=per_sm, stages=stages
+            )
+            tried.append(long)
+    return [config for config in dict.fromkeys(tried) if config.parts > 1]
 
 
 def block_for(size: int, most: int) -> int:
@@ -89,12 +114,14 @@ def block_for(size: int, most: int) -> int:
     return max(16, min(most, triton.next_power_of_2(max(size, 1))))
 
 
-def stages_for(wanted: int, block_m: int, block_n: int) -> int:
+def stages_for(
+    wanted: int, block_m: int, block_n: int, block_bytes: int = BLOCK_BYTES
+) -> int:
     """Stages of a pipeline: as many as are wanted, or as shared memory holds."""
     has = device.current().shared_memory_per_block or SHARED
     if device.current().backend == "hip":
         wanted = 2
-    return max(min(wanted, has // ((block_m + block_n) * BLOCK_BYTES)), 1)
+    return max(min(wanted, has // ((block_m + block_n) * block_bytes)), 1)
 
 
 def sum_dtype(task: Task) -> torch.dtype:

@@ -75,11 +75,12 @@ def fits(task: Task) -> bool:
     return min(task.m, task.n) <= THIN
 
 
-def config_for(task: Task) -> Config:
+def config_for(task: Task, row_bytes: int = ROW_BYTES) -> Config:
     """Choose how to launch the kernel.
 
     Args:
         task: the product, its rows the thin side.
+        row_bytes: of each column of b that a load covers, where its terms lie together.
 
     Returns:
         Loads along whichever dimension of `b` has neighbours, at most `SUMS` sums a
@@ -89,8 +90,8 @@ def config_for(task: Task) -> Config:
     rows = triton.next_power_of_2(max(task.m, 1))
     elements = WARPS * 32 * min(SUMS // rows, MOST_ELEMENTS)
     if task.k > 1 and (task.n == 1 or task.b.stride(0) < task.b.stride(1)):
-        block_k = ROW_BYTES // itemsize
-        block_n = elements // block_k
+        block_k = row_bytes // itemsize
+        block_n = max(elements // block_k, 1)
     else:
         block_n = COLUMN_BYTES // itemsize
         block_k = elements // block_n
@@ -99,6 +100,13 @@ def config_for(task: Task) -> Config:
     parts = max(min(wanted, -(-task.k // (block_k * LEAST_STEPS))), 1)
     # Where a thread loads little at a time, more steps have to be on their way.
     return Config(block_n, block_k, parts, WARPS, 1 if rows <= 2 else 4)
+
+
+def configs(task: Task) -> list[Config]:
+    """What to try on a card, of a product whose rows are the thin side."""
+    found = [config_for(task, row_bytes) for row_bytes in (4 * ROW_BYTES, ROW_BYTES)]
+    # Of the pairs of an activation both halves belong to one program.
+    return [config for config in dict.fromkeys(found) if config.block_n > 1]
 
 
 @triton.jit(do_not_specialize=["span"])

@@ -8,6 +8,7 @@ import torch
 
 from tilebook import device
 from tilebook.matmul import (
+    beside,
     described,
     estimates,
     fitting,
@@ -24,6 +25,7 @@ KERNELS: Mapping[str, ModuleType] = {
     "ordered": ordered,
     "persistent": persistent,
     "described": described,
+    "beside": beside,
     "padded": padded,
     "split": split,
     "streamed": streamed,
@@ -33,7 +35,10 @@ KERNELS: Mapping[str, ModuleType] = {
 CONFIGS: Mapping[str, type] = {
     **dict.fromkeys(("ordered", "persistent"), fitting.Config),
     **dict.fromkeys(("described", "padded"), described.Config),
-    **{name: KERNELS[name].Config for name in ("split", "streamed", "vectors")},
+    **{
+        name: KERNELS[name].Config
+        for name in ("beside", "split", "streamed", "vectors")
+    },
 }
 """What each is launched with."""
 ENTRANTS = 8
@@ -75,7 +80,9 @@ def read(answer: Any) -> Way | None:
         return None
     if not all(type(x) in (int, bool) and x >= 0 for x in named.values()):
         return None
-    blocks = [x for name, x in named.items() if name.startswith("block_")]
+    blocks = [
+        x for name, x in named.items() if name.startswith("block_") or name == "more"
+    ]
     counts = [named[name] for name in ("num_warps", "num_stages")]
     counts += [named[name] for name in ("parts", "programs", "pieces") if name in named]
     if any(x < 1 or x & (x - 1) for x in blocks) or min(counts) < 1:
@@ -110,8 +117,7 @@ def fitting_ways(task: Task) -> Iterator[tuple[float, Way]]:
                 yield _tiled(task, name, fitted)
     if device.has("tma"):
         yield from _described(task)
-    own = split.config_for(task)
-    if own.parts > 1:
+    for own in split.configs(task):
         for share in SHARES:
             parts = max(2, int(own.parts * share))
             cost = estimates.seconds(task, _tile(own), parts)
@@ -124,7 +130,8 @@ def fitting_ways(task: Task) -> Iterator[tuple[float, Way]]:
     if vectors.fits(task):
         thin = vectors.turned(task) if task.n < task.m else task
         # All that counts is to read the larger operand once.
-        yield estimates.reading(task), Way("vectors", tuple(vectors.config_for(thin)))
+        for config in vectors.configs(thin):
+            yield estimates.reading(task), Way("vectors", tuple(config))
 
 
 def _described(task: Task) -> Iterator[tuple[float, Way]]:
@@ -142,6 +149,10 @@ def _described(task: Task) -> Iterator[tuple[float, Way]]:
         if (fitted := described.room(placed, config)) is not None:
             cost, way = _tiled(task, name, fitted)
             yield before + cost, way
+    if name == "described" and beside.refusal(task) is None:
+        for config in beside.CONFIGS:
+            if (fitted := beside.room(task, config)) is not None:
+                yield _tiled(task, "beside", fitted)
 
 
 def _aligned_like(x: torch.Tensor) -> torch.Tensor:
@@ -152,7 +163,8 @@ def _aligned_like(x: torch.Tensor) -> torch.Tensor:
 
 
 def _tile(config: Any) -> estimates.Tile:
-    sides = (config.block_m, config.block_n, config.block_k)
+    columns = config.block_n + getattr(config, "more", 0)
+    sides = (config.block_m, columns, config.block_k)
     return estimates.Tile(*sides, config.num_warps, config.num_stages)
 
 
