@@ -424,8 +424,12 @@ def test_tiles_as_they_ship(rung, turn, size, dtype, precision, device):
     a, b = draw((size, size - 8), dtype, device), draw((size - 8, size), dtype, device)
     a = a.t().contiguous().t() if turn[0] == "T" else a
     b = b.t().contiguous().t() if turn[1] == "T" else b
-    if rung is described and described.refusal(operands.task_of(a, b)[0]):
-        with pytest.raises(ValueError, match="can't be described"):
+    task, _ = operands.task_of(a, b, precision=precision)
+    if rung is described and described.refusal(task):
+        # Some versions of Triton turn `a` in registers there, and get it wrong.
+        doubt = precision == "tf32x3" and turn[0] == "T" and described.in_doubt(task)
+        said = "may turn a in registers" if doubt else "[ab] can't be described"
+        with pytest.raises(ValueError, match=said):
             rung.matmul(a, b, precision=precision)
         return
     assert_right(rung.matmul(a, b, precision=precision), a, b, precision=precision)

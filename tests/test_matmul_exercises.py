@@ -7,7 +7,7 @@ import torch
 import triton
 import triton.language as tl
 
-from tilebook import compile_only
+from tilebook import compile_only, device
 from tilebook.matmul import selftest, solutions, tile
 from tilebook.matmul.exercises import EXERCISES, SHAPES, blocks
 from tilebook.testing import CheckFailed, check, exercise, mutants
@@ -93,7 +93,14 @@ WRONG_KERNELS = {
         "one scale": (" * scale_b[None, :]", ""),
         "sums in bytes": ("acc.to(tl.float32)", "acc.to(tl.int8).to(tl.float32)"),
         "sums in half": ("acc.to(tl.float32)", "acc.to(tl.float16).to(tl.float32)"),
-        "terms unmasked": ("mask=in_m & (offs_k < k)[None, :]", "mask=in_m"),
+        # What is read beyond one matrix alone meets zeros of the other.
+        "terms of one unmasked": ("mask=in_m & (offs_k < k)[None, :]", "mask=in_m"),
+        "terms unmasked": (
+            "mask=in_m & (offs_k < k)[None, :], other=0)\n"
+            "        b = tl.load(b_at, mask=(offs_k < k)[:, None] & in_n, other=0)",
+            "mask=in_m, other=0)\n"
+            "        b = tl.load(b_at, mask=in_n, other=0)",
+        ),
         "rounded scales": ("scale_a[:, None]",
                            "scale_a.to(tl.bfloat16).to(tl.float32)[:, None]"),
     },
@@ -147,10 +154,15 @@ WRONG_KERNELS = {
 }  # fmt: skip
 
 
+# On a GPU guard bands see stray stores; a stray read that changes nothing goes unseen.
+SEEN_BY_BOUNDS_CHECK = {("matmul-scales", "terms of one unmasked")}
+
+
 def wrong_kernels():
     for name, edits in WRONG_KERNELS.items():
         for mistake, kernel in mutants(KERNELS[name], edits):
-            yield pytest.param(name, kernel, id=f"{name}: {mistake}")
+            if device.interpreting() or (name, mistake) not in SEEN_BY_BOUNDS_CHECK:
+                yield pytest.param(name, kernel, id=f"{name}: {mistake}")
 
 
 def test_there_are_eight_to_ten_of_them_found_by_name():
@@ -260,7 +272,8 @@ def test_solutions_compile_everywhere(target):
         assert bool(evidence.mma) == (name != "matmul-strips")
 
 
-@triton.jit
+# A program's number is never a constant, as an argument of 1 would be.
+@triton.jit(do_not_specialize=["pid"])
 def place_kernel(pid, out_ptr):
     row, column = solutions.place(pid)
     tl.store(out_ptr, row)
@@ -268,8 +281,8 @@ def place_kernel(pid, out_ptr):
 
 
 @pytest.mark.parametrize("row", [0, 1, 2, 1000, 4095, 10_000, 20_000, 32_000])
-def test_the_triangle_is_right_where_its_root_is_rounded(row, device):
-    out = torch.empty(2, dtype=torch.int32, device=device)
+def test_the_triangle_is_right_where_its_root_is_rounded(row):
+    out = torch.empty(2, dtype=torch.int32, device=device.torch_device())
     before = row * (row + 1) // 2
     for column in {0, row // 2, row}:
         place_kernel[(1,)](before + column, out)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from tilebook import device as here
 from tilebook import matmul as chapter
 from tilebook import testing
 from tilebook.matmul import (
@@ -68,6 +69,13 @@ MISTAKES = [
 ]  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def few(monkeypatch):
+    """Programs walk over several tiles, however many a card has room for."""
+    for rung in (persistent, described):
+        monkeypatch.setattr(rung, "programs", lambda tiles, per_sm: min(tiles, 4))
+
+
 def name(value):
     return getattr(value, "__name__", str(value)).rpartition(".")[2]
 
@@ -77,7 +85,8 @@ def tasks(rung, device):
     torch.manual_seed(0)
 
     def draw(*shape, dtype=torch.bfloat16):
-        return torch.randn(shape, device=device).to(dtype)
+        # Between bands of NaN: where no bounds are checked, they show stray reads.
+        return testing.guard(torch.randn(shape, device=device).to(dtype)).tensor
 
     def of(a, b, out=None, **rest):
         # Between bands that nobody may write; what is never written is NaN.
@@ -144,6 +153,8 @@ def text(value):
 
 @pytest.mark.parametrize(("module", "old", "new"), MISTAKES, ids=text)
 def test_planted_mistakes_are_found(module, old, new, device):
+    if "% tl.minimum" in old and not here.interpreting():
+        pytest.skip("what is read past the end is never stored: no bounds, no sign")
     with testing.mutated_module(module, old, new):
         assert not holds(suite, module, device)
 

@@ -146,12 +146,12 @@ def test_thin_products_of_the_first_paper_have_too_few_tiles():
 
 @pytest.mark.parametrize("dtype", [BF16, torch.int8], ids=str)
 @pytest.mark.parametrize("name", serialised.FORMS)
-def test_every_form_multiplies(name, dtype):
+def test_every_form_multiplies(name, dtype, device):
     form = serialised.FORMS[name]
     form = form._replace(config=serialised.Config(32, 32, 32, 4, 1))
-    a = torch.randint(-9, 10, (48, 96), dtype=torch.int8).to(dtype)
-    b = torch.randint(-9, 10, (40, 96)).to(BF16)
-    out = torch.full((48, 40), float("nan"), dtype=BF16)
+    a = torch.randint(-9, 10, (48, 96), dtype=torch.int8, device=device).to(dtype)
+    b = torch.randint(-9, 10, (40, 96), device=device).to(BF16)
+    out = torch.full((48, 40), float("nan"), dtype=BF16, device=device)
     serialised.launch(form, a, b, out)
     assert torch.equal(out, (a.double() @ b.double().t()).to(BF16))
 

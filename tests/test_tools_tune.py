@@ -13,11 +13,25 @@ from tilebook.measure.timing import Budget
 
 ROOT = Path(__file__).resolve().parent.parent
 TRIALS = """
-    import os, time, torch
+    import os, sys, time, torch
     from tilebook.measure import Provider
 
     def hang(x):
         time.sleep(1000)
+
+    def cramped(x):
+        if "alone" not in sys.argv[-1]:
+            raise torch.OutOfMemoryError("others have it")
+        return x + x
+
+    def choosing(x):
+        assert os.environ["TILEBOOK_CACHE"] == ""
+        return x + x
+
+    def inputs():
+        if "alone" not in sys.argv[-1]:
+            raise torch.OutOfMemoryError("others have it")
+        return [torch.randn(3)]
 
     def doubled(bench):
         ways = {
@@ -25,6 +39,8 @@ TRIALS = """
             "wrong": Provider(lambda x: x + x + 1, ours=True),
             "dead": Provider(lambda x: os._exit(3), ours=True),
             "endless": Provider(hang, ours=True),
+            "cramped": Provider(cramped, ours=True),
+            "choosing": Provider(choosing, ours=True),
             "out": Provider(lambda x, *, out: torch.mul(x, 2, out=out), out=True),
         }
         for n in (5, 9):
@@ -38,6 +54,14 @@ TRIALS = """
                 reference=lambda x: 2 * x,
                 bytes=8 * n,
             )
+        bench.compare(
+            shape={"n": 3},
+            dtype=torch.float32,
+            providers=ways,
+            make_inputs=inputs,
+            reference=lambda x: 2 * x,
+            bytes=8 * 3,
+        )
 
     CONTESTS = {"doubled": doubled}
 """
@@ -47,7 +71,10 @@ TRIALS = """
 def tool():
     spec = importlib.util.spec_from_file_location("tune", ROOT / "tools" / "tune.py")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with pytest.MonkeyPatch.context() as patch:
+        # As when it is run: what lies beside it can be imported.
+        patch.syspath_prepend(str(ROOT / "tools"))
+        spec.loader.exec_module(module)
     return module
 
 
@@ -56,13 +83,31 @@ def test_a_rehearsal_outlives_what_hangs_and_what_crashes(tool, tmp_path, monkey
     (tmp_path / "trials.py").write_text(textwrap.dedent(TRIALS))
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{ROOT / 'code'}")
     ends = tool.rehearse("trials", "doubled", tmp_path, workers=1, patience=8)
-    assert len(ends) == 8
-    for n in (5, 9):
+    assert len(ends) == 17
+    for n in (5, 9, 3):
         case = f"doubled n={n} float32"
-        assert ends[f"{case}: shipped"] == ends[f"{case}: out"] == "passed"
+        for name in ("shipped", "out", "cramped", "choosing"):
+            assert ends[f"{case}: {name}"] == "passed"
         assert ends[f"{case}: wrong"].startswith("WrongResult")
     assert ends["doubled n=5 float32: dead"] == "crashed"
     assert ends["doubled n=5 float32: endless"] == "hung"
+
+
+def test_a_line_for_each_case_and_kind_of_failure(tool):
+    ends = {
+        "contest n=5 float32: a": "passed",
+        "contest n=5 float32: b": "WrongResult: off by 3",
+        "contest n=5 float32: c": "hung",
+        "contest n=5 float32: d": f"WrongResult: off by 4{'!' * 500}",
+        "contest n=9 float32: b": f"WrongResult: off by {'5' * 500}",
+    }
+    said = tool.failures(ends)
+    assert said[:2] == [
+        "contest n=5 float32: 2 ways, b first: WrongResult: off by 3",
+        "contest n=5 float32: 1 way, c first: hung",
+    ]
+    start, end = "contest n=9 float32: 1 way, b first: ", "WrongResult: off by "
+    assert said[2:] == [start + end + "5" * (160 - len(end))]
 
 
 def test_a_rehearsal_that_never_begins_is_an_error(tool, tmp_path):
