@@ -8,6 +8,7 @@ from tilebook import matmul as chapter
 from tilebook import testing
 from tilebook.matmul import (
     described,
+    descriptors,
     epilogues,
     fitting,
     naive,
@@ -55,11 +56,14 @@ MISTAKES = [
      "tiles_m * tiles_n, tl.num_programs(0) + 1"),
     (persistent, "grouped(tile, tiles_m, tiles_n, GROUP)",
      "grouped(tile, tiles_n, tiles_m, GROUP)"),
-    (described, "desc.load([column, row]).T", "desc.load([row, column]).T"),
+    (descriptors, "desc.load([column, row]).T", "desc.load([row, column]).T"),
     (described, "start_k = step * BLOCK_K", "start_k = step * BLOCK_M"),
-    (described, "[start_m, start_n + COLUMNS // 2], right",
-     "[start_m, start_n + COLUMNS // 2], left"),
-    (described, "start_n, n = start_n // 2, n // 2", "n = n // 2"),
+    (descriptors, "right, start_m, start_n + COLUMNS // 2", "right, start_m, start_n"),
+    (descriptors, "start_n, n = start_n // 2, n // 2", "n = n // 2"),
+    (descriptors, "offs_n = start_n.to(tl.int64) + tl.arange(0, COLUMNS)",
+     "offs_n = tl.arange(0, COLUMNS)"),
+    (descriptors, "residual_desc.load([start_m, start_n])",
+     "residual_desc.load([start_m, 0])"),
     (epilogues, "bias.to(acc.dtype)[None, :]", "0"),
     (epilogues, "acc = acc * scale", "acc = acc + scale"),
     (epilogues, "gate * tl.sigmoid(gate) * up", "up * tl.sigmoid(up) * gate"),
@@ -110,6 +114,10 @@ def tasks(rung, device):
         draw(40, 40), draw(40, 16), scale=0.5, bias=bias[:16], residual=rest,
         activation="gelu_tanh",
     )  # fmt: skip
+    yield lambda: of(
+        draw(40, 40), draw(40, 64), bias=bias, residual=draw(40, 64),
+        activation="gelu_tanh",
+    )  # fmt: skip
 
 
 def expected(task):
@@ -124,7 +132,8 @@ def expected(task):
 
 def suite(module, device):
     """Products of the rungs that a module is part of, each within its bound."""
-    rungs = (ordered, described) if module is epilogues else (module,)
+    shared = {epilogues: (ordered, described), descriptors: (described,)}
+    rungs = shared.get(module, (module,))
     for rung in rungs:
         for make in tasks(rung, device):
             with testing.guarded():

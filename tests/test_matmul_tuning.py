@@ -55,7 +55,7 @@ def test_a_hopper_is_asked_for_descriptors_too(monkeypatch):
     monkeypatch.setattr(device, "current", lambda: there)
     a = torch.empty(4096, 4096, dtype=torch.bfloat16, device="meta")
     found = tuning.every_way(tuning._task(a, a))
-    assert {"ordered", "persistent", "described"} <= {way.kernel for way in found}
+    assert {"ordered", "beside", "described"} <= {way.kernel for way in found}
     more = tuning.more_tiles(tuning._task(a, a))
     assert len(more) > 50
     names = [tuning.named(way) for way in (*found, *more)]

@@ -164,7 +164,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         empty += not bench.rows
         if asked.out:
             data = {"heats": bench.heats, "rows": bench.rows, "ends": ends}
-            path = asked.out / f"tune-{asked.module.split('.')[-2]}-{name}.json"
+            chapter = ".".join(asked.module.split(".")[-2:-1]) or asked.module
+            path = asked.out / f"tune-{chapter}-{name}.json"
             path.write_text(json.dumps(data))
     return int(empty > 0)
 

@@ -16,10 +16,11 @@ import triton.language as tl
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from tilebook import device
-from tilebook.matmul import described, epilogues, fitting
-from tilebook.matmul.described import part, store
+from tilebook.matmul import described, epilogues, estimates, fitting
+from tilebook.matmul.descriptors import ends, part, placed, store
 from tilebook.matmul.naive import accumulator
 from tilebook.matmul.operands import Task, divisor, multiplied, tiles
+from tilebook.softmax.occupancy import programs
 from tilebook.tiling.grouped import grouped
 
 
@@ -39,13 +40,14 @@ class Config(NamedTuple):
     num_stages: int
     """Steps of the loop whose loads are on their way or in use."""
     pieces: int = 1
-    """Pieces, 1 or 2, in which the wider one is stored: each waits in shared memory."""
+    """Pieces, 1, 2 or 4, in which the wider one is finished and stored."""
     group: int = 8
     """Rows of tiles in a strip."""
 
 
 CONFIGS = (
-    *(Config(256, 128, 32, 64, 8, 4, 2), Config(256, 64, 32, 64, 8, 5)),
+    *(Config(128, 256, 64, 64, 8, 3, 2), Config(256, 128, 32, 64, 8, 3, 2)),
+    Config(256, 64, 32, 64, 8, 5),
     *(Config(128, 128, 64, 64, 8, 5, 2), Config(128, 128, 32, 64, 8, 5, 2)),
     *(Config(128, 64, 32, 64, 4, 7), Config(128, 64, 16, 64, 4, 8)),
     *(Config(64, 128, 64, 64, 4, 7), Config(64, 128, 32, 64, 4, 8)),
@@ -53,12 +55,13 @@ CONFIGS = (
 )
 """What to try on a card, for operands of two bytes."""
 MOST_SUMS = 160
-"""Sums that a thread holds beside little else; half as many beside a long ending."""
+"""Sums that a thread holds."""
 
 
 @triton.jit
 def matmul_kernel(
-    a_desc, b_desc, more_desc, out_desc, out_more_desc, out_ptr, m, n, k, out_m, out_n,
+    a_desc, b_desc, more_desc, out_desc, out_more_desc, residual_desc,
+    residual_more_desc, out_ptr, m, n, k, out_m, out_n,
     scale, bias_ptr, bias_n, residual_ptr, residual_m, residual_n,
     A_TURNED: tl.constexpr, B_TURNED: tl.constexpr,
     N_DIV: tl.constexpr, OUT_DIV: tl.constexpr, ACC: tl.constexpr,
@@ -68,27 +71,28 @@ def matmul_kernel(
 ):  # fmt: skip
     n *= N_DIV
     tiles_m, tiles_n = tl.cdiv(m, BLOCK_M), tl.cdiv(n, BLOCK_N + MORE)
-    pid_m, pid_n = grouped(tl.program_id(0), tiles_m, tiles_n, GROUP)
-    start_m, start_n = pid_m * BLOCK_M, pid_n * (BLOCK_N + MORE)
-    acc = tl.zeros((BLOCK_M, BLOCK_N), ACC)
-    more = tl.zeros((BLOCK_M, MORE), ACC)
-    for step in range(tl.cdiv(k, BLOCK_K)):
-        start_k = step * BLOCK_K
-        a = part(a_desc, start_m, start_k, A_TURNED)  # (BLOCK_M, BLOCK_K)
-        b = part(b_desc, start_k, start_n, B_TURNED)  # (BLOCK_K, BLOCK_N)
-        c = part(more_desc, start_k, start_n + BLOCK_N, B_TURNED)  # (BLOCK_K, MORE)
-        acc = tl.dot(a, b, acc, out_dtype=ACC)
-        more = tl.dot(a, c, more, out_dtype=ACC)
-    store(
-        acc, start_m, start_n, m, n, out_desc, out_ptr, out_m, out_n,
-        scale, bias_ptr, bias_n, residual_ptr, residual_m, residual_n,
-        OUT_DIV, ACTIVATION, PIECES,
-    )  # fmt: skip
-    store(
-        more, start_m, start_n + BLOCK_N, m, n, out_more_desc, out_ptr, out_m, out_n,
-        scale, bias_ptr, bias_n, residual_ptr, residual_m, residual_n,
-        OUT_DIV, ACTIVATION, 1,
-    )  # fmt: skip
+    for tile in tl.range(tl.program_id(0), tiles_m * tiles_n, tl.num_programs(0)):
+        pid_m, pid_n = grouped(tile, tiles_m, tiles_n, GROUP)
+        start_m, start_n = pid_m * BLOCK_M, pid_n * (BLOCK_N + MORE)
+        acc = tl.zeros((BLOCK_M, BLOCK_N), ACC)
+        more = tl.zeros((BLOCK_M, MORE), ACC)
+        for step in range(tl.cdiv(k, BLOCK_K)):
+            start_k = step * BLOCK_K
+            a = part(a_desc, start_m, start_k, A_TURNED)  # (BLOCK_M, BLOCK_K)
+            b = part(b_desc, start_k, start_n, B_TURNED)  # (BLOCK_K, BLOCK_N)
+            c = part(more_desc, start_k, start_n + BLOCK_N, B_TURNED)  # (..., MORE)
+            acc = tl.dot(a, b, acc, out_dtype=ACC)
+            more = tl.dot(a, c, more, out_dtype=ACC)
+        store(
+            acc, start_m, start_n, m, n, out_desc, out_ptr, out_m, out_n, scale,
+            bias_ptr, bias_n, residual_desc, residual_ptr, residual_m, residual_n,
+            OUT_DIV, ACTIVATION, PIECES,
+        )  # fmt: skip
+        store(
+            more, start_m, start_n + BLOCK_N, m, n, out_more_desc, out_ptr, out_m,
+            out_n, scale, bias_ptr, bias_n, residual_more_desc, residual_ptr,
+            residual_m, residual_n, OUT_DIV, ACTIVATION, 1,
+        )  # fmt: skip
 
 
 def refusal(task: Task) -> str | None:
@@ -110,24 +114,24 @@ def room(task: Task, config: Config) -> Config | None:
         shared memory don't.
     """
     sums = config.block_m * (config.block_n + config.more) // (32 * config.num_warps)
-    short = task.residual is None and task.activation != "gelu"
-    if task.a.itemsize != 2 or sums > (MOST_SUMS if short else MOST_SUMS // 2):
+    if task.a.itemsize != 2 or sums > MOST_SUMS:
         return None
+    if described.long(task):
+        pieces = min(described.PIECES, config.block_n // described.LEAST)
+        config = config._replace(pieces=pieces)
     has = device.current().shared_memory_per_block or fitting.SHARED
     lines = config.block_m + config.block_n + config.more
     stage = lines * config.block_k * task.a.itemsize
-    # What waits to be stored waits where stages were.
     last = config.block_m * (config.block_n // config.pieces + config.more)
-    if last * task.out.itemsize > has - 1024:
-        return None
-    stages = min(config.num_stages, (has - 1024) // stage)
+    last *= task.out.itemsize * (1 if task.residual is None else 2)
+    stages = min(config.num_stages, (has - last - 1024) // stage)
     return config._replace(num_stages=stages) if stages > 1 else None
 
 
 def config_for(task: Task) -> Config:
     """Choose how to launch the kernel; see `ordered.config_for`."""
     found = [fitted for c in CONFIGS if (fitted := room(task, c))]
-    return min(found, key=lambda c: fitting.cost(task, c.block_m, c.block_n + c.more))
+    return min(found, key=lambda c: estimates.seconds(task, fitting.tile(c, 1)))
 
 
 def launch(task: Task, config: Config | None = None) -> None:
@@ -144,10 +148,7 @@ def launch(task: Task, config: Config | None = None) -> None:
         raise ValueError(reason)
     config = config or config_for(task)
     block_m, block_n, more, block_k = config[:4]
-    (a, a_turned), (b, b_turned) = (
-        described.placed(task.a, "a"),
-        described.placed(task.b, "b"),
-    )
+    (a, a_turned), (b, b_turned) = placed(task.a, "a"), placed(task.b, "b")
     parts = [
         TensorDescriptor.from_tensor(x, [*(reversed(block) if turn else block)])
         for x, block, turn in (
@@ -160,9 +161,9 @@ def launch(task: Task, config: Config | None = None) -> None:
     out_div, n_div = divisor(task.out)[0], math.gcd(task.n, 16)
     rest, activation = epilogues.arguments(task)
     count = tiles(task, block_m, block_n + more)
-    stored = described.places(task, block_m, block_n // config.pieces, more)
-    task.wrap(matmul_kernel)[(count,)](
-        *parts, *stored, task.out,
+    places, residuals = ends(task, block_m, block_n // config.pieces, more)
+    task.wrap(matmul_kernel)[(programs(count, 1),)](
+        *parts, *places, *residuals, task.out,
         task.m, task.n // n_div, task.k, out_m // out_div, out_n, *rest,
         A_TURNED=a_turned, B_TURNED=b_turned, N_DIV=n_div, OUT_DIV=out_div,
         ACC=accumulator(a.dtype), **activation,

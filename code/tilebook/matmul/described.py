@@ -17,12 +17,11 @@ import triton.language as tl
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from tilebook import device, library
-from tilebook.matmul import epilogues, fitting, versions
+from tilebook.matmul import epilogues, estimates, fitting, versions
+from tilebook.matmul.descriptors import ends, part, placed, store, unfit
 from tilebook.matmul.naive import accumulator
 from tilebook.matmul.operands import Task, divisor, task_of, tiles
-from tilebook.matmul.ordered import scaled
 from tilebook.softmax.occupancy import fits, programs
-from tilebook.softmax.operands import starts_aligned
 from tilebook.tiling.described import LARGEST
 from tilebook.tiling.grouped import grouped
 
@@ -41,7 +40,7 @@ class Config(NamedTuple):
     num_stages: int
     """Steps of the loop whose loads are on their way or in use."""
     pieces: int = 2
-    """Pieces, 1 or 2, in which a tile is stored: each waits in shared memory."""
+    """Pieces, 1, 2 or 4, in which a tile is finished and stored."""
     flatten: bool = True
     """Whether the first loads of a tile may begin before the last tile is stored."""
     group: int = 8
@@ -49,26 +48,25 @@ class Config(NamedTuple):
 
 
 CONFIGS = (
-    *(Config(128, 256, 64, 8, 3), Config(128, 256, 64, 8, 4)),
-    *(Config(128, 256, 64, 8, 4, flatten=False), Config(256, 128, 64, 8, 4)),
-    *(Config(128, 128, 64, 8, 4), Config(128, 128, 64, 4, 4)),
-    *(Config(64, 128, 64, 4, 4), Config(128, 64, 64, 4, 4), Config(64, 64, 64, 4, 5)),
-    *(Config(128, 256, 64, 8, 4, group=4), Config(128, 128, 64, 4, 3, group=4)),
+    *(Config(128, 256, 64, 8, 4), Config(128, 256, 64, 8, 3)),
+    *(Config(256, 128, 64, 8, 4), Config(128, 128, 64, 4, 3, group=4)),
     *(Config(128, 128, 64, 8, 6), Config(128, 128, 64, 8, 6, flatten=False)),
-    *(Config(64, 128, 64, 4, 8), Config(64, 128, 64, 4, 8, flatten=False)),
-    *(Config(128, 64, 64, 4, 8), Config(128, 64, 64, 4, 8, flatten=False)),
+    *(Config(128, 128, 64, 4, 4), Config(128, 64, 64, 4, 4)),
+    *(Config(64, 128, 128, 4, 4), Config(64, 128, 64, 4, 8, flatten=False)),
     *(Config(64, 64, 128, 4, 6), Config(64, 64, 128, 4, 6, flatten=False)),
-    *(Config(64, 64, 64, 4, 12), Config(64, 32, 64, 4, 16, 1)),
     *(Config(64, 32, 128, 4, 8, 1), Config(64, 32, 128, 4, 8, 1, flatten=False)),
-    *(Config(64, 128, 128, 4, 4), Config(128, 128, 128, 8, 3)),
 )
 """What to try on a card, for operands of two bytes; of two equals `config_for` takes
 the first."""
+PIECES = 4
+"""Of a tile with a long ending."""
+LEAST = 32
+"""Columns of such a piece."""
 
 
 @triton.jit
 def matmul_kernel(
-    a_desc, b_desc, out_desc, out_ptr, m, n, k, out_m, out_n,
+    a_desc, b_desc, out_desc, residual_desc, out_ptr, m, n, k, out_m, out_n,
     scale, bias_ptr, bias_n, residual_ptr, residual_m, residual_n,
     A_TURNED: tl.constexpr, B_TURNED: tl.constexpr,
     N_DIV: tl.constexpr, OUT_DIV: tl.constexpr,
@@ -91,80 +89,10 @@ def matmul_kernel(
             b = part(b_desc, start_k, start_n, B_TURNED)  # (BLOCK_K, BLOCK_N)
             acc = tl.dot(a, b, acc, input_precision=PRECISION, out_dtype=ACC)
         store(
-            acc, start_m, start_n, m, n, out_desc, out_ptr, out_m, out_n,
-            scale, bias_ptr, bias_n, residual_ptr, residual_m, residual_n,
+            acc, start_m, start_n, m, n, out_desc, out_ptr, out_m, out_n, scale,
+            bias_ptr, bias_n, residual_desc, residual_ptr, residual_m, residual_n,
             OUT_DIV, ACTIVATION, PIECES,
         )  # fmt: skip
-
-
-@triton.jit
-def part(desc, row, column, TURNED: tl.constexpr):
-    """Load a tile of a matrix, described as it is or as its transpose."""
-    return desc.load([column, row]).T if TURNED else desc.load([row, column])
-
-
-@triton.jit
-def store(
-    acc, start_m, start_n, m, n, out_desc, out_ptr, out_m, out_n,
-    scale, bias_ptr, bias_n, residual_ptr, residual_m, residual_n,
-    OUT_DIV: tl.constexpr, ACTIVATION: tl.constexpr, PIECES: tl.constexpr,
-):  # fmt: skip
-    """Finish a tile and store it, described or not."""
-    BLOCK_M: tl.constexpr = acc.shape[0]
-    offs_n = start_n.to(tl.int64) + tl.arange(0, acc.shape[1])
-    acc = epilogues.finish(acc, offs_n, n, scale, bias_ptr, bias_n, ACTIVATION)
-    COLUMNS: tl.constexpr = acc.shape[1]
-    if ACTIVATION == "silu_and_mul":
-        start_n, n = start_n // 2, n // 2
-    if out_desc is None:
-        offs_m = start_m.to(tl.int64) + tl.arange(0, BLOCK_M)
-        epilogues.put(
-            acc, out_ptr, offs_m, start_n.to(tl.int64) + tl.arange(0, COLUMNS), m, n,
-            scaled(out_m, OUT_DIV), out_n, residual_ptr, residual_m, residual_n,
-        )  # fmt: skip
-    else:
-        out = acc.to(out_desc.dtype)
-        if PIECES == 2:
-            halves = tl.reshape(out, (BLOCK_M, 2, COLUMNS // 2))
-            left, right = tl.split(tl.permute(halves, (0, 2, 1)))
-            out_desc.store([start_m, start_n], left)
-            out_desc.store([start_m, start_n + COLUMNS // 2], right)
-        else:
-            out_desc.store([start_m, start_n], out)
-
-
-def unfit(x: torch.Tensor) -> str | None:
-    """Say why a matrix can't be described as it is.
-
-    Args:
-        x: matrix, any strides.
-
-    Returns:
-        The first rule that is broken; None if none is.
-    """
-    row = x.stride(0) * x.itemsize
-    if not x.numel():
-        return f"it must have elements, got shape {tuple(x.shape)}"
-    if x.stride(1) != 1:
-        return f"its last stride must be 1, got {x.stride(1)}"
-    if not starts_aligned(x):
-        return "it must start at a multiple of 16 bytes"
-    if row % 16 or row <= 0:
-        return f"its rows must lie a multiple of 16 bytes apart, got {row}"
-    if x.shape[0] > 1 and x.stride(0) < x.shape[1]:
-        return "its rows must not overlap"
-    if max(x.shape) > LARGEST:
-        return f"a side must be at most {LARGEST}, got {max(x.shape)}"
-    return None
-
-
-def turned(x: torch.Tensor) -> bool:
-    """Whether a matrix is to be described as its transpose.
-
-    Args:
-        x: matrix, any strides.
-    """
-    return unfit(x) is not None and unfit(x.t()) is None
 
 
 def refusal(task: Task) -> str | None:
@@ -206,14 +134,23 @@ def room(task: Task, config: Config) -> Config | None:
     # Without tensor cores a tile of float32 comes out of shared memory into registers
     # in swizzled order, which takes more of them: as with narrower loads.
     wide = 8 if task.precision == "ieee" else 16
-    if (fitted := fitting.room(task, pointers, wide)) is None:
+    # Whatever it ends in takes registers for a piece at a time.
+    plain = task._replace(residual=None, activation="")
+    if (fitted := fitting.room(plain, pointers, wide)) is None:
         return None
+    if long(task):
+        config = config._replace(pieces=min(PIECES, config.block_n // LEAST))
     config = config._replace(block_k=fitted.block_k)
     has = device.current().shared_memory_per_block or fitting.SHARED
     stage, last = shared_bytes(task, config)
     # Barriers, and what lies between, take some of it.
     stages = min(config.num_stages, (has - last - 1024) // stage)
     return config._replace(num_stages=stages) if stages > 1 else None
+
+
+def long(task: Task) -> bool:
+    """Whether what a product ends in wants many registers for each element."""
+    return task.residual is not None or task.activation not in ("", "relu")
 
 
 def shared_bytes(task: Task, config: Config) -> tuple[int, int]:
@@ -230,6 +167,9 @@ def shared_bytes(task: Task, config: Config) -> tuple[int, int]:
     itemsize = task.a.itemsize
     stage = (config.block_m + config.block_n) * config.block_k * itemsize
     last = config.block_m * config.block_n * task.out.itemsize // config.pieces
+    if task.residual is not None:
+        # A piece of it comes to where the result's waits.
+        last *= 2
     if itemsize != 2 and not fitting.along_terms(task):
         # Tensor cores want terms together: tiles turned for them take a second place.
         last += stage
@@ -252,7 +192,11 @@ def per_sm(task: Task, config: Config) -> int:
 
 def config_for(task: Task) -> Config:
     """Choose how to launch the kernel; see `ordered.config_for`."""
-    return fitting.cheapest(task, [room(task, config) for config in CONFIGS])
+    fitted = [each for config in CONFIGS if (each := room(task, config))]
+    return min(
+        fitted,
+        key=lambda c: estimates.seconds(task, fitting.tile(c, per_sm(task, c))),
+    )
 
 
 def launch(task: Task, config: Config | None = None) -> None:
@@ -276,13 +220,13 @@ def launch(task: Task, config: Config | None = None) -> None:
             (b, (block_k, block_n), b_turned),
         )
     ]
-    (out_desc,) = places(task, block_m, block_n // config.pieces)
+    (out_desc,), (residual_desc,) = ends(task, block_m, block_n // config.pieces)
     out_m, out_n = task.out.stride()
     out_div, n_div = divisor(task.out)[0], math.gcd(task.n, 16)
     rest, activation = epilogues.arguments(task)
     count = tiles(task, block_m, block_n)
     task.wrap(matmul_kernel)[(programs(count, per_sm(task, config)),)](
-        *described, out_desc, task.out, task.m, task.n // n_div, task.k,
+        *described, out_desc, residual_desc, task.out, task.m, task.n // n_div, task.k,
         out_m // out_div, out_n, *rest,
         A_TURNED=a_turned, B_TURNED=b_turned, N_DIV=n_div, OUT_DIV=out_div,
         ACC=accumulator(a.dtype), PRECISION=task.precision, **activation,
@@ -290,36 +234,6 @@ def launch(task: Task, config: Config | None = None) -> None:
         PIECES=config.pieces, FLATTEN=config.flatten, GROUP=config.group,
         num_warps=config.num_warps, num_stages=config.num_stages,
     )  # fmt: skip
-
-
-def places(task: Task, rows: int, *widths: int) -> list[TensorDescriptor | None]:
-    """Describe where tiles of the result go.
-
-    Args:
-        task: the product.
-        rows: of a tile.
-        *widths: columns of the product that are stored at a time.
-
-    Returns:
-        A descriptor for each width; None for all if there is a residual to read there,
-        or the result can't be described.
-    """
-    if task.residual is not None or unfit(task.out):
-        return [None for _ in widths]
-    half = 2 if task.activation == "silu_and_mul" else 1
-    return [
-        TensorDescriptor.from_tensor(task.out, [rows, width // half])
-        for width in widths
-    ]
-
-
-def placed(x: torch.Tensor, name: str) -> tuple[torch.Tensor, bool]:
-    """What is described of an operand: itself or its transpose, and which."""
-    if unfit(x) is None:
-        return x, False
-    if unfit(x.t()) is None:
-        return x.t(), True
-    raise ValueError(f"{name} can't be described: {unfit(x)}")
 
 
 def matmul(

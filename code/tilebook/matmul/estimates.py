@@ -1,8 +1,9 @@
 """What a tile costs before anything has been measured: who may enter the race.
 
-A model with four terms, each a count that the chapter derives: waves of programs, the
-tensor cores' share of a step, bytes that L2 delivers for it, and bytes from memory that
-nobody avoids. It ranks; it predicts no time.
+A model whose terms are counts that the chapter derives: turns of programs, the tensor
+cores' share of a step, bytes that L2 delivers for it, what a step waits for at least,
+tiles that are stored, and bytes from memory that nobody avoids. Its constants were
+fitted to some thousand ways on an H100. It ranks; it predicts no time.
 """
 
 import math
@@ -15,12 +16,19 @@ from tilebook.matmul.operands import Task
 
 ACCUMULATORS = 128
 """Sums that a thread can hold in registers beside all else without spilling."""
-L2_OVER_MEMORY = 1.8
+L2_OVER_MEMORY = 3.0
 """How many times the memory's bandwidth L2 delivers."""
-STEP_NS, START_NS = 60.0, 2500.0
-"""What a step along k waits for at least, and what a program takes to begin and end."""
-FULL = 128 * 256
-"""Elements of a tile that keeps the tensor cores busy; smaller ones share out less."""
+STEP_NS, LATENCY_NS, START_NS = 85.0, 1200.0, 4200.0
+"""What a step along k waits for at least, what the first of its loads takes, and what
+a program takes to begin and end."""
+FULL, FALL = 128 * 256, 0.13
+"""Elements of a tile that keeps the tensor cores busy, and the power of the share of it
+with which smaller ones do less."""
+PEAK, MEMORY, STORING = 0.69, 0.8, 2.6
+"""Shares of the tensor cores' and of the memory's rate that are reached, and how many
+times its bytes storing a tile costs."""
+TOGETHER = 4
+"""Programs of a multiprocessor at most."""
 _UNKNOWN = device.DATASHEET["h100-sxm"]
 
 
@@ -32,6 +40,8 @@ class Tile(NamedTuple):
     block_k: int
     num_warps: int
     num_stages: int
+    together: int = TOGETHER
+    """Programs that are launched for a multiprocessor, at most."""
 
 
 def shared_bytes(tile: Tile, itemsize: int) -> int:
@@ -81,7 +91,7 @@ def reading(task: Task) -> float:
     size = task.a.element_size()
     moved = size * (task.m * task.k + task.k * task.n)
     moved += task.m * task.n * task.out.element_size()
-    return moved / (sheet.hbm_gbps * 1e9)
+    return moved / (MEMORY * sheet.hbm_gbps * 1e9) + START_NS * 1e-9
 
 
 def seconds(task: Task, tile: Tile, parts: int = 1) -> float:
@@ -98,29 +108,37 @@ def seconds(task: Task, tile: Tile, parts: int = 1) -> float:
     here = device.current()
     sheet = here.datasheet or _UNKNOWN
     sms = here.sms or 132
+    memory = sheet.hbm_gbps * 1e9
     size = task.a.element_size()
     programs = math.ceil(task.m / tile.block_m) * math.ceil(task.n / tile.block_n)
     programs *= parts
-    shared = here.shared_memory_per_sm or 228 * 1024
-    by_shared = shared // max(shared_bytes(tile, size), 1)
-    by_registers = ACCUMULATORS * 512 // (accumulators(tile) * tile.num_warps * 32)
-    at_a_time = max(1, min(by_shared, by_registers, 4))
-    waves = math.ceil(programs / (sms * at_a_time))
-    here_now = min(at_a_time, math.ceil(programs / sms))
+    at_a_time = min(_at_a_time(tile, size), math.ceil(programs / sms))
+    turns = math.ceil(programs / (sms * at_a_time))
     steps = math.ceil(math.ceil(task.k / parts) / tile.block_k)
-    flops = 2 * tile.block_m * tile.block_n * tile.block_k
+    elements = at_a_time * tile.block_m * tile.block_n
     # Two programs on an SM feed its tensor cores as one of twice the size would.
-    busy = min(1.0, (here_now * tile.block_m * tile.block_n / FULL) ** 0.25)
-    arithmetic = here_now * flops / (rate(task.a.dtype, task.precision) / sms * busy)
-    moved = here_now * (tile.block_m + tile.block_n) * tile.block_k * size
-    traffic = moved / (L2_OVER_MEMORY * sheet.hbm_gbps * 1e9 / sms)
-    waiting = STEP_NS * 1e-9 / max(tile.num_stages - 1, 1)
-    inside = waves * (steps * max(arithmetic, traffic, waiting) + START_NS * 1e-9)
+    busy = PEAK * min(1.0, (elements / FULL) ** FALL)
+    rated = rate(task.a.dtype, task.precision) / sms
+    arithmetic = 2 * elements * tile.block_k / (rated * busy)
+    moved = at_a_time * (tile.block_m + tile.block_n) * tile.block_k * size
+    traffic = moved / (L2_OVER_MEMORY * memory / sms)
+    waiting = 1e-9 * max(STEP_NS, LATENCY_NS / max(tile.num_stages - 1, 1))
+    stored = STORING * elements * task.out.element_size() / (memory / sms)
+    inside = turns * (steps * max(arithmetic, traffic, waiting) + stored)
+    inside += START_NS * 1e-9
     if parts > 1:
         # Sums of parts are written, read again and added by a second kernel.
-        inside += START_NS * 1e-9
-        inside += 2 * 4 * parts * task.m * task.n / (sheet.hbm_gbps * 1e9)
-    return max(inside, reading(task))
+        inside += 2 * 4 * parts * task.m * task.n / memory
+    # Near both limits neither hides behind the other.
+    return (inside**4 + reading(task) ** 4) ** 0.25
+
+
+def _at_a_time(tile: Tile, itemsize: int) -> int:
+    """Programs that a multiprocessor has room for."""
+    shared = device.current().shared_memory_per_sm or 228 * 1024
+    registers = min(255, accumulators(tile) + 64) * tile.num_warps * 32
+    by_shared = shared // (shared_bytes(tile, itemsize) + 1024)
+    return max(1, min(by_shared, 65536 // registers, tile.together))
 
 
 def streaming(task: Task, tile: Tile, programs: int) -> float:

@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from tilebook import device
+from tilebook.matmul import estimates
 from tilebook.matmul.operands import Task, divisor
-from tilebook.softmax.occupancy import SMS
 from tilebook.softmax.operands import starts_aligned
 
 
@@ -46,8 +46,6 @@ CONFIGS = (
 )
 """What to try on a card, for operands of two bytes; of two equals `config_for` takes
 the first."""
-READING = 64
-"""How many terms a tensor core multiplies while an operand's element arrives."""
 SHARED = 227 * 1024
 """Bytes of shared memory of a program where kernels are only compiled."""
 
@@ -109,7 +107,10 @@ def room(task: Task, config: Config, wide: int) -> Config | None:
     if config.block_m * config.block_n > most * 32 * config.num_warps:
         return None
     block_k = config.block_k * 2 // itemsize
-    if wide < 8 or (exact and task.precision == "ieee"):
+    if exact and task.precision == "ieee":
+        # Terms come out of shared memory into registers, all of a step at once.
+        block_k = min(block_k // 2, 16)
+    elif wide < 8:
         block_k //= 2
     block_k = max(block_k, 32 if itemsize == 1 else 16)
     stage = (config.block_m + config.block_n) * block_k * itemsize
@@ -131,20 +132,19 @@ def cheapest(task: Task, configs: Iterable[Any]) -> Any:
     fitting = [config for config in configs if config is not None]
     if not fitting:
         return None
-    return min(fitting, key=lambda each: cost(task, each.block_m, each.block_n))
+    return min(fitting, key=lambda each: estimates.seconds(task, tile(each)))
 
 
-def cost(task: Task, rows: int, columns: int) -> int:
-    """Compare tiles: what a multiprocessor multiplies and reads, in multiplications.
+def tile(config: Any, together: int = estimates.TOGETHER) -> estimates.Tile:
+    """How a launch cuts a product up, for an estimate.
 
     Args:
-        task: the product, with elements.
-        rows: of a tile.
-        columns: of a tile.
+        config: of any kernel with tiles for tensor cores.
+        together: programs that are launched for a multiprocessor, at most.
     """
-    count = -(-task.m // rows) * -(-task.n // columns)
-    turns = -(-count // (device.current().sms or SMS))
-    return turns * (rows * columns + READING * (rows + columns))
+    columns = config.block_n + getattr(config, "more", 0)
+    sides = (config.block_m, columns, config.block_k)
+    return estimates.Tile(*sides, config.num_warps, config.num_stages, together)
 
 
 def reach(task: Task, config: Config) -> int:

@@ -96,16 +96,18 @@ def configs(task: Task) -> list[Config]:
         task: the product.
 
     Returns:
-        Long blocks of terms and a program for each multiprocessor, the same with two,
-        and short blocks; those of more than one part.
+        Of two bytes an element long blocks of terms, with a program or two for each
+        multiprocessor, of others short ones; those of more than one part.
     """
-    tried = [config_for(task)]
     if task.a.itemsize == 2:
-        for per_sm, stages in ((1, 5), (2, 3)):
-            long = config_for(
-                task, block_bytes=2 * BLOCK_BYTES, per_sm=per_sm, stages=stages
-            )
-            tried.append(long)
+        # Low tiles have little to wait for, high ones a long way to load.
+        deep = 5 if block_for(task.m, 64) > 32 else 3
+        tried = [
+            config_for(task, block_bytes=2 * BLOCK_BYTES, per_sm=per_sm, stages=stages)
+            for per_sm, stages in ((1, deep), (2, 3))
+        ]
+    else:
+        tried = [config_for(task)]
     return [config for config in dict.fromkeys(tried) if config.parts > 1]
 
 

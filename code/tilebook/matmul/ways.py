@@ -41,11 +41,11 @@ CONFIGS: Mapping[str, type] = {
     },
 }
 """What each is launched with."""
-ENTRANTS = 8
-"""Ways that are compiled and timed for a new question."""
-EXTRA = {"ordered": 1.06, "persistent": 1.05}
-"""What addresses and masks may cost beside a descriptor, as a factor: enough to decide
-between tiles that cost the same."""
+ENTRANTS, BEST = 8, 6
+"""Ways that are compiled and timed for a new question, and how many of them are those
+that should cost least, of whatever kernels."""
+EXTRA = {"ordered": 1.3, "persistent": 1.3, "beside": 1.24, "split": 1.37}
+"""What a kernel costs beside one that loads by descriptors, as a factor."""
 SHARES = (0.5, 1, 2)
 """Parts of a sum to try, as multiples of what `split` chooses."""
 NEAR_FULL = 8
@@ -97,20 +97,25 @@ def entrants(task: Task) -> list[Way]:
         task: the product, with elements and terms.
 
     Returns:
-        `ENTRANTS` of them at most, by what they may cost, the least first. The first of
-        each kernel is among them, for the estimate ranks tiles better than kernels.
+        `ENTRANTS` of them at most, by what they may cost, the least first: the `BEST`
+        of all, and of other kernels one each, for the estimate ranks tiles better than
+        kernels.
     """
     ranked = sorted(fitting_ways(task), key=lambda pair: pair[0])
     ways = list(dict.fromkeys(way for _, way in ranked))
-    first = {way.kernel: way for way in reversed(ways)}
-    chosen = [*first.values(), *(way for way in ways if way not in first.values())]
-    return [way for way in ways if way in chosen[:ENTRANTS]]
+    chosen = ways[:BEST]
+    for way in ways[BEST:]:
+        if way.kernel not in {each.kernel for each in chosen}:
+            chosen.append(way)
+    return chosen[:ENTRANTS]
 
 
 def fitting_ways(task: Task) -> Iterator[tuple[float, Way]]:
     """Every way that fits, with seconds by the estimate."""
     wide = fitting.width(task)
-    for name in ("ordered", "persistent"):
+    engine = device.has("tma") and described.refusal(task) is None
+    # Who stays beside descriptors does so with them.
+    for name in ("ordered",) if engine else ("ordered", "persistent"):
         rung = KERNELS[name]
         for config in rung.CONFIGS:
             if (fitted := rung.room(task, config, wide)) is not None:
@@ -120,12 +125,12 @@ def fitting_ways(task: Task) -> Iterator[tuple[float, Way]]:
     for own in split.configs(task):
         for share in SHARES:
             parts = max(2, int(own.parts * share))
-            cost = estimates.seconds(task, _tile(own), parts)
+            cost = EXTRA["split"] * estimates.seconds(task, fitting.tile(own), parts)
             yield cost, Way("split", tuple(own._replace(parts=parts)))
     shared = streamed.config_for(task)
     count = -(-task.m // shared.block_m) * -(-task.n // shared.block_n)
     if count % shared.programs and count < NEAR_FULL * shared.programs:
-        cost = estimates.streaming(task, _tile(shared), shared.programs)
+        cost = estimates.streaming(task, fitting.tile(shared), shared.programs)
         yield cost, Way("streamed", tuple(shared))
     if vectors.fits(task):
         thin = vectors.turned(task) if task.n < task.m else task
@@ -162,12 +167,11 @@ def _aligned_like(x: torch.Tensor) -> torch.Tensor:
     )
 
 
-def _tile(config: Any) -> estimates.Tile:
-    columns = config.block_n + getattr(config, "more", 0)
-    sides = (config.block_m, columns, config.block_k)
-    return estimates.Tile(*sides, config.num_warps, config.num_stages)
-
-
 def _tiled(task: Task, name: str, config: Any) -> tuple[float, Way]:
-    cost = EXTRA.get(name, 1.0) * estimates.seconds(task, _tile(config))
-    return cost, Way(name, tuple(config))
+    together = estimates.TOGETHER
+    if name in ("described", "padded"):
+        together = described.per_sm(task, config)
+    elif name == "beside":
+        together = 1
+    cost = estimates.seconds(task, fitting.tile(config, together))
+    return EXTRA.get(name, 1.0) * cost, Way(name, tuple(config))
