@@ -12,6 +12,7 @@ from tilebook import matmul as chapter
 from tilebook import testing
 from tilebook.matmul import (
     described,
+    descriptors,
     fitting,
     naive,
     operands,
@@ -80,7 +81,7 @@ def run(rung, a, b, precision="ieee", config=None):
     if not a.numel() or not b.numel():
         return rung.matmul(a, b, precision=precision)
     if rung is described:
-        a, b = (x if described.turned(x) or not described.unfit(x) else roomy(x)
+        a, b = (x if descriptors.turned(x) or not descriptors.unfit(x) else roomy(x)
                 for x in (a, b))  # fmt: skip
     return launched(
         rung, lambda: operands.task_of(a, b, precision=precision)[0], config
@@ -224,7 +225,7 @@ def test_rows_and_columns_that_are_multiples_of_16_bytes(rung, turn, device):
     b = b.t().contiguous().t() if turn[1] == "T" else b
     if rung is described:
         assert described.refusal(operands.task_of(a, b)[0]) is None
-        assert (described.turned(a), described.turned(b)) == tuple(
+        assert (descriptors.turned(a), descriptors.turned(b)) == tuple(
             t == "T" for t in turn
         )
     assert_right(run(rung, a, b), a, b)

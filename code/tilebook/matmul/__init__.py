@@ -10,8 +10,8 @@ The ladder, in order; each rung is a module with a kernel, `launch` and `matmul`
 * `described`: tensor descriptors, which Hopper's copy engine follows.
 
 For products of few tiles stand beside it `beside`, whose tiles have widths between the
-powers of two, `split`, whose programs share a sum, `streamed`, whose programs share all
-steps evenly, and `vectors`, without tensor cores;
+powers of two, `split`, whose programs share a sum, `streamed`, whose programs share the
+last turn, and `vectors`, without tensor cores;
 for operands that start anywhere `padded`, for many products of a kind `batched`, for
 other precisions `precision`. `matmul` and `linear` choose among all of them, by a race
 on the card at hand (`searching`) or by a rule: any shape and strides, gradients,

@@ -13,11 +13,10 @@ from typing import NamedTuple
 import torch
 import triton
 import triton.language as tl
-from triton.tools.tensor_descriptor import TensorDescriptor
 
 from tilebook import device
 from tilebook.matmul import described, epilogues, estimates, fitting
-from tilebook.matmul.descriptors import ends, part, placed, store
+from tilebook.matmul.descriptors import ends, operand, part, store
 from tilebook.matmul.naive import accumulator
 from tilebook.matmul.operands import Task, divisor, multiplied, tiles
 from tilebook.softmax.occupancy import programs
@@ -148,25 +147,19 @@ def launch(task: Task, config: Config | None = None) -> None:
         raise ValueError(reason)
     config = config or config_for(task)
     block_m, block_n, more, block_k = config[:4]
-    (a, a_turned), (b, b_turned) = placed(task.a, "a"), placed(task.b, "b")
-    parts = [
-        TensorDescriptor.from_tensor(x, [*(reversed(block) if turn else block)])
-        for x, block, turn in (
-            (a, (block_m, block_k), a_turned),
-            (b, (block_k, block_n), b_turned),
-            (b, (block_k, more), b_turned),
-        )
-    ]
+    a_desc, a_turned = operand(task.a, "a", (block_m, block_k))
+    b_desc, b_turned = operand(task.b, "b", (block_k, block_n))
+    more_desc, _ = operand(task.b, "b", (block_k, more))
     out_m, out_n = task.out.stride()
     out_div, n_div = divisor(task.out)[0], math.gcd(task.n, 16)
     rest, activation = epilogues.arguments(task)
     count = tiles(task, block_m, block_n + more)
     places, residuals = ends(task, block_m, block_n // config.pieces, more)
     task.wrap(matmul_kernel)[(programs(count, 1),)](
-        *parts, *places, *residuals, task.out,
+        a_desc, b_desc, more_desc, *places, *residuals, task.out,
         task.m, task.n // n_div, task.k, out_m // out_div, out_n, *rest,
         A_TURNED=a_turned, B_TURNED=b_turned, N_DIV=n_div, OUT_DIV=out_div,
-        ACC=accumulator(a.dtype), **activation,
+        ACC=accumulator(task.a.dtype), **activation,
         BLOCK_M=block_m, BLOCK_N=block_n, MORE=more, BLOCK_K=block_k,
         PIECES=config.pieces, GROUP=config.group,
         num_warps=config.num_warps, num_stages=config.num_stages,

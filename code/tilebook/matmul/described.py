@@ -14,11 +14,10 @@ from typing import NamedTuple
 import torch
 import triton
 import triton.language as tl
-from triton.tools.tensor_descriptor import TensorDescriptor
 
 from tilebook import device, library
 from tilebook.matmul import epilogues, estimates, fitting, versions
-from tilebook.matmul.descriptors import ends, part, placed, store, unfit
+from tilebook.matmul.descriptors import ends, operand, part, store, unfit
 from tilebook.matmul.naive import accumulator
 from tilebook.matmul.operands import Task, divisor, task_of, tiles
 from tilebook.softmax.occupancy import fits, programs
@@ -55,6 +54,7 @@ CONFIGS = (
     *(Config(64, 128, 128, 4, 4), Config(64, 128, 64, 4, 8, flatten=False)),
     *(Config(64, 64, 128, 4, 6), Config(64, 64, 128, 4, 6, flatten=False)),
     *(Config(64, 32, 128, 4, 8, 1), Config(64, 32, 128, 4, 8, 1, flatten=False)),
+    Config(64, 64, 64, 4, 5),
 )
 """What to try on a card, for operands of two bytes; of two equals `config_for` takes
 the first."""
@@ -212,24 +212,19 @@ def launch(task: Task, config: Config | None = None) -> None:
     """
     config = config or config_for(task)
     block_m, block_n, block_k = config[:3]
-    (a, a_turned), (b, b_turned) = placed(task.a, "a"), placed(task.b, "b")
-    described = [
-        TensorDescriptor.from_tensor(x, [*(reversed(block) if turn else block)])
-        for x, block, turn in (
-            (a, (block_m, block_k), a_turned),
-            (b, (block_k, block_n), b_turned),
-        )
-    ]
+    a_desc, a_turned = operand(task.a, "a", (block_m, block_k))
+    b_desc, b_turned = operand(task.b, "b", (block_k, block_n))
     (out_desc,), (residual_desc,) = ends(task, block_m, block_n // config.pieces)
     out_m, out_n = task.out.stride()
     out_div, n_div = divisor(task.out)[0], math.gcd(task.n, 16)
     rest, activation = epilogues.arguments(task)
     count = tiles(task, block_m, block_n)
     task.wrap(matmul_kernel)[(programs(count, per_sm(task, config)),)](
-        *described, out_desc, residual_desc, task.out, task.m, task.n // n_div, task.k,
+        a_desc, b_desc, out_desc, residual_desc, task.out,
+        task.m, task.n // n_div, task.k,
         out_m // out_div, out_n, *rest,
         A_TURNED=a_turned, B_TURNED=b_turned, N_DIV=n_div, OUT_DIV=out_div,
-        ACC=accumulator(a.dtype), PRECISION=task.precision, **activation,
+        ACC=accumulator(task.a.dtype), PRECISION=task.precision, **activation,
         BLOCK_M=block_m, BLOCK_N=block_n, BLOCK_K=block_k,
         PIECES=config.pieces, FLATTEN=config.flatten, GROUP=config.group,
         num_warps=config.num_warps, num_stages=config.num_stages,

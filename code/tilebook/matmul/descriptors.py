@@ -46,12 +46,26 @@ def turned(x: torch.Tensor) -> bool:
     return unfit(x) is not None and unfit(x.t()) is None
 
 
-def placed(x: torch.Tensor, name: str) -> tuple[torch.Tensor, bool]:
-    """What is described of an operand: itself or its transpose, and which."""
+def operand(
+    x: torch.Tensor, name: str, block: tuple[int, int]
+) -> tuple[TensorDescriptor, bool]:
+    """Describe an operand, as it is or as its transpose.
+
+    Args:
+        x: the matrix.
+        name: what the kernel calls it.
+        block: rows and columns of a tile of it.
+
+    Returns:
+        The descriptor, and whether it is the transpose's.
+
+    Raises:
+        ValueError: neither can be described.
+    """
     if unfit(x) is None:
-        return x, False
+        return TensorDescriptor.from_tensor(x, [*block]), False
     if unfit(x.t()) is None:
-        return x.t(), True
+        return TensorDescriptor.from_tensor(x.t(), [*block[::-1]]), True
     raise ValueError(f"{name} can't be described: {unfit(x)}")
 
 

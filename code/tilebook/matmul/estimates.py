@@ -161,5 +161,6 @@ def streaming(task: Task, tile: Tile, programs: int) -> float:
     # As many rows of tiles as fill every program once.
     full = task._replace(a=task.a.new_empty(whole, task.k, device="meta"))
     once = seconds(full._replace(b=task.b[:, : tile.block_n]), tile)
-    inside = once * count / programs + 2 * START_NS * 1e-9
+    turn = once - START_NS * 1e-9
+    inside = turn * count / programs + 1.5 * START_NS * 1e-9
     return max(inside + again / (sheet.hbm_gbps * 1e9), reading(task))

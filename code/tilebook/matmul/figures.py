@@ -261,7 +261,8 @@ def shares(tiles: int = 5, steps: int = 8, programs: int = 4) -> Picture:
             split.parts_kernel, lambda t: split.launch(t, config), tiles, steps, task
         )
 
-    even = streamed.Config(SIDE, SIDE, SIDE, programs)
+    # All of it shared out, and by pointers: their addresses tell who reads what.
+    even = streamed.Config(SIDE, SIDE, SIDE, programs, longer=True, engine=False)
     ways = {
         "a program a tile": cut(1),
         "split-K, two parts": cut(2),

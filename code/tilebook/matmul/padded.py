@@ -8,7 +8,7 @@ multiple of that, costs two passes over them, which is little beside mnk terms.
 import torch
 
 from tilebook import device
-from tilebook.matmul import described
+from tilebook.matmul import described, descriptors
 from tilebook.matmul.operands import Task
 from tilebook.tiling.described import LARGEST
 
@@ -21,7 +21,7 @@ config_for = described.config_for
 
 def misplaced(x: torch.Tensor) -> bool:
     """Whether a matrix can't be described where it lies, neither way round."""
-    return described.unfit(x) is not None and described.unfit(x.t()) is not None
+    return descriptors.unfit(x) is not None and descriptors.unfit(x.t()) is not None
 
 
 def fits(task: Task) -> bool:

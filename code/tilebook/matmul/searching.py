@@ -16,7 +16,7 @@ import torch
 import triton
 
 from tilebook import device, library
-from tilebook.matmul import described, operands, racing, remembered, ways
+from tilebook.matmul import descriptors, operands, racing, remembered, ways
 from tilebook.matmul.operands import Task
 from tilebook.matmul.ways import Way
 from tilebook.measure import digest
@@ -71,7 +71,7 @@ def _layout(x: torch.Tensor) -> str:
     unit = "n" if x.stride(1) == 1 else "t" if x.stride(0) == 1 else "s"
     start = 16 if x.is_meta or x.data_ptr() % 16 == 0 else x.itemsize
     # Whatever divides the stride of a single element, a descriptor looks at it.
-    placed = described.unfit(x) is None, described.unfit(x.t()) is None
+    placed = descriptors.unfit(x) is None, descriptors.unfit(x.t()) is None
     return f"{unit}{rows}/{columns}@{start}" + "".join("-d"[each] for each in placed)
 
 

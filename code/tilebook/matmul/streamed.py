@@ -1,166 +1,165 @@
-"""Stream-K: all programs take as many blocks of terms, whatever tiles they belong to.
+"""Stream-K: programs take whole tiles, and share out the terms of what is left over.
 
-133 tiles keep 132 multiprocessors busy for two rounds, the second for one tile. Here
-the blocks of terms of all tiles stand in one row, tile after tile, and are cut into
-as many equal shares as programs run at the same time. A program finishes the tiles it
-has all blocks of. Of a tile that it shares it writes its part into a workspace, two
-such at most: the one it began with and the one it ended in. A second kernel adds the
-parts of the shared tiles in order and finishes those. No program waits for another.
+133 tiles keep 132 multiprocessors busy for two turns, the second for one tile. Here
+whole turns of tiles are dealt out as always: programs walk along k side by side, and
+find in L2 what their neighbours asked for. Of the tiles of the incomplete turn the
+blocks of terms stand in one row, tile after tile, and are cut into equal shares. Of a
+tile that it doesn't do alone a program writes its part into a workspace; a second
+kernel adds the parts in order and finishes those tiles. No program waits for another.
 """
-
-from typing import NamedTuple
 
 import torch
 import triton
 import triton.language as tl
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-from tilebook import device, library
+from tilebook import library
+from tilebook.matmul import fitting, ordered
+from tilebook.matmul.descriptors import operand, part
 from tilebook.matmul.epilogues import arguments, finish, offsets_of, put
 from tilebook.matmul.operands import Task, task_of, tiles
-from tilebook.matmul.split import (
-    BLOCK_BYTES,
-    PRETENDED,
-    block_for,
-    dependent,
-    divided,
-    dot_precision,
-    factors,
-    narrow,
-    products,
-    scaled,
-    stages_for,
-    sum_dtype,
-)
+from tilebook.matmul.ordered import product, scaled
+from tilebook.matmul.shares import Config, config_for, configs, engine, schedule
+from tilebook.matmul.split import dependent, sum_dtype
 from tilebook.tiling.grouped import grouped
 
+__all__ = ["Config", "config_for", "configs", "launch", "matmul"]
 
-class Config(NamedTuple):
-    """How the two kernels are launched."""
-
-    block_m: int
-    """Rows of a tile."""
-    block_n: int
-    """Columns of a tile."""
-    block_k: int
-    """Terms that are loaded at once."""
-    programs: int
-    """That share the work: as many as run at the same time."""
-    num_warps: int = 8
-    num_stages: int = 4
-    """Blocks of terms on their way or in use."""
-    group: int = 8
-    """Rows of tiles in a strip."""
-
-
-PIECE_ROWS = 16
-"""Rows of a shared tile that a program of the second kernel takes."""
-
-
-def config_for(task: Task) -> Config:
-    """Choose how to launch the kernels.
-
-    Args:
-        task: the product.
-
-    Returns:
-        Tiles of 128 by 128, or as low or narrow as the product, and a program for
-        each multiprocessor, but none without a block of terms.
-    """
-    block_m = block_for(task.m, 128)
-    block_n = block_for(task.n, 64 if narrow(task) else 128)
-    block_k = BLOCK_BYTES // task.a.itemsize
-    count = -(-task.m // block_m) * -(-task.n // block_n)
-    steps = max(-(-task.k // block_k), 1)
-    programs = min(device.current().sms or PRETENDED, max(count * steps, 1))
-    warps = 8 if block_m * block_n >= 128 * (64 if narrow(task) else 128) else 4
-    return Config(
-        block_m, block_n, block_k, programs, warps, stages_for(4, block_m, block_n)
-    )
+SUM_ELEMENTS = 2048
+"""Of a piece of a shared tile that a program of the second kernel takes."""
+UNROLL = 4
+"""Parts that the second kernel asks for at once."""
 
 
 @triton.jit
-def begin(program, total, programs):
+def begin(program, total, sharing):
     """The first step of a program's share: shares differ by one step at most."""
-    share, rest = total // programs, total % programs
-    return program * share + tl.minimum(program, rest)
+    return program * total // sharing
 
 
-@triton.jit(do_not_specialize=["steps", "programs"])
+@triton.jit
+def owner(step, total, sharing):
+    """Whose share a step is in."""
+    return ((step + 1) * sharing - 1) // total
+
+
+@triton.jit
+def brought(
+    a_desc, b_desc, start_m, start_n, first, last,
+    A_TURNED: tl.constexpr, B_TURNED: tl.constexpr,
+    ACC: tl.constexpr, PRECISION: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+):  # fmt: skip
+    """Sum the blocks of terms from `first` to before `last` for one tile."""
+    acc = tl.zeros((BLOCK_M, BLOCK_N), ACC)
+    for step in range(first, last):
+        start_k = step * BLOCK_K
+        a = part(a_desc, start_m, start_k, A_TURNED)  # (BLOCK_M, BLOCK_K)
+        b = part(b_desc, start_k, start_n, B_TURNED)  # (BLOCK_K, BLOCK_N)
+        acc = tl.dot(a, b, acc, input_precision=PRECISION, out_dtype=ACC)
+    return acc
+
+
+@triton.jit(do_not_specialize=["whole", "steps", "sharing"])
 def shares_kernel(
-    a_ptr, b_ptr, out_ptr, parts_ptr, m, n, k,
-    stride_am, stride_ak, stride_bk, stride_bn, steps, programs, stride_om, stride_on,
-    scale, bias_ptr, stride_bias, residual_ptr, residual_m, residual_n,
-    ACTIVATION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
-    BLOCK_K: tl.constexpr, GROUP: tl.constexpr, EVEN_K: tl.constexpr,
-    PRECISION: tl.constexpr, BY: tl.constexpr, DEPENDENT: tl.constexpr,
+    a_desc, b_desc, parts_ptr, whole, steps, sharing,
+    a_ptr, b_ptr, out_ptr, m, n, k, a_m, a_k, b_k, b_n, out_m, out_n,
+    scale, bias_ptr, bias_n, residual_ptr, residual_m, residual_n,
+    A_TURNED: tl.constexpr, B_TURNED: tl.constexpr,
+    M_DIV: tl.constexpr, N_DIV: tl.constexpr, K_DIV: tl.constexpr,
+    A_M_DIV: tl.constexpr, A_K_DIV: tl.constexpr,
+    B_K_DIV: tl.constexpr, B_N_DIV: tl.constexpr,
+    OUT_M_DIV: tl.constexpr, OUT_N_DIV: tl.constexpr,
+    ACC: tl.constexpr, PRECISION: tl.constexpr, EVEN_K: tl.constexpr,
+    WITHIN: tl.constexpr, ACTIVATION: tl.constexpr, BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, GROUP: tl.constexpr,
+    DEPENDENT: tl.constexpr,
 ):  # fmt: skip
     if DEPENDENT:
         gdc_launch_dependents()
-    m, n, k = scaled(m, BY[0]), scaled(n, BY[1]), scaled(k, BY[2])
+    m, n, k = scaled(m, M_DIV), scaled(n, N_DIV), scaled(k, K_DIV)
+    a_k, b_k = scaled(a_k, A_K_DIV), scaled(b_k, B_K_DIV)
     tiles_m = tl.cdiv(m, BLOCK_M).to(tl.int32)
     tiles_n = tl.cdiv(n, BLOCK_N).to(tl.int32)
-    program = tl.program_id(0)
-    total = tl.cast(tiles_m * tiles_n, tl.int64) * steps
-    start = begin(program.to(tl.int64), total, programs)
-    end = begin(program.to(tl.int64) + 1, total, programs)
-    for tile in range((start // steps).to(tl.int32), tl.cdiv(end, steps).to(tl.int32)):
-        before = tl.cast(tile, tl.int64) * steps
-        first = tl.maximum(start - before, 0).to(tl.int32)
-        last = tl.minimum(end - before, steps).to(tl.int32)
+    program, programs = tl.program_id(0), tl.num_programs(0)
+    start, end = tl.cast(0, tl.int64), tl.cast(0, tl.int64)
+    first_tile, shared = 0, 0
+    if program < sharing:
+        total = tl.cast(tiles_m * tiles_n - whole, tl.int64) * steps
+        start = begin(program.to(tl.int64), total, sharing)
+        end = begin(program.to(tl.int64) + 1, total, sharing)
+        first_tile = (start // steps).to(tl.int32)
+        shared = tl.cdiv(end, steps).to(tl.int32) - first_tile
+    # Shares first: their sums are on their way to memory while whole tiles are done.
+    for turn in range(shared + whole // programs):
+        cut = turn < shared
+        place = first_tile + turn
+        before = tl.cast(place, tl.int64) * steps
+        first = tl.where(cut, tl.maximum(start - before, 0), 0).to(tl.int32)
+        last = tl.where(cut, tl.minimum(end - before, steps), steps).to(tl.int32)
+        tile = tl.where(cut, whole + place, program + (turn - shared) * programs)
         pid_m, pid_n = grouped(tile, tiles_m, tiles_n, GROUP)
-        offs_m = pid_m.to(tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
-        offs_n = pid_n.to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)
-        acc = products(
-            a_ptr, b_ptr, offs_m, offs_n, m, n, k,
-            scaled(stride_am, BY[3]), scaled(stride_ak, BY[4]),
-            scaled(stride_bk, BY[5]), scaled(stride_bn, BY[6]),
-            first, last, BLOCK_K, EVEN_K, PRECISION,
-        )  # fmt: skip
+        if a_desc is None:
+            begun = first.to(tl.int64) * BLOCK_K
+            acc = product(
+                a_ptr + begun * a_k, b_ptr + begun * b_k, pid_m, pid_n, m, n,
+                tl.minimum(k, last.to(tl.int64) * BLOCK_K) - begun,
+                scaled(a_m, A_M_DIV), a_k, b_k, scaled(b_n, B_N_DIV),
+                ACC, PRECISION, EVEN_K, WITHIN, BLOCK_M, BLOCK_N, BLOCK_K,
+            )  # fmt: skip
+        else:
+            acc = brought(
+                a_desc, b_desc, pid_m * BLOCK_M, pid_n * BLOCK_N, first, last,
+                A_TURNED, B_TURNED, ACC, PRECISION, BLOCK_M, BLOCK_N, BLOCK_K,
+            )  # fmt: skip
         if (first == 0) & (last == steps):
-            done = finish(acc, offs_n, n, scale, bias_ptr, stride_bias, ACTIVATION)
-            out_n, width = offsets_of(pid_n, n, BLOCK_N, ACTIVATION)
+            offs_m = pid_m.to(tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
+            offs_n = pid_n.to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)
+            done = finish(acc, offs_n, n, scale, bias_ptr, bias_n, ACTIVATION)
+            offs_n, n_out = offsets_of(pid_n, n, BLOCK_N, ACTIVATION)
             put(
-                done, out_ptr, offs_m, out_n, m, width, stride_om, stride_on,
+                done, out_ptr, offs_m, offs_n, m, n_out,
+                scaled(out_m, OUT_M_DIV), scaled(out_n, OUT_N_DIV),
                 residual_ptr, residual_m, residual_n,
             )  # fmt: skip
         else:
-            # Of a program's two places the second is for a tile that it began.
-            place = 2 * program.to(tl.int64) + (first == 0).to(tl.int64)
+            # From part to part the program or the tile is the next, and so is this.
+            skipped = tl.cast(program + place, tl.int64) * (BLOCK_M * BLOCK_N)
             rows = tl.arange(0, BLOCK_M)[:, None] * BLOCK_N
             at = rows + tl.arange(0, BLOCK_N)[None, :]
-            tl.store(parts_ptr + place * (BLOCK_M * BLOCK_N) + at, acc)
+            tl.store(parts_ptr + skipped + at, acc)
 
 
-@triton.jit(do_not_specialize=["steps", "programs"])
+@triton.jit(do_not_specialize=["whole", "steps", "sharing"])
 def shared_kernel(
-    out_ptr, parts_ptr, m, n, steps, programs, stride_om, stride_on,
+    out_ptr, parts_ptr, m, n, whole, steps, sharing, stride_om, stride_on,
     scale, bias_ptr, stride_bias, residual_ptr, residual_m, residual_n,
     ACTIVATION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
-    GROUP: tl.constexpr, ROWS: tl.constexpr, DEPENDENT: tl.constexpr,
+    GROUP: tl.constexpr, ROWS: tl.constexpr, UNROLL: tl.constexpr,
+    DEPENDENT: tl.constexpr,
 ):  # fmt: skip
     if DEPENDENT:
         gdc_wait()
     PIECES: tl.constexpr = BLOCK_M // ROWS
+    SIZE: tl.constexpr = BLOCK_M * BLOCK_N
     tiles_m, tiles_n = tl.cdiv(m, BLOCK_M), tl.cdiv(n, BLOCK_N)
-    total = tl.cast(tiles_m * tiles_n, tl.int64) * steps
-    # Looked at from the second of the programs that may share a tile.
-    second = tl.program_id(0).to(tl.int64) // PIECES + 1
-    piece = tl.program_id(0) % PIECES
-    tile = begin(second, total, programs) // steps
-    before, after = tile * steps, (tile + 1) * steps
-    cut = begin(second, total, programs) > before
-    if cut & (begin(second - 1, total, programs) <= before):
-        offs = (piece * ROWS + tl.arange(0, ROWS))[:, None] * BLOCK_N
-        at = parts_ptr + offs + tl.arange(0, BLOCK_N)[None, :]
-        SIZE: tl.constexpr = BLOCK_M * BLOCK_N
-        acc = tl.load(at + (2 * second - 1) * SIZE)  # (ROWS, BLOCK_N)
-        program = second
-        while begin(program, total, programs) < after:
-            acc += tl.load(at + 2 * program * SIZE)
-            program += 1
-        pid_m, pid_n = grouped(tile.to(tl.int32), tiles_m, tiles_n, GROUP)
-        offs_m = pid_m.to(tl.int64) * BLOCK_M + piece * ROWS + tl.arange(0, ROWS)
+    place, piece = tl.program_id(0) // PIECES, tl.program_id(0) % PIECES
+    total = tl.cast(tiles_m * tiles_n - whole, tl.int64) * steps
+    before = tl.cast(place, tl.int64) * steps
+    first = owner(before, total, sharing)
+    last = owner(before + steps - 1, total, sharing)
+    # A tile that is one program's has been finished.
+    if first < last:
+        rows = piece * ROWS + tl.arange(0, ROWS)
+        at = rows[:, None] * BLOCK_N + tl.arange(0, BLOCK_N)[None, :]
+        acc = tl.zeros((ROWS, BLOCK_N), parts_ptr.dtype.element_ty)
+        # The loads of a turn don't wait for one another; the sums keep their order.
+        for start in range(first, last + 1, UNROLL):
+            for j in tl.static_range(UNROLL):
+                part_ptr = parts_ptr + (start + j + place) * SIZE
+                acc += tl.load(part_ptr + at, mask=start + j <= last, other=0)
+        pid_m, pid_n = grouped(whole + place, tiles_m, tiles_n, GROUP)
+        offs_m = pid_m.to(tl.int64) * BLOCK_M + rows
         offs_n = pid_n.to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)
         acc = finish(acc, offs_n, n, scale, bias_ptr, stride_bias, ACTIVATION)
         out_n, width = offsets_of(pid_n, n, BLOCK_N, ACTIVATION)
@@ -181,45 +180,42 @@ def launch(task: Task, config: Config | None = None) -> None:
         ValueError: there are more tiles than a grid has programs.
 
     Notes:
-        Takes memory for two tiles of each program.
+        Takes memory for a tile of sums for each program and each shared tile.
     """
     if not task.out.numel():
         return
     config = config or config_for(task)
-    count = tiles(task, config.block_m, config.block_n)
+    block_m, block_n, block_k = config[:3]
+    count = tiles(task, block_m, block_n)
     # A tile of no terms takes a step all the same: it is finished, too.
-    steps = max(-(-task.k // config.block_k), 1)
-    programs = min(config.programs, count * steps)
-    group = min(config.group, -(-task.m // config.block_m))
-    given, constants = arguments(task)
-    shared = constants | {
-        "BLOCK_M": config.block_m,
-        "BLOCK_N": config.block_n,
-        "GROUP": group,
-    }
-    even = task.k > 0 and task.k % config.block_k == 0
-    found = torch.empty(
-        (programs, 2, config.block_m, config.block_n),
-        dtype=sum_dtype(task),
-        device=task.a.device,
-    )
-    whole = count * steps % programs == 0 and count * steps // programs % steps == 0
-    early = not whole and dependent(task)
+    steps = max(-(-task.k // block_k), 1)
+    whole, sharing = schedule(count, steps, config.programs, config.longer)
+    left = count - whole
+    # As many programs as tiles share none of them.
+    seams = sharing != left
+    shape = (sharing + left - 1 if seams else 0, block_m, block_n)
+    parts = torch.empty(shape, dtype=sum_dtype(task), device=task.a.device)
+    group = min(config.group, -(-task.m // block_m))
+    tile = fitting.Config(*config[:3], config.num_warps, config.num_stages, group)
+    args, constants = ordered.constants(task, tile)
+    a_desc, b_desc, a_turned, b_turned = None, None, False, False
+    if config.engine and engine(task):
+        a_desc, a_turned = operand(task.a, "a", (block_m, block_k))
+        b_desc, b_turned = operand(task.b, "b", (block_k, block_n))
+    early = seams and dependent(task)
     with library.on(task.a):
-        task.wrap(shares_kernel)[(programs,)](
-            task.a, task.b, task.out, found, *divided(task), steps, programs,
-            *task.out.stride(), *given, **shared, BY=factors(task),
-            BLOCK_K=config.block_k, EVEN_K=even,
-            PRECISION=dot_precision(task), DEPENDENT=early,
-            num_warps=config.num_warps, num_stages=config.num_stages,
+        task.wrap(shares_kernel)[(config.programs if whole else sharing,)](
+            a_desc, b_desc, parts, whole, steps, sharing, *args, **constants,
+            A_TURNED=a_turned, B_TURNED=b_turned, DEPENDENT=early,
         )  # fmt: skip
-        if whole:
-            # Every share ends where a tile does.
+        if not seams:
             return
-        pieces = config.block_m // PIECE_ROWS
-        task.wrap(shared_kernel)[((programs - 1) * pieces,)](
-            task.out, found, task.m, task.n, steps, programs, *task.out.stride(),
-            *given, **shared, ROWS=PIECE_ROWS, num_warps=4,
+        rows = min(max(SUM_ELEMENTS // block_n, 1), block_m)
+        given, activation = arguments(task)
+        task.wrap(shared_kernel)[(left * (block_m // rows),)](
+            task.out, parts, task.m, task.n, whole, steps, sharing,
+            *task.out.stride(), *given, **activation, BLOCK_M=block_m, BLOCK_N=block_n,
+            GROUP=group, ROWS=rows, UNROLL=UNROLL, num_warps=4,
             DEPENDENT=early, **({"launch_pdl": True} if early else {}),
         )  # fmt: skip
 
@@ -227,7 +223,7 @@ def launch(task: Task, config: Config | None = None) -> None:
 def matmul(
     a: torch.Tensor, b: torch.Tensor, *, precision: str | None = None
 ) -> torch.Tensor:
-    """Multiply two matrices, the blocks of terms shared out evenly.
+    """Multiply two matrices, and share out what an incomplete turn would leave idle.
 
     Args:
         a: matrix (m, k) of a type in `operands.DTYPES`, any strides.

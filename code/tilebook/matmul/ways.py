@@ -20,6 +20,7 @@ from tilebook.matmul import (
     vectors,
 )
 from tilebook.matmul.operands import Task
+from tilebook.matmul.shares import seams
 
 KERNELS: Mapping[str, ModuleType] = {
     "ordered": ordered,
@@ -127,11 +128,11 @@ def fitting_ways(task: Task) -> Iterator[tuple[float, Way]]:
             parts = max(2, int(own.parts * share))
             cost = EXTRA["split"] * estimates.seconds(task, fitting.tile(own), parts)
             yield cost, Way("split", tuple(own._replace(parts=parts)))
-    shared = streamed.config_for(task)
-    count = -(-task.m // shared.block_m) * -(-task.n // shared.block_n)
-    if count % shared.programs and count < NEAR_FULL * shared.programs:
-        cost = estimates.streaming(task, fitting.tile(shared), shared.programs)
-        yield cost, Way("streamed", tuple(shared))
+    for shared in streamed.configs(task):
+        count = -(-task.m // shared.block_m) * -(-task.n // shared.block_n)
+        if seams(task, shared) and count < NEAR_FULL * shared.programs:
+            cost = estimates.streaming(task, fitting.tile(shared), shared.programs)
+            yield cost, Way("streamed", tuple(shared))
     if vectors.fits(task):
         thin = vectors.turned(task) if task.n < task.m else task
         # All that counts is to read the larger operand once.
