@@ -19,6 +19,7 @@ from tilebook.matmul.operands import DTYPES, Task, result_dtype
 SHARED = {
     "shorter": streamed.Config(32, 128, 32, 4, 4, 2, group=2),
     "longer": streamed.Config(32, 128, 32, 4, 4, 2, group=2, longer=True),
+    "alone": streamed.Config(32, 128, 32, 4, 4, 2, group=1),
 }
 
 
@@ -147,7 +148,7 @@ def test_what_descriptors_bring(shared, turns, device):
     # Terms past the last are no zeros here, so that a matrix has to end where it does.
     grids, brought = run_shared(SHARED[shared], a, b)
     assert brought
-    assert grids == ([4, 4] if shared == "shorter" else [4, 12])
+    assert grids == ([4, 12] if shared == "longer" else [4, 4])
     _, brought = run_shared(SHARED[shared]._replace(engine=False), a, b)
     assert not brought
 
@@ -242,14 +243,16 @@ MISTAKES = [
      "return program * (total // sharing)"),
     ("owner(before + steps - 1, total", "owner(before, total"),
     ("(first == 0) & (last == steps)", "(first == 0)"),
-    ("tl.cast(program + place, tl.int64)", "tl.cast(program, tl.int64)"),
-    ("tl.where(cut, whole + place, program", "tl.where(cut, place, program"),
-    ("range(shared + whole // programs)", "range(shared)"),
+    ("(team + place) * STACK + member", "team * STACK + member"),
+    ("tl.where(cut, whole + place, team", "tl.where(cut, place, team"),
+    ("range(turns + shared)", "range(turns)"),
     ("tl.minimum(k, last.to(tl.int64) * BLOCK_K) - begun", "k - begun"),
     ("start_k = step * BLOCK_K", "start_k = (step - first) * BLOCK_K"),
     ("A_TURNED=a_turned", "A_TURNED=b_turned"),
     ("mask=start + j <= last", "mask=start + j < last"),
-    ("grouped(whole + place,", "grouped(place,"),
+    ("grouped(whole * STACK + tile,", "grouped(tile,"),
+    ("place, member = tile // STACK, tile % STACK",
+     "place, member = tile % STACK, tile // STACK"),
     ("* BLOCK_M + rows\n", "* BLOCK_M + tl.arange(0, ROWS)\n"),
 ]  # fmt: skip
 

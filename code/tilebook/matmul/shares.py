@@ -45,33 +45,53 @@ class Schedule(NamedTuple):
     """Who does what."""
 
     whole: int
-    """Tiles that are dealt out whole, as many to each program."""
+    """Stacks that are dealt out whole, as many to each team."""
     sharing: int
-    """Programs that share the blocks of terms of all others; 0 where none are left."""
+    """Teams that share the blocks of terms of all others; 0 where none are left."""
 
 
-def schedule(count: int, steps: int, programs: int, longer: bool = False) -> Schedule:
-    """Deal out the tiles of a product.
+def schedule(count: int, steps: int, teams: int, longer: bool = False) -> Schedule:
+    """Deal out the tiles of a product, in stacks to teams (see `stack`).
 
     Args:
-        count: tiles.
+        count: stacks.
         steps: blocks of terms of each, at least one.
-        programs: that run at the same time.
+        teams: that run at the same time.
         longer: whether the last whole turn is shared out with the incomplete one.
 
     Returns:
-        Whole turns, and as many programs for what is left as have `LEAST_STEPS` blocks
-        each, or a tile if that is less. A turn that is nearly complete isn't worth its
-        seams: of its tiles each gets a program.
+        Whole turns, and as many teams for what is left as have `LEAST_STEPS` blocks
+        each, or a stack if that is less. A turn that is nearly complete isn't worth its
+        seams: of its stacks each gets a team.
     """
-    turns, left = divmod(count, programs)
-    if (programs - left) * SAVED < programs:
+    turns, left = divmod(count, teams)
+    if (teams - left) * SAVED < teams:
         return Schedule(count - left, left)
     if not left:
         return Schedule(count, 0)
-    whole = max(turns - longer, 0) * programs
+    whole = max(turns - longer, 0) * teams
     total = (count - whole) * steps
-    return Schedule(whole, min(programs, total // min(LEAST_STEPS, steps)))
+    return Schedule(whole, min(teams, total // min(LEAST_STEPS, steps)))
+
+
+def stack(task: Task, config: Config) -> int:
+    """Tiles above one another that a team of programs takes together, a tile each.
+
+    Programs that walk along k side by side read the same columns of b, and L2 is asked
+    for them once. Apart they would be read from memory by each.
+
+    Args:
+        task: the product.
+        config: how it is launched.
+
+    Returns:
+        A strip's rows of tiles, where strips are whole and teams of so many use most of
+        the programs; else 1.
+    """
+    rows = -(-task.m // config.block_m)
+    high = min(config.group, rows)
+    idle = config.programs % high
+    return high if rows % high == 0 and idle * SAVED < config.programs else 1
 
 
 def seams(task: Task, config: Config) -> bool:
@@ -81,10 +101,11 @@ def seams(task: Task, config: Config) -> bool:
         task: the product.
         config: how it is launched.
     """
-    count = -(-task.m // config.block_m) * -(-task.n // config.block_n)
+    high = stack(task, config)
+    count = -(-task.m // config.block_m) * -(-task.n // config.block_n) // high
     steps = max(-(-task.k // config.block_k), 1)
-    whole, sharing = schedule(count, steps, config.programs, config.longer)
-    # As many programs as tiles share none of them.
+    whole, sharing = schedule(count, steps, config.programs // high, config.longer)
+    # As many teams as stacks share none of them.
     return sharing != count - whole
 
 

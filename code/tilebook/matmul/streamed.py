@@ -19,7 +19,7 @@ from tilebook.matmul.descriptors import operand, part
 from tilebook.matmul.epilogues import arguments, finish, offsets_of, put
 from tilebook.matmul.operands import Task, task_of, tiles
 from tilebook.matmul.ordered import product, scaled
-from tilebook.matmul.shares import Config, config_for, configs, engine, schedule
+from tilebook.matmul.shares import Config, config_for, configs, engine, schedule, stack
 from tilebook.matmul.split import dependent, sum_dtype
 from tilebook.tiling.grouped import grouped
 
@@ -73,7 +73,7 @@ def shares_kernel(
     ACC: tl.constexpr, PRECISION: tl.constexpr, EVEN_K: tl.constexpr,
     WITHIN: tl.constexpr, ACTIVATION: tl.constexpr, BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, GROUP: tl.constexpr,
-    DEPENDENT: tl.constexpr,
+    STACK: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
     if DEPENDENT:
         gdc_launch_dependents()
@@ -81,23 +81,25 @@ def shares_kernel(
     a_k, b_k = scaled(a_k, A_K_DIV), scaled(b_k, B_K_DIV)
     tiles_m = tl.cdiv(m, BLOCK_M).to(tl.int32)
     tiles_n = tl.cdiv(n, BLOCK_N).to(tl.int32)
-    program, programs = tl.program_id(0), tl.num_programs(0)
-    start, end = tl.cast(0, tl.int64), tl.cast(0, tl.int64)
-    first_tile, shared = 0, 0
-    if program < sharing:
-        total = tl.cast(tiles_m * tiles_n - whole, tl.int64) * steps
-        start = begin(program.to(tl.int64), total, sharing)
-        end = begin(program.to(tl.int64) + 1, total, sharing)
-        first_tile = (start // steps).to(tl.int32)
-        shared = tl.cdiv(end, steps).to(tl.int32) - first_tile
-    # Shares first: their sums are on their way to memory while whole tiles are done.
-    for turn in range(shared + whole // programs):
-        cut = turn < shared
-        place = first_tile + turn
-        before = tl.cast(place, tl.int64) * steps
-        first = tl.where(cut, tl.maximum(start - before, 0), 0).to(tl.int32)
-        last = tl.where(cut, tl.minimum(end - before, steps), steps).to(tl.int32)
-        tile = tl.where(cut, whole + place, program + (turn - shared) * programs)
+    team, member = tl.program_id(0) // STACK, tl.program_id(0) % STACK
+    teams = tl.num_programs(0) // STACK
+    first_place, shared, lead, trail = 0, 0, 0, 0
+    if team < sharing:
+        total = tl.cast(tiles_m * tiles_n // STACK - whole, tl.int64) * steps
+        start = begin(team.to(tl.int64), total, sharing)
+        end = begin(team.to(tl.int64) + 1, total, sharing)
+        first_place = (start // steps).to(tl.int32)
+        shared = tl.cdiv(end, steps).to(tl.int32) - first_place
+        lead = (start % steps).to(tl.int32)
+        trail = ((end - 1) % steps).to(tl.int32) + 1
+    turns = whole // teams
+    # Whole tiles first: all begin at the same time, and stay side by side.
+    for turn in range(turns + shared):
+        cut = turn >= turns
+        place = first_place + turn - turns
+        first = tl.where(turn == turns, lead, 0)
+        last = tl.where(cut & (turn == turns + shared - 1), trail, steps)
+        tile = tl.where(cut, whole + place, team + turn * teams) * STACK + member
         pid_m, pid_n = grouped(tile, tiles_m, tiles_n, GROUP)
         if a_desc is None:
             begun = first.to(tl.int64) * BLOCK_K
@@ -123,8 +125,9 @@ def shares_kernel(
                 residual_ptr, residual_m, residual_n,
             )  # fmt: skip
         else:
-            # From part to part the program or the tile is the next, and so is this.
-            skipped = tl.cast(program + place, tl.int64) * (BLOCK_M * BLOCK_N)
+            # From part to part the team or the stack is the next, and so is this.
+            part_of = (team + place) * STACK + member
+            skipped = tl.cast(part_of, tl.int64) * (BLOCK_M * BLOCK_N)
             rows = tl.arange(0, BLOCK_M)[:, None] * BLOCK_N
             at = rows + tl.arange(0, BLOCK_N)[None, :]
             tl.store(parts_ptr + skipped + at, acc)
@@ -135,20 +138,21 @@ def shared_kernel(
     out_ptr, parts_ptr, m, n, whole, steps, sharing, stride_om, stride_on,
     scale, bias_ptr, stride_bias, residual_ptr, residual_m, residual_n,
     ACTIVATION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
-    GROUP: tl.constexpr, ROWS: tl.constexpr, UNROLL: tl.constexpr,
-    DEPENDENT: tl.constexpr,
+    GROUP: tl.constexpr, STACK: tl.constexpr, ROWS: tl.constexpr,
+    UNROLL: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
     if DEPENDENT:
         gdc_wait()
     PIECES: tl.constexpr = BLOCK_M // ROWS
     SIZE: tl.constexpr = BLOCK_M * BLOCK_N
     tiles_m, tiles_n = tl.cdiv(m, BLOCK_M), tl.cdiv(n, BLOCK_N)
-    place, piece = tl.program_id(0) // PIECES, tl.program_id(0) % PIECES
-    total = tl.cast(tiles_m * tiles_n - whole, tl.int64) * steps
+    tile, piece = tl.program_id(0) // PIECES, tl.program_id(0) % PIECES
+    place, member = tile // STACK, tile % STACK
+    total = tl.cast(tiles_m * tiles_n // STACK - whole, tl.int64) * steps
     before = tl.cast(place, tl.int64) * steps
     first = owner(before, total, sharing)
     last = owner(before + steps - 1, total, sharing)
-    # A tile that is one program's has been finished.
+    # A stack that is one team's has been finished.
     if first < last:
         rows = piece * ROWS + tl.arange(0, ROWS)
         at = rows[:, None] * BLOCK_N + tl.arange(0, BLOCK_N)[None, :]
@@ -156,9 +160,10 @@ def shared_kernel(
         # The loads of a turn don't wait for one another; the sums keep their order.
         for start in range(first, last + 1, UNROLL):
             for j in tl.static_range(UNROLL):
-                part_ptr = parts_ptr + (start + j + place) * SIZE
+                part_of = (start + j + place) * STACK + member
+                part_ptr = parts_ptr + part_of * SIZE
                 acc += tl.load(part_ptr + at, mask=start + j <= last, other=0)
-        pid_m, pid_n = grouped(whole + place, tiles_m, tiles_n, GROUP)
+        pid_m, pid_n = grouped(whole * STACK + tile, tiles_m, tiles_n, GROUP)
         offs_m = pid_m.to(tl.int64) * BLOCK_M + rows
         offs_n = pid_n.to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)
         acc = finish(acc, offs_n, n, scale, bias_ptr, stride_bias, ACTIVATION)
@@ -186,14 +191,15 @@ def launch(task: Task, config: Config | None = None) -> None:
         return
     config = config or config_for(task)
     block_m, block_n, block_k = config[:3]
-    count = tiles(task, block_m, block_n)
+    high = stack(task, config)
+    count, teams = tiles(task, block_m, block_n) // high, config.programs // high
     # A tile of no terms takes a step all the same: it is finished, too.
     steps = max(-(-task.k // block_k), 1)
-    whole, sharing = schedule(count, steps, config.programs, config.longer)
+    whole, sharing = schedule(count, steps, teams, config.longer)
     left = count - whole
-    # As many programs as tiles share none of them.
+    # As many teams as stacks share none of them.
     seams = sharing != left
-    shape = (sharing + left - 1 if seams else 0, block_m, block_n)
+    shape = ((sharing + left - 1) * high if seams else 0, block_m, block_n)
     parts = torch.empty(shape, dtype=sum_dtype(task), device=task.a.device)
     group = min(config.group, -(-task.m // block_m))
     tile = fitting.Config(*config[:3], config.num_warps, config.num_stages, group)
@@ -204,18 +210,18 @@ def launch(task: Task, config: Config | None = None) -> None:
         b_desc, b_turned = operand(task.b, "b", (block_k, block_n))
     early = seams and dependent(task)
     with library.on(task.a):
-        task.wrap(shares_kernel)[(config.programs if whole else sharing,)](
+        task.wrap(shares_kernel)[((teams if whole else sharing) * high,)](
             a_desc, b_desc, parts, whole, steps, sharing, *args, **constants,
-            A_TURNED=a_turned, B_TURNED=b_turned, DEPENDENT=early,
+            A_TURNED=a_turned, B_TURNED=b_turned, STACK=high, DEPENDENT=early,
         )  # fmt: skip
         if not seams:
             return
         rows = min(max(SUM_ELEMENTS // block_n, 1), block_m)
         given, activation = arguments(task)
-        task.wrap(shared_kernel)[(left * (block_m // rows),)](
+        task.wrap(shared_kernel)[(left * high * (block_m // rows),)](
             task.out, parts, task.m, task.n, whole, steps, sharing,
             *task.out.stride(), *given, **activation, BLOCK_M=block_m, BLOCK_N=block_n,
-            GROUP=group, ROWS=rows, UNROLL=UNROLL, num_warps=4,
+            GROUP=group, STACK=high, ROWS=rows, UNROLL=UNROLL, num_warps=4,
             DEPENDENT=early, **({"launch_pdl": True} if early else {}),
         )  # fmt: skip
 
