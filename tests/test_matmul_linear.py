@@ -99,6 +99,20 @@ def test_nan_and_infinities(device):
         assert_right(out, x, weight, bias, None, activation)
 
 
+def test_gelu_far_below_zero(device):
+    """Where 1 + erf cancels: relative to a result that is nearly nothing."""
+    x = torch.linspace(-9, 9, 4001, device=device)[:, None]
+    out = layer(x, torch.ones(1, 1, device=device), activation="gelu").double()
+    wide = x.double()
+    expected = 0.5 * wide * torch.special.erfc(-wide * 0.5**0.5)
+    assert ((out - expected).abs() <= 1e-5 * expected.abs()).all()
+    extremes = torch.tensor([[-torch.inf], [torch.inf], [torch.nan], [-1e4]])
+    got = layer(extremes.to(device), torch.ones(1, 1, device=device), activation="gelu")
+    torch.testing.assert_close(
+        got.cpu(), F.gelu(extremes), equal_nan=True, rtol=0, atol=0
+    )
+
+
 @pytest.mark.parametrize("power", [-4, 4])
 def test_magnitudes(power, device):
     x, weight, bias, _ = operands(5, 8, 40, device=device)

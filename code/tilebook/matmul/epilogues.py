@@ -16,13 +16,28 @@ TWICE_SQRT_2_OVER_PI = tl.constexpr(1.5957691216057308)
 
 
 @triton.jit
+def _erfc(x):
+    """The complement of the error function for x >= 0, in half of erf's instructions: a
+    Chebyshev fit whose relative error is below 1.2e-7 everywhere (Press et al.,
+    Numerical Recipes, 2nd edition, section 6.2)."""
+    t = 1.0 / (1.0 + 0.5 * x)
+    y = t * 0.17087277 - 0.82215223
+    y = ((y * t + 1.48851587) * t - 1.13520398) * t + 0.27886807
+    y = ((y * t - 0.18628806) * t + 0.09678418) * t + 0.37409196
+    y = (y * t + 1.00002368) * t - 1.26551223
+    return t * tl.exp(y - x * x)
+
+
+@triton.jit
 def activated(x, ACTIVATION: tl.constexpr):
     """Apply an activation to float32, element by element."""
     if ACTIVATION == "relu":
         # As PyTorch has it: NaN stays.
         x = tl.maximum(x, 0.0, propagate_nan=tl.PropagateNan.ALL)
     elif ACTIVATION == "gelu":
-        x = 0.5 * x * (1.0 + tl.erf(x * SQRT_HALF))
+        # 1 + erf(y) is 2 - erfc(y) above zero, and erfc(-y) below it: nothing cancels.
+        tail = 0.5 * _erfc(tl.abs(x) * SQRT_HALF)
+        x = x * tl.where(x < 0, tail, 1.0 - tail)
     elif ACTIVATION == "gelu_tanh":
         # 0.5 (1 + tanh(y)) is sigmoid(2 y), which one exponential gives.
         x = x * tl.sigmoid((x + 0.044715 * x * x * x) * TWICE_SQRT_2_OVER_PI)
