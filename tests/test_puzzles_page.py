@@ -57,6 +57,47 @@ def test_a_run_of_cells_is_drawn_as_one():
     assert wide.corner(1) == (1.0, 26.0)
 
 
+def test_tensors_lie_side_by_side_while_a_line_has_room():
+    x, y, z = drawing.placed(drawing.draw("puzzle-03").tensors, drawing.CELL)
+    assert x.top == y.top < z.top
+    assert (x.left, z.left) == (0.0, 0.0)
+    assert x.right < y.left < y.right <= drawing.WIDTH
+    assert z.top == max(x.bottom, y.bottom) + drawing.GAP + drawing.LABEL
+
+
+@every_puzzle
+def test_nothing_overlaps_and_everything_is_inside(one):
+    tensors = drawing.draw(one.name).tensors
+    for size in (drawing.FINE, 7.0):
+        if size * max(t.reads.shape[-1] for t in tensors) + 1 > drawing.WIDTH:
+            continue
+        grids = list(drawing.placed(tensors, size))
+        assert all(grid.right <= drawing.WIDTH for grid in grids)
+        for at, first in enumerate(grids):
+            for other in grids[at + 1 :]:
+                beside = first.right < other.left
+                assert beside or first.bottom + drawing.LABEL <= other.top
+
+
+def test_grey_is_explained_where_there_is_some():
+    assert "grey" in drawing.draw("puzzle-02").html
+    assert "grey" not in drawing.draw("puzzle-01").html
+    assert "grey" not in drawing.draw("puzzle-24").html
+
+
+@every_puzzle
+def test_a_shape_that_no_tensor_has_is_spelt_out(one):
+    values = one.task.inputs(np.random.default_rng(0), one.friendly)
+    shapes = {np.shape(value) for value in values.values()}
+    results = one.task.reference(**values)
+    results = results if isinstance(results, tuple) else (results,)
+    shapes |= {np.shape(value) for value in results}
+    assert bool(one.sizes) == (tuple(one.friendly) not in shapes)
+    if one.sizes:
+        assert len(one.sizes.split(",")) == len(one.friendly)
+        assert one.sizes in notebook.described(one)
+
+
 def part(name, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "book" / "_ext"))
     return pytest.importorskip(f"bookext.{name}")

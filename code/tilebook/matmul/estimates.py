@@ -27,6 +27,8 @@ with which smaller ones do less."""
 PEAK, MEMORY, STORING = 0.69, 0.8, 2.6
 """Shares of the tensor cores' and of the memory's rate that are reached, and how many
 times its bytes storing a tile costs."""
+SEAMS = 5.0
+"""Beginnings and ends that sharing costs: of shares, and of a second kernel."""
 TOGETHER = 4
 """Programs of a multiprocessor at most."""
 _UNKNOWN = device.DATASHEET["h100-sxm"]
@@ -162,5 +164,5 @@ def streaming(task: Task, tile: Tile, programs: int) -> float:
     full = task._replace(a=task.a.new_empty(whole, task.k, device="meta"))
     once = seconds(full._replace(b=task.b[:, : tile.block_n]), tile)
     turn = once - START_NS * 1e-9
-    inside = turn * count / programs + 1.5 * START_NS * 1e-9
+    inside = turn * count / programs + SEAMS * START_NS * 1e-9
     return max(inside + again / (sheet.hbm_gbps * 1e9), reading(task))

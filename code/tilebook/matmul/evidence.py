@@ -33,7 +33,7 @@ RUNGS: dict[str, tuple[ModuleType, Shape, str]] = {
     },
     "split": (split, Shape(16, 4096, 4096), "NT"),
     "vectors": (vectors, Shape(1, 4096, 4096), "NT"),
-    "streamed": (streamed, Shape(1536, 1536, 4096), "NN"),
+    "streamed": (streamed, Shape(512, 10240, 8192), "NT"),
     "batched": (batched, Shape(512, 512, 512), "NN"),
 }
 """Module, product and layout by name; the last is one of `BATCH` products."""

@@ -1,6 +1,7 @@
 """What the chapter's kernels multiply, and what is wanted of the product besides."""
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -262,3 +263,34 @@ def _divisors(
             factor //= 2
         found.append(factor)
     return found[0], found[1]
+
+
+def factors(task: Task) -> tuple[int, ...]:
+    """What divides m, n, k and the strides of a task's operands, up to 16 bytes.
+
+    Args:
+        task: the product.
+
+    Returns:
+        Seven numbers, for kernels to multiply with what `divided` gives them: so the
+        compiler knows how many neighbours a load may take at once.
+    """
+    most = 16 // task.a.itemsize
+    sides = (math.gcd(side, most) for side in (task.m, task.n, task.k))
+    return *sides, *divisor(task.a), *divisor(task.b)
+
+
+def divided(task: Task) -> tuple[int, ...]:
+    """m, n, k and the strides of a task's operands, by `factors`."""
+    values = (task.m, task.n, task.k, *task.a.stride(), *task.b.stride())
+    return tuple(x // by for x, by in zip(values, factors(task), strict=True))
+
+
+def narrow(task: Task) -> bool:
+    """Whether an operand can't be copied past the registers, 4 bytes at a time."""
+    found = []
+    for x in (task.a, task.b):
+        along = 1 if x.stride(1) == 1 else 0
+        neighbours = math.gcd(x.shape[along], divisor(x)[1 - along], 16 // x.itemsize)
+        found.append(neighbours * x.itemsize if 1 in x.stride() else 0)
+    return min(found) < 4

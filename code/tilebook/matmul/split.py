@@ -11,7 +11,6 @@ memory, and another rounding in each run, for float32 addition isn't associative
 int8 it is int32's addition, which is.)
 """
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -21,7 +20,15 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from tilebook import device, library
 from tilebook.matmul.epilogues import arguments, finish, offsets_of, put
-from tilebook.matmul.operands import Task, compiled, divisor, itself, task_of
+from tilebook.matmul.operands import (
+    Task,
+    compiled,
+    divided,
+    factors,
+    itself,
+    narrow,
+    task_of,
+)
 from tilebook.matmul.ordered import scaled
 from tilebook.tiling.operands import check_grid
 
@@ -134,37 +141,6 @@ def sum_dtype(task: Task) -> torch.dtype:
 def dot_precision(task: Task) -> str:
     """A task's precision, for `tl.dot`; one for all that isn't float32."""
     return task.precision if task.a.dtype == torch.float32 else "ieee"
-
-
-def factors(task: Task) -> tuple[int, ...]:
-    """What divides m, n, k and the strides of a task's operands, up to 16 bytes.
-
-    Args:
-        task: the product.
-
-    Returns:
-        Seven numbers, for kernels to multiply with what `divided` gives them: so the
-        compiler knows how many neighbours a load may take at once.
-    """
-    most = 16 // task.a.itemsize
-    sides = (math.gcd(side, most) for side in (task.m, task.n, task.k))
-    return *sides, *divisor(task.a), *divisor(task.b)
-
-
-def divided(task: Task) -> tuple[int, ...]:
-    """m, n, k and the strides of a task's operands, by `factors`."""
-    values = (task.m, task.n, task.k, *task.a.stride(), *task.b.stride())
-    return tuple(x // by for x, by in zip(values, factors(task), strict=True))
-
-
-def narrow(task: Task) -> bool:
-    """Whether an operand can't be copied past the registers, 4 bytes at a time."""
-    found = []
-    for x in (task.a, task.b):
-        along = 1 if x.stride(1) == 1 else 0
-        neighbours = math.gcd(x.shape[along], divisor(x)[1 - along], 16 // x.itemsize)
-        found.append(neighbours * x.itemsize if 1 in x.stride() else 0)
-    return min(found) < 4
 
 
 def dependent(task: Task) -> bool:

@@ -18,13 +18,11 @@ from triton.language.extra.cuda import gdc_launch_dependents
 
 from tilebook import device, library
 from tilebook.matmul.epilogues import arguments, finish, offsets_of, put
-from tilebook.matmul.operands import Task, task_of
+from tilebook.matmul.operands import Task, divided, factors, task_of
 from tilebook.matmul.split import (
     PRETENDED,
     add_parts,
     dependent,
-    divided,
-    factors,
     scaled,
     sum_dtype,
 )

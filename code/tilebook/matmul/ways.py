@@ -42,10 +42,13 @@ CONFIGS: Mapping[str, type] = {
     },
 }
 """What each is launched with."""
-ENTRANTS, BEST = 8, 6
+ENTRANTS, BEST = 9, 6
 """Ways that are compiled and timed for a new question, and how many of them are those
 that should cost least, of whatever kernels."""
-EXTRA = {"ordered": 1.3, "persistent": 1.3, "beside": 1.24, "split": 1.37}
+EXTRA = {
+    **dict.fromkeys(("ordered", "persistent", "split"), 1.3),
+    **dict.fromkeys(("beside", "streamed"), 1.15),
+}
 """What a kernel costs beside one that loads by descriptors, as a factor."""
 SHARES = (0.5, 1, 2)
 """Parts of a sum to try, as multiples of what `split` chooses."""
@@ -131,8 +134,10 @@ def fitting_ways(task: Task) -> Iterator[tuple[float, Way]]:
     for shared in streamed.configs(task):
         count = -(-task.m // shared.block_m) * -(-task.n // shared.block_n)
         if seams(task, shared) and count < NEAR_FULL * shared.programs:
-            cost = estimates.streaming(task, fitting.tile(shared), shared.programs)
-            yield cost, Way("streamed", tuple(shared))
+            together = 1 if shared.num_warps >= 8 else 2
+            tile = fitting.tile(shared, together)
+            cost = estimates.streaming(task, tile, shared.programs)
+            yield EXTRA["streamed"] * cost, Way("streamed", tuple(shared))
     if vectors.fits(task):
         thin = vectors.turned(task) if task.n < task.m else task
         # All that counts is to read the larger operand once.

@@ -108,15 +108,16 @@ TOP_K = Puzzle(
     data=(
         "`x` (m, n) float32, finite, with many equal elements",
         "`v` (m, k) float32, k at most n",
-        "`i` (m, k) int32",
+        "`i` (m, k) int32, columns of x",
     ),
-    grid="(m,): program j has row j. BLOCK holds a row; k is an ordinary number.",
+    grid="(m,): program j has row j. BLOCK is at least n; k is no constexpr.",
     hints=(
         "Find the largest, store it, remove it, k times: how is exactly one removed?",
         "Its column is the smallest among the lanes that equal the maximum.",
         "Remove by column, not by value, and by making it -inf.",
     ),
     kernels=("top_k_kernel",),
+    sizes="(m, n, k)",
     friendly=(4, 32, 4),
     drawn=(3, 30, 4),
     shown=(1, 0, 0),
@@ -128,8 +129,8 @@ BITONIC = Puzzle(
     task=Exercise(
         name="puzzle-23",
         statement=(
-            "Sort each row in ascending order, with compare-and-exchange only: without "
-            "tl.sort and tl.topk. There are equal elements and -inf."
+            "Sort each row in ascending order by comparing and exchanging lanes, "
+            "without `tl.sort` and `tl.topk`. There are equal elements and -inf."
         ),
         inputs=_with_repeats,
         reference=lambda x: np.sort(x, axis=1),
@@ -143,7 +144,7 @@ BITONIC = Puzzle(
     ),
     formula=r"z_{j0} \le z_{j1} \le \dots \le z_{j,n-1}",
     data=("`x` (m, n) float32", "`z` (m, n) float32, the same elements"),
-    grid="(m,): program j has row j. 2**LOG lanes hold a row.",
+    grid="(m,): program j has row j. `2**LOG` is at least n.",
     hints=(
         "Lane i trades with lane i ^ s: `tl.gather` of a block from itself fetches "
         "the partner. One of the two keeps the smaller element, one the larger.",
@@ -164,8 +165,9 @@ ARGMAX = Puzzle(
     task=Exercise(
         name="puzzle-24",
         statement=(
-            "Many programs look for the largest element of one vector and for its "
-            "place, and agree by a single atomic maximum over keys of 64 bits."
+            "Find the largest element of a vector and its place, by programs that "
+            "agree through `tl.atomic_max`. Value and place are one key of 64 bits; "
+            "of equal elements the first wins. Store the largest key."
         ),
         inputs=_lowered,
         reference=lambda x: keys(x).max(keepdims=True),
@@ -183,19 +185,17 @@ ARGMAX = Puzzle(
         r"1) & b < 0 \end{cases} \end{gathered}"
     ),
     data=(
-        "`x` (n,) float32, finite, with many equal elements; b are the bits of one as "
-        "int32",
-        "`z` (1,) int64, the lowest there is at the beginning",
+        "`x` (n,) float32, finite, with many equal elements; b in the formula is the "
+        "int32 that has the bits of x[i]",
+        "`z` (1,) int64, the least int64 at the beginning",
     ),
-    grid="(cdiv(n, BLOCK),): program p has the elements from p BLOCK on.",
+    grid="(cdiv(n, BLOCK),): program p has the elements from `p * BLOCK` on.",
     hints=(
-        "Bits of a positive float32 compare as it does; those of a negative one the "
-        "other way round, so all but the sign are flipped. "
-        "`x.to(tl.int32, bitcast=True)`.",
-        "A key has the value in its upper half and, to make the first of equal ones "
-        "the largest, a falling index in its lower.",
-        "Widen to int64 before you shift. Reduce the block first, so that each program "
-        "has one atomic.",
+        "`x.to(tl.int32, bitcast=True)` is b. As integers, positive floats compare as "
+        "they do as floats; negative ones the other way round, hence o.",
+        "Widen o to int64 before you shift it by 32: an int32 has no upper half.",
+        "What does a lane that doesn't exist load so that it never wins? Reduce the "
+        "block with `tl.max`, so that each program has one atomic.",
     ),
     kernels=("argmax_kernel",),
     friendly=(96,),

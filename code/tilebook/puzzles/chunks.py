@@ -73,8 +73,9 @@ ROW_SUMS = Puzzle(
     task=Exercise(
         name="puzzle-07",
         statement=(
-            "Store the sum of each row. A row may be longer than a block, of any "
-            "strides, and empty. Sums of float16 are kept in float32 until the end."
+            "Store the sum of each row of a matrix with any strides. Rows may be "
+            "longer than a block, or empty. float16 is added up in float32, and "
+            "rounded once, at the end."
         ),
         inputs=_matrix,
         reference=lambda x: x.sum(axis=1),
@@ -88,8 +89,9 @@ ROW_SUMS = Puzzle(
     ),
     formula=r"z_j = \sum_{i=0}^{n-1} x_{ji}",
     data=(
-        "`x` (m, n) float32 or float16, element [j, i] at j stride_m + i stride_n",
-        "`z` (m,) like x",
+        "`x` (m, n) float32 or float16, element [j, i] at "
+        "`j * stride_m + i * stride_n`",
+        "`z` (m,) of the dtype of x",
     ),
     grid="(m,): program j has row j, and reads it BLOCK columns at a time.",
     hints=(
@@ -106,7 +108,7 @@ ROW_SUMS = Puzzle(
 )
 
 SOFTMAX = Puzzle(
-    title="A softmax that never sees its row",
+    title="A softmax that never sees a whole row",
     task=Exercise(
         name="puzzle-08",
         statement=(
@@ -144,12 +146,13 @@ SOFTMAX = Puzzle(
 )
 
 SCALAR_ATTENTION = Puzzle(
-    title="Attention with one number a head",
+    title="Attention with heads of one feature",
     task=Exercise(
         name="puzzle-09",
         statement=(
             "Store for each query the mean of all values, weighted by the softmax of "
-            "the products of query and keys, in one pass over the keys."
+            "the products of query and keys, in one pass over the keys. Exponentials "
+            "must not overflow."
         ),
         inputs=_queries,
         reference=lambda q, k, v: softmax(q[:, None] * k[None, :]) @ v,
@@ -165,13 +168,13 @@ SCALAR_ATTENTION = Puzzle(
     formula=r"z_i = \frac{\sum_j e^{q_i k_j}\, v_j}{\sum_j e^{q_i k_j}}",
     data=("`q`, `k`, `v` (n,) float32, n at least 1", "`z` (n,) float32"),
     grid=(
-        "(cdiv(n, BLOCK_M),): program p has the queries from p BLOCK_M on, and reads "
-        "keys and values BLOCK_N at a time."
+        "(cdiv(n, BLOCK_M),): program p has the queries from `p * BLOCK_M` on, and "
+        "reads keys and values BLOCK_N at a time."
     ),
     hints=(
         "Puzzle 8 for BLOCK_M rows at once: m and d are blocks, scores are a tile.",
-        "A key that doesn't exist has the score -inf, not the value 0 or -inf: -inf "
-        "times a negative query is +inf.",
+        "A key that doesn't exist gets the score -inf. Loaded as 0 it would have the "
+        "score 0, which counts, and loaded as -inf a negative query makes it +inf.",
         "Carry a third block, the sum of e^(s - m) v, and rescale it as you rescale "
         "the denominator. One division at the end.",
     ),

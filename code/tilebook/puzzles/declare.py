@@ -27,6 +27,7 @@ class Puzzle:
         data: a line for each input and output: name, shape, dtype, what else holds.
         grid: the programs that are launched, and what each is for.
         hints: from a nudge to nearly everything.
+        sizes: what a case's shape is made of, where no tensor has that shape.
         kernels: names in `tilebook.puzzles.solutions`, the asked one last.
         friendly: the shape on which a weak test would try a kernel.
         drawn: a small shape, for the picture.
@@ -45,6 +46,7 @@ class Puzzle:
     drawn: Shape
     shown: tuple[int, int, int] = (0, 0, 0)
     chapter: str | None = None
+    sizes: str = ""
 
     @property
     def name(self) -> str:

@@ -24,12 +24,18 @@ WIDTH = 340
 CELL = 13.0
 SMALL = 4.0
 HEIGHT = 200
-"""Of one tensor, at most."""
+"""Of one tensor, unless its cells became smaller than `FINE`."""
+FINE = 4.5
 LABEL = 16.0
+LETTER = 6.5
+"""Width of a label's character, about."""
 GAP = 6.0
+BESIDE = 16.0
+"""Between tensors on one line."""
 READ = "var(--pst-color-secondary, #2b7bb0)"
 WRITE = "var(--pst-color-primary, #c8662e)"
 QUIET = "var(--pst-color-text-muted, #7d868e)"
+OTHERS = "; grey is what other programs write"
 
 
 @dataclass(frozen=True)
@@ -173,11 +179,20 @@ class Grid:
         shape: the tensor's.
         top: where it begins.
         size: side of a cell.
+        left: where it begins from the left.
     """
 
     shape: tuple[int, ...]
     top: float
     size: float
+    left: float = 0.0
+
+    @property
+    def right(self) -> float:
+        """Where the widest line of matrices ends."""
+        count, _, columns = panels(self.shape)
+        wide = min(count, self._per_line) * (columns * self.size + GAP) - GAP
+        return self.left + 1 + wide
 
     @property
     def bottom(self) -> float:
@@ -195,7 +210,7 @@ class Grid:
         """Upper left corner of a matrix."""
         _, rows, columns = panels(self.shape)
         line, turn = divmod(panel, self._per_line)
-        x = 1 + turn * (columns * self.size + GAP)
+        x = self.left + 1 + turn * (columns * self.size + GAP)
         return x, self.top + line * (rows * self.size + GAP)
 
     def lines(self) -> str:
@@ -239,21 +254,38 @@ class Grid:
         return mask.reshape(panels(self.shape))
 
 
-def tensor_svg(tensor: Touched, top: float, size: float) -> tuple[str, float]:
+def label(tensor: Touched) -> str:
+    """A tensor's name and shape."""
+    shape = ", ".join(map(str, tensor.reads.shape))
+    comma = "," if tensor.reads.ndim == 1 else ""
+    return f"{tensor.name} ({shape}{comma})"
+
+
+def placed(tensors: tuple[Touched, ...], size: float) -> Iterator[Grid]:
+    """Say where tensors lie, side by side while a line has room; labels are above."""
+    left, top, bottom = 0.0, LABEL, 0.0
+    for tensor in tensors:
+        grid = Grid(tensor.reads.shape, top, size, left)
+        wide = max(grid.right - left, len(label(tensor)) * LETTER)
+        if left and left + wide > WIDTH:
+            left, top = 0.0, bottom + GAP + LABEL
+            grid = Grid(tensor.reads.shape, top, size, left)
+        yield grid
+        left += wide + BESIDE
+        bottom = max(bottom, grid.bottom)
+
+
+def tensor_svg(tensor: Touched, grid: Grid) -> str:
     """Draw one tensor.
 
     Args:
         tensor: what is touched of it.
-        top: where it begins.
-        size: side of a cell.
+        grid: where its cells lie.
 
     Returns:
-        SVG elements, and where the next tensor may begin.
+        SVG elements.
     """
-    shape = ", ".join(map(str, tensor.reads.shape))
-    comma = "," if tensor.reads.ndim == 1 else ""
-    grid = Grid(tensor.reads.shape, top + LABEL, size)
-    free = ~tensor.writes
+    size, free = grid.size, ~tensor.writes
     # Dots in small cells could not be told apart.
     reads = (
         (grid.dots(tensor.reads), f'stroke="{READ}" stroke-width="{0.45 * size:.1f}" ')
@@ -261,18 +293,18 @@ def tensor_svg(tensor: Touched, top: float, size: float) -> tuple[str, float]:
         else (grid.runs(tensor.reads), f'fill="{READ}" fill-opacity="0.6" ')
     )
     layers = (
-        (grid.runs((tensor.others == 1) & free), f'fill="{QUIET}" fill-opacity="0.2"'),
-        (grid.runs((tensor.others == 2) & free), f'fill="{QUIET}" fill-opacity="0.45"'),
+        (grid.runs((tensor.others == 1) & free), f'fill="{QUIET}" fill-opacity="0.25"'),
+        (grid.runs((tensor.others == 2) & free), f'fill="{QUIET}" fill-opacity="0.5"'),
         (grid.runs(tensor.writes), f'fill="{WRITE}"'),
         (grid.lines(), f'stroke="{QUIET}" stroke-width="0.4" fill="none"'),
         (reads[0], reads[1] + 'stroke-linecap="round"'),
     )
     parts = [
-        f'<text x="1" y="{top + 12:.0f}" font-size="12" fill="currentColor">'
-        f"{escape(tensor.name)} ({shape}{comma})</text>"
+        f'<text x="{grid.left + 1:.0f}" y="{grid.top - 4:.0f}" font-size="12" '
+        f'fill="currentColor">{escape(label(tensor))}</text>'
     ]
     parts += [f'<path d="{path}" {style}/>' for path, style in layers if path]
-    return "".join(parts), grid.bottom + GAP
+    return "".join(parts)
 
 
 def draw(name: str) -> Picture:
@@ -291,26 +323,27 @@ def draw(name: str) -> Picture:
     look = looked(one)
     tensors = tuple(touched(look, one.shown))
     sides = [panels(tensor.reads.shape)[1:] for tensor in tensors]
-    size = min(CELL, *(min(HEIGHT / m, (WIDTH - 2) / n) for m, n in sides))
-    top, parts = 0.0, []
-    for tensor in tensors:
-        drawn, top = tensor_svg(tensor, top, size)
-        parts.append(drawn)
+    size = min(max(HEIGHT / max(m for m, _ in sides), FINE), CELL)
+    size = min(size, (WIDTH - 2) / max(n for _, n in sides))
+    grids = tuple(placed(tensors, size))
+    drawn = "".join(map(tensor_svg, tensors, grids))
+    bottom = max(where.bottom for where in grids) + GAP
     axes = max(axis + 1 for axis in range(3) if look.grid[axis] > 1 or axis == 0)
     grid, program = (
         f"({', '.join(map(str, index[:axes]))}{',' if axes == 1 else ''})"
         for index in (look.grid, one.shown)
     )
     done = "; ".join(f"{t} elements of {t.name}" for t in tensors)
-    label = f"Program {program} of a grid of {grid}: {done}."
+    said = f"Program {program} of the grid {grid}: {done}."
+    grey = OTHERS if any(t.others[~t.writes].any() for t in tensors) else ""
     mark = '<span aria-hidden="true" style="color:{}">{}</span>'
     html = (
         '<figure class="puzzle-picture" style="margin:0.5rem 0">'
-        f'<svg viewBox="0 0 {WIDTH} {top:.0f}" role="img" aria-label="{escape(label)}" '
-        f'style="width:100%;max-width:30rem;height:auto;display:block">'
-        f"{''.join(parts)}</svg>"
-        f"<figcaption>Program {program} of {grid} "
-        f"{mark.format(READ, '●')}&nbsp;reads, {mark.format(WRITE, '■')}&nbsp;writes; "
-        "grey is what other programs write.</figcaption></figure>"
+        f'<svg viewBox="0 0 {WIDTH} {bottom:.0f}" role="img" '
+        f'aria-label="{escape(said)}" style="width:100%;max-width:30rem;height:auto;'
+        f'display:block">{drawn}</svg>'
+        f"<figcaption>Program {program} of the grid {grid}: "
+        f"{mark.format(READ, '●')}&nbsp;reads, {mark.format(WRITE, '■')}&nbsp;writes"
+        f"{grey}.</figcaption></figure>"
     )
     return Picture(html, tensors)

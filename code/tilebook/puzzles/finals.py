@@ -115,8 +115,9 @@ SPLIT_K = Puzzle(
     task=Exercise(
         name="puzzle-25",
         statement=(
-            "Multiply two float16 matrices where k is long and the result small: "
-            "several programs share the sum of one tile and add their parts to it."
+            "Multiply two float16 matrices where k is long and the result small, by "
+            "`tl.dot`: SPLITS programs share the sums of one tile, in float32, and "
+            "each adds its part to z."
         ),
         inputs=_factors,
         reference=lambda x, y: x @ y,
@@ -150,15 +151,16 @@ SPLIT_K = Puzzle(
         "`z` (m, n) float32, all 0 at the beginning",
     ),
     grid=(
-        "(cdiv(m, BLOCK_M), cdiv(n, BLOCK_N), SPLITS): programs (p, q, s) share tile "
-        "(p, q). SPLITS may be 1."
+        "(cdiv(m, BLOCK_M), cdiv(n, BLOCK_N), SPLITS): program (p, q, s) has part s "
+        "of tile (p, q). You choose which part that is; SPLITS may be 1."
     ),
     hints=(
         "Which chunks of k does program s of SPLITS take, so that all are taken?",
-        "From s BLOCK_K on, in steps of SPLITS BLOCK_K. Some programs may get nothing.",
+        "From `s * BLOCK_K` on, in steps of `SPLITS * BLOCK_K`. Some get nothing.",
         "`tl.atomic_add` of the tile of sums, with the mask that its store would have.",
     ),
     kernels=("split_k_kernel",),
+    sizes="(m, n, k)",
     friendly=(16, 16, 48),
     drawn=(20, 20, 40),
     shown=(0, 0, 1),
@@ -169,9 +171,10 @@ LAYER_NORM = Puzzle(
     task=Exercise(
         name="puzzle-26",
         statement=(
-            "y is w times (x - mean) / sqrt(variance + eps) plus a bias, by rows, and "
-            "dy the gradient of a loss by y. Store its gradients by x, by w and by the "
-            "bias. Mean and variance are to be computed again."
+            "A layer norm made each row of y as w times (x - mean) / sqrt(variance + "
+            "eps) plus a bias. You get dy, the gradient of a loss with respect to y; "
+            "store those with respect to x, to w and to the bias. Mean and variance "
+            "are not stored: compute them once more. The variance divides by n."
         ),
         inputs=_layer,
         reference=layer_norm_gradients,
@@ -192,7 +195,7 @@ LAYER_NORM = Puzzle(
             "BLOCK",
         ),
         length=lambda shape: 2 * (shape[0] + shape[1]),
-        hint="Mean and standard deviation depend on all of x: two more terms in dx.",
+        hint="Which sums along a row are needed before its first dx can be stored?",
     ),
     formula=(
         r"\begin{gathered} \hat x_{ji} = r_j (x_{ji} - \bar x_j) \\[4pt] "
@@ -204,14 +207,16 @@ LAYER_NORM = Puzzle(
         r"\mathrm{db}_i = \sum_j \mathrm{dy}_{ji} \end{gathered}"
     ),
     data=(
-        "`x`, `dy` (m, n) float32; `w` (n,) float32; eps a number, and r is 1 over the "
-        "square root of variance plus eps",
+        "`x`, `dy` (m, n) float32",
+        "`w` (n,) float32; eps is a number, and r[j] is 1 / sqrt(variance + eps) of "
+        "row j",
         "`dx` (m, n) float32",
-        "`dw`, `db` (n,) float32, like dx all 0 at the beginning",
+        "`dw`, `db` (n,) float32, all 0 at the beginning",
     ),
-    grid="(m,): program j has row j. BLOCK holds a row.",
+    grid="(m,): program j has row j. BLOCK is at least n.",
     hints=(
-        "Mean and standard deviation depend on all of x: two more terms in dx.",
+        "BLOCK is at least n, so x, w and dy are loaded once and every sum along the "
+        "row is a `tl.sum` of a block: for the mean, the variance, a and c.",
         "Lanes that don't exist must be 0 once the mean is subtracted, not before: "
         "0 less the mean isn't 0.",
         "dx is a store, since a row has one program. dw and db are atomics, since each "
@@ -228,9 +233,10 @@ ATTENTION = Puzzle(
     task=Exercise(
         name="puzzle-27",
         statement=(
-            "Causal attention for the last m of n positions in one pass over the keys, "
-            "with tl.dot for scores and sums. Inputs and result are float16; maxima, "
-            "denominators and sums are kept in float32."
+            "Causal attention for the last m of n positions, in one pass over the keys "
+            "and with `tl.dot` for scores and sums: query i sees the keys up to i + n "
+            "- m. Maxima, denominators and sums are kept in float32. Exponentials must "
+            "not overflow."
         ),
         inputs=_heads,
         reference=attention,
@@ -256,8 +262,8 @@ ATTENTION = Puzzle(
         "`z` (m, D) float16; scale is the number s",
     ),
     grid=(
-        "(cdiv(m, BLOCK_M),): program p has the queries from p BLOCK_M on, and reads "
-        "keys and values BLOCK_N at a time."
+        "(cdiv(m, BLOCK_M),): program p has the queries from `p * BLOCK_M` on, and "
+        "reads keys and values BLOCK_N at a time."
     ),
     hints=(
         "Puzzle 9 with tiles for numbers, and the mask of puzzle 17.",
@@ -267,6 +273,7 @@ ATTENTION = Puzzle(
         "Values of keys that don't exist must be 0: 0 times NaN is NaN.",
     ),
     kernels=("attention_kernel",),
+    sizes="(m, n, D)",
     friendly=(32, 32, 16),
     drawn=(20, 28, 16),
     shown=(1, 0, 0),

@@ -34,7 +34,12 @@ next two cells first: they install the book's package where it is missing. Witho
 Triton's interpreter runs your kernels; Triton itself needs Linux.
 
 A stub does nothing, and its check says so. `hint("puzzle-01")` gives the next hint at
-each call. The page has our solutions, folded.\
+each call. The page has our solutions, folded.
+
+`check` allocates all tensors, chooses the block sizes, which are powers of two, and
+launches your kernel on the grid that the puzzle names. Tensors are contiguous unless
+strides are parameters. Offsets and strides count elements. `cdiv(n, b)` is n / b,
+rounded up.\
 """
 
 
@@ -45,11 +50,14 @@ def described(one: Puzzle) -> str:
         one: the puzzle.
 
     Returns:
-        What is asked, the formula, the data and the grid.
+        What is asked, the formula, the data, the grid and what a case's shape lists.
     """
     data = "\n".join(f"* {line}" for line in one.data)
     formula = f"$$\n{one.formula}\n$$"
-    return "\n\n".join([one.task.statement, formula, data, f"**Grid** {one.grid}"])
+    parts = [one.task.statement, formula, data, f"**Grid** {one.grid}"]
+    if one.sizes:
+        parts.append(f"**Shape** in a message: {one.sizes}.")
+    return "\n\n".join(parts)
 
 
 def attempt(one: Puzzle) -> str:

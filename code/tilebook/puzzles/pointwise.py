@@ -68,8 +68,8 @@ def _launch_gradient(kernel: Any, dx: Any, x: Any, y: Any, dz: Any) -> None:
 
 TILE_PARAMETERS = ("x_ptr", "y_ptr", "z_ptr", "m", "n", "BLOCK_M", "BLOCK_N")
 TILE_GRID = (
-    "(cdiv(m, BLOCK_M), cdiv(n, BLOCK_N)): program (a, b) makes the tile of rows from "
-    "a BLOCK_M on and columns from b BLOCK_N on."
+    "(cdiv(m, BLOCK_M), cdiv(n, BLOCK_N)): program (p, q) makes the tile of rows from "
+    "`p * BLOCK_M` on and columns from `q * BLOCK_N` on."
 )
 
 ADD_TEN = Puzzle(
@@ -88,7 +88,7 @@ ADD_TEN = Puzzle(
     ),
     formula=r"z_i = x_i + 10",
     data=("`x` (BLOCK,) float32", "`z` (BLOCK,) float32"),
-    grid="(1,): one program has everything. BLOCK is a power of two.",
+    grid="(1,): one program has everything. Its BLOCK is as long as the vector.",
     hints=(
         "A block of addresses is a pointer plus a block of numbers.",
         "`tl.arange(0, BLOCK)` gives the numbers 0 to BLOCK - 1.",
@@ -104,7 +104,7 @@ ADD_TEN_BLOCKS = Puzzle(
     title="Ten more, for everybody",
     task=Exercise(
         name="puzzle-02",
-        statement="The same for a vector of any length, shared among programs.",
+        statement="Add 10 to a vector of any length, each program to one block of it.",
         inputs=_vector,
         reference=lambda x: x + 10.0,
         shapes=((96,), (1,), (50,), (200,), (257,), (0,)),
@@ -115,7 +115,7 @@ ADD_TEN_BLOCKS = Puzzle(
     ),
     formula=r"z_i = x_i + 10, \qquad 0 \le i < n",
     data=("`x` (n,) float32", "`z` (n,) float32"),
-    grid="(cdiv(n, BLOCK),): program p has the elements from p BLOCK on.",
+    grid="(cdiv(n, BLOCK),): program p has the elements from `p * BLOCK` on.",
     hints=(
         "Which is the first element of program 3? `tl.program_id(0)` is the 3.",
         "The last block reaches past the end. A mask says which lanes exist.",
@@ -160,7 +160,10 @@ OUTER_SUM_TILES = Puzzle(
     title="Everyone with everyone, in tiles",
     task=Exercise(
         name="puzzle-04",
-        statement="The same for vectors of any length, with a grid of two axes.",
+        statement=(
+            "Store the sums of all pairs of two vectors of any lengths, each program "
+            "one tile of them."
+        ),
         inputs=_pair,
         reference=lambda x, y: y[:, None] + x[None, :],
         shapes=TILES,
@@ -220,9 +223,10 @@ RELU_GRADIENT = Puzzle(
     task=Exercise(
         name="puzzle-06",
         statement=(
-            "z is max(0, y[j] x[j, i]) for a matrix x and a vector y, and dz the "
-            "gradient of a loss by z. Store its gradient by x. Where the product is 0 "
-            "the gradient is 0, as PyTorch has it."
+            "A forward pass made z[j, i] = max(0, y[j] x[j, i]) of a matrix x and a "
+            "vector y. You get dz, the gradient of a loss with respect to z; store "
+            "dx, its gradient with respect to x. Where the product is 0, so is the "
+            "gradient, as in PyTorch."
         ),
         inputs=_gradients,
         reference=lambda x, y, dz: np.where(x * y[:, None] > 0, dz * y[:, None], 0.0),
@@ -230,7 +234,7 @@ RELU_GRADIENT = Puzzle(
         launch=_launch_gradient,
         parameters=("x_ptr", "y_ptr", "dz_ptr", "dx_ptr", *TILE_PARAMETERS[3:]),
         layouts=LAYOUTS,
-        hint="dz passes where the product is positive. What is it multiplied by?",
+        hint="Nobody stored the product. What do you load to know its sign?",
     ),
     formula=(
         r"\mathrm{dx}_{ji} = \begin{cases} y_j\, \mathrm{dz}_{ji} & y_j x_{ji} > 0 \\ "
@@ -244,10 +248,10 @@ RELU_GRADIENT = Puzzle(
     ),
     grid=TILE_GRID,
     hints=(
-        "dz passes where the product is positive. What is it multiplied by?",
-        "Forward pass and gradient are in one kernel: load x, y and dz, compute the "
-        "product again.",
-        "x has the offsets and the mask of dx; y has those of a row's number.",
+        "Nobody stored the product. Load x, y and dz, and multiply once more.",
+        "x, dz and dx have the same offsets and the same mask. y has one element a "
+        "row: load a column of them, with the mask of rows alone.",
+        "`tl.where` with `x * y > 0`, not `>=`: one element in eight is at the corner.",
     ),
     kernels=("relu_gradient_kernel",),
     friendly=(32, 64),

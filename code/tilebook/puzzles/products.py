@@ -117,7 +117,7 @@ CORRELATION = Puzzle(
         name="puzzle-10",
         statement=(
             "Store the cross-correlation of each image of a batch with one small "
-            "kernel. Images go on with 0 below and to the right."
+            "filter k. Beyond its last row and its last column an image is 0."
         ),
         inputs=_images,
         reference=correlate,
@@ -137,7 +137,7 @@ CORRELATION = Puzzle(
         ),
         layouts=("contiguous", "offset"),
         length=lambda shape: 2 * shape[3] * shape[4],
-        hint="A loop over the kernel's elements, each of which moves the whole tile.",
+        hint="A loop over the filter's elements, each of which moves the whole tile.",
     ),
     formula=(
         r"\begin{gathered} z_{bij} = \sum_{a=0}^{k_h-1} \sum_{c=0}^{k_w-1} k_{ac}\, "
@@ -145,16 +145,17 @@ CORRELATION = Puzzle(
     ),
     data=("`x` (b, h, w) float32", "`k` (kh, kw) float32", "`z` (b, h, w) float32"),
     grid=(
-        "(b, cdiv(h, BLOCK_H), cdiv(w, BLOCK_W)): program (i, a, b) makes a tile of "
-        "image i."
+        "(b, cdiv(h, BLOCK_H), cdiv(w, BLOCK_W)): program (b, p, q) makes tile (p, q) "
+        "of image b."
     ),
     hints=(
-        "A loop over the kernel's elements, each of which moves the whole tile.",
+        "A loop over the filter's elements, each of which moves the whole tile.",
         "Nothing needs padding: a masked load gives the 0 beyond the border.",
         "Row i + a must be below h and column j + c below w, each with a mask of its "
         "own: beyond the end of a row begins the next one.",
     ),
     kernels=("correlation_kernel",),
+    sizes="(b, h, w, kh, kw)",
     friendly=(2, 8, 8, 3, 3),
     drawn=(2, 12, 12, 3, 3),
     shown=(1, 0, 0),
@@ -165,8 +166,8 @@ PRODUCTS = Puzzle(
     task=Exercise(
         name="puzzle-11",
         statement=(
-            "Multiply the matrices of two batches, of any strides. Inputs are "
-            "float16, sums are kept in float32, and tl.dot multiplies tiles."
+            "Multiply the matrices of two batches, of any strides, tile by tile with "
+            "`tl.dot`. Sums are kept in float32 and rounded once, at the store."
         ),
         inputs=_factors,
         reference=lambda x, y: x @ y,
@@ -193,23 +194,25 @@ PRODUCTS = Puzzle(
     ),
     formula=r"z_{bij} = \sum_{l=0}^{k-1} x_{bil}\, y_{blj}",
     data=(
-        "`x` (b, m, k) float16, element [b, i, l] at b stride_xb + i stride_xm + "
-        "l stride_xk",
-        "`y` (b, k, n) float16, likewise",
+        "`x` (b, m, k) float16, element [b, i, l] at "
+        "`b * stride_xb + i * stride_xm + l * stride_xk`",
+        "`y` (b, k, n) float16, element [b, l, j] at "
+        "`b * stride_yb + l * stride_yk + j * stride_yn`",
         "`z` (b, m, n) float16, contiguous",
     ),
     grid=(
         "(b, cdiv(m, BLOCK_M), cdiv(n, BLOCK_N)): program (b, p, q) makes tile (p, q) "
-        "of product b. Blocks are at least 16, which tl.dot asks for."
+        "of product b. Blocks are at least 16, as tl.dot asks."
     ),
     hints=(
         "Puzzle 7 with tiles: the loop goes over k, and carries a tile of sums.",
         "Columns of x and rows of y that don't exist must be 0: both loads need a "
         "mask along k.",
         "`acc = tl.dot(x, y, acc)` with a float32 acc; it becomes float16 once, at the "
-        "store. z is contiguous: product b begins at b m n.",
+        "store. z is contiguous: product b begins at `b * m * n`.",
     ),
     kernels=("products_kernel",),
+    sizes="(b, m, n, k)",
     friendly=(2, 32, 32, 32),
     drawn=(1, 24, 24, 32),
     shown=(0, 1, 0),
@@ -221,9 +224,9 @@ PACKED_PRODUCT = Puzzle(
     task=Exercise(
         name="puzzle-12",
         statement=(
-            "Multiply a matrix of packed four-bit weights with a float16 matrix. Eight "
-            "weights of a row share a scale and a zero point, and zero points are "
-            "packed, too."
+            "Multiply a matrix of packed four-bit weights with a float16 matrix, by "
+            "`tl.dot` and with sums in float32. Eight weights of a row share a scale "
+            "and a zero point, and zero points are packed, too."
         ),
         inputs=_packed,
         reference=lambda w, s, o, x: dequantise(w, s, o) @ x,
@@ -254,27 +257,29 @@ PACKED_PRODUCT = Puzzle(
         r"o_{i,\lfloor l/8 \rfloor}\bigr)\, x_{lj}"
     ),
     data=(
-        "`w` (m, k / 8) int32: weight [i, l] is the four bits from 4 (l mod 8) on of "
-        "word [i, l // 8], 0 to 15",
-        "`s` (m, k / 8) float16, of seven significant bits: s (w - o) is exact",
-        "`o` (m, k / 64) int32: the zero point of group g is the four bits from "
-        "4 (g mod 8) on of word [i, g // 8]",
+        "`w` (m, k / 8) int32: weight [i, l], from 0 to 15, is the four bits from bit "
+        "`4 * (l % 8)` on of word [i, l // 8]",
+        "`s` (m, k / 8) float16: the scale of group g = l // 8. It has seven "
+        "significant bits, so `s * (w - o)` is exact in float16",
+        "`o` (m, k / 64) int32: the zero point of group g, from 0 to 15, is the four "
+        "bits from bit `4 * (g % 8)` on of word [i, g // 8]",
         "`x` (k, n) float16, k a multiple of 64",
         "`z` (m, n) float16",
     ),
     grid=(
-        "(cdiv(m, BLOCK_M), cdiv(n, BLOCK_N)): program (p, q) makes tile (p, q). "
-        "BLOCK_K is 64."
+        "(cdiv(m, BLOCK_M), cdiv(n, BLOCK_N)): program (p, q) makes tile (p, q), and "
+        "reads BLOCK_K = 64 weights of a row at a time."
     ),
     hints=(
         "Which word holds weight l of a row, and which of its bits? Let several lanes "
         "load the same word: a tile of weights is loaded from a tile of addresses.",
-        "Shift right by 4 (l mod 8), then keep four bits with `& 15`: words are "
+        "Shift right by `4 * (l % 8)`, then keep four bits with `& 15`: words are "
         "signed, and a shift drags the sign along.",
         "Zero points are the same trick once more, for g = l // 8. Then "
         "`((w - o) * s).to(tl.float16)` is one factor of tl.dot.",
     ),
     kernels=("packed_product_kernel",),
+    sizes="(m, n, k / 64)",
     friendly=(32, 32, 1),
     drawn=(24, 24, 1),
     shown=(0, 1, 0),

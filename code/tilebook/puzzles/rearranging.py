@@ -130,14 +130,17 @@ TRANSPOSE = Puzzle(
     ),
     formula=r"z_{ij} = x_{ji}",
     data=(
-        "`x` (m, n) float32, element [j, i] at j stride_m + i stride_n",
+        "`x` (m, n) float32, element [j, i] at `j * stride_m + i * stride_n`",
         "`z` (n, m) float32, contiguous",
     ),
-    grid="(cdiv(m, BLOCK_M), cdiv(n, BLOCK_N)): program (p, q) has that tile of x.",
+    grid=(
+        "(cdiv(m, BLOCK_M), cdiv(n, BLOCK_N)): program (p, q) moves the tile of x "
+        "with rows from `p * BLOCK_M` on and columns from `q * BLOCK_N` on."
+    ),
     hints=(
         "A tile can be stored at addresses whose rows run along its columns: nothing "
         "needs to be turned.",
-        "Element [j, i] of x goes to i m + j in z.",
+        "Element [j, i] of x goes to `i * m + j` in z.",
         "Both accesses have the same mask, of the tile of x.",
     ),
     kernels=("transpose_kernel",),
@@ -153,7 +156,7 @@ NIBBLES = Puzzle(
         name="puzzle-14",
         statement=(
             "Unpack signed numbers of four bits, eight in a word of 32, and multiply "
-            "each with the scale of its group. Four words are a group."
+            "each with its scale, which four words in a row share."
         ),
         inputs=_words,
         reference=signed,
@@ -168,14 +171,15 @@ NIBBLES = Puzzle(
         r"-8 \le f_{ij} \le 7 \end{gathered}"
     ),
     data=(
-        "`w` (n,) int32: field j of word i is its four bits from 4j on, as two's "
-        "complement",
+        "`w` (n,) int32: field j of word i is its four bits from bit `4 * j` on, as "
+        "two's complement",
         "`s` (cdiv(n, 4),) float32",
         "`z` (8 n,) float32",
     ),
-    grid="(cdiv(n, BLOCK),): program p has the words from p BLOCK on.",
+    grid="(cdiv(n, BLOCK),): program p has the words from `p * BLOCK` on.",
     hints=(
-        "Make a tile of BLOCK words and 8 fields; word i alone has the offset i.",
+        "Make a tile of BLOCK words and 8 fields; the first eight numbers of z are "
+        "those of word 0.",
         "Four bits of two's complement from 8 on mean the number less 16.",
         "Or shift left until the field's sign is the word's, and then right by 28: "
         "shifting a signed number right copies its sign.",
@@ -190,9 +194,10 @@ ROTARY = Puzzle(
     task=Exercise(
         name="puzzle-15",
         statement=(
-            "Rotate each pair of features of each head by the angle that its position "
-            "and the pair have: rotary embedding, with halves as pairs. x has any "
-            "strides, sums are rounded once."
+            "Rotate each pair of features of each head by an angle that depends on "
+            "the position and on the pair: rotary embedding. Feature i of the first "
+            "half of a head is paired with feature i of the second. All inputs have "
+            "any strides. Compute in float32, and round once, at the store."
         ),
         inputs=_angles,
         reference=rotated,
@@ -212,21 +217,22 @@ ROTARY = Puzzle(
         r"\sin\theta_{i} \end{gathered}"
     ),
     data=(
-        "`x` (t, h, d) float32 or float16, element [p, j, i] at p stride_t + "
-        "j stride_h + i stride_d",
-        "`c`, `s` (t, half): cosine and sine of position p and pair i, at "
-        "p stride_ct + i stride_ci; half is d / 2. The checker scales them with x, so "
-        "don't use that their squares add up to 1",
-        "`z` (t, h, d) like x, contiguous",
+        "`x` (t, h, d) float32 or float16, element [p, j, i] at "
+        "`p * stride_t + j * stride_h + i * stride_d`",
+        "`c`, `s` (t, half) of the dtype of x: cosine and sine of position p and pair "
+        "i, both at `p * stride_ct + i * stride_ci`; half is d / 2. The check scales "
+        "them with x, so don't use that their squares add up to 1",
+        "`z` (t, h, d) of the dtype of x, contiguous",
     ),
-    grid="(t, h): program (p, j) has head j of position p. BLOCK holds half a head.",
+    grid="(t, h): program (p, j) has head j of position p. BLOCK is at least half.",
     hints=(
         "Which two features does a program load for lane i, and which two angles?",
         "Angles depend on the position, not on the head.",
-        "Two loads from x, half stride_d apart, and two stores, half apart: all with "
-        "one mask. Compute in float32.",
+        "Two loads from x, `half * stride_d` apart, and two stores, `half` apart: all "
+        "with one mask.",
     ),
     kernels=("rotary_kernel",),
+    sizes="(t, h, half)",
     friendly=(3, 2, 16),
     drawn=(3, 2, 6),
     shown=(1, 1, 0),
@@ -255,10 +261,10 @@ HISTOGRAM = Puzzle(
         r"0 \le b < \text{bins} \end{gathered}"
     ),
     data=(
-        "`x` (n,) int32, also negative and beyond bins",
-        "`z` (bins,) int32, all 0 at the beginning",
+        "`x` (n,) int32, some negative and some past the last bin",
+        "`z` (bins,) int32, all 0 at the beginning; bins is any number",
     ),
-    grid="(cdiv(n, BLOCK),): program p has the elements from p BLOCK on.",
+    grid="(cdiv(n, BLOCK),): program p has the elements from `p * BLOCK` on.",
     hints=(
         "Load, add, store loses counts as soon as two lanes meet. There is an "
         "operation that does all three at once.",
@@ -266,6 +272,7 @@ HISTOGRAM = Puzzle(
         "A lane counts if it exists and its number is neither negative nor too large.",
     ),
     kernels=("histogram_kernel",),
+    sizes="(n, bins)",
     friendly=(96, 10),
     drawn=(39, 9),
     shown=(1, 0, 0),

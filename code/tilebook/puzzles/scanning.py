@@ -116,8 +116,9 @@ CAUSAL = Puzzle(
         name="puzzle-17",
         statement=(
             "Store the softmax of each row over the keys that its query may see, and 0 "
-            "for the others. The last query sees every key; a query that sees none "
-            "gets a row of zeros."
+            "for the others. Query i sees the keys up to i + n - m, so the last one "
+            "sees every key; a query that sees none gets a row of zeros. Exponentials "
+            "must not overflow."
         ),
         inputs=_matrix,
         reference=causal,
@@ -141,7 +142,7 @@ CAUSAL = Puzzle(
         "`x` (m, n) float32: scores of m queries and n keys, m may be greater than n",
         "`z` (m, n) float32",
     ),
-    grid="(m,): program i has row i. BLOCK holds a row.",
+    grid="(m,): program i has row i. BLOCK is at least n.",
     hints=(
         "Which is the last key that query 0 sees, and which the last one's?",
         "A score that isn't seen becomes -inf before the maximum: its term is then 0.",
@@ -189,8 +190,9 @@ SEGMENTED = Puzzle(
     task=Exercise(
         name="puzzle-19",
         statement=(
-            "Store running sums of each row that begin again wherever a flag is set. "
-            "Segments may be longer than a block."
+            "Store running sums of each row that begin again at every element whose "
+            "flag is set. Rows, and stretches without a flag, may be longer than a "
+            "block."
         ),
         inputs=_segments,
         reference=segmented,
@@ -237,7 +239,7 @@ COMPACTION = Puzzle(
         layouts=LAYOUTS,
         launch=_launch_kept,
         parameters=("x_ptr", "z_ptr", "n", "BLOCK"),
-        hint="The place of an element is the number of positive ones before it.",
+        hint="How does a lane learn how many before it are positive?",
     ),
     formula=(
         r"\begin{gathered} z_{p(i)} = x_i \text{ for } x_i > 0 \\[4pt]"
@@ -249,10 +251,10 @@ COMPACTION = Puzzle(
     ),
     grid="(1,): one program walks along x, BLOCK elements at a time.",
     hints=(
-        "The place of an element is the number of positive ones before it.",
-        "Turn the comparison into 0 and 1 and add these up along the block.",
-        "tl.cumsum counts the element itself, too. And count what went before this "
-        "chunk.",
+        "Turn the comparison into 0 and 1, and `tl.cumsum` counts along the block.",
+        "It counts the element itself, too, so the place is one less. What went to z "
+        "from earlier chunks is carried from turn to turn, as one number.",
+        "Every lane has an address in z then, and the mask of the store is x > 0.",
     ),
     kernels=("compaction_kernel",),
     friendly=(32,),
@@ -264,8 +266,9 @@ RECURRENCE = Puzzle(
     task=Exercise(
         name="puzzle-21",
         statement=(
-            "Store all states of a linear recurrence along each row, without going "
-            "through it element by element: the recurrence of state-space models."
+            "Store all states of a linear recurrence along each row, as state-space "
+            "models have it. Rows may be longer than a block. Take a chunk at a time, "
+            "not an element."
         ),
         inputs=_decaying,
         reference=recurrence,

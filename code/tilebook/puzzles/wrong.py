@@ -102,7 +102,7 @@ MISTAKES: dict[str, dict[str, tuple[str, str]]] = {
     },
     "puzzle-10": {
         "takes images to be square": ("* h * w", "* h * h"),
-        "takes the kernel to be square": ("a * kw + c", "a * kh + c"),
+        "takes the filter to be square": ("a * kw + c", "a * kh + c"),
     },
     "puzzle-11": {
         "keeps sums in float16": (
