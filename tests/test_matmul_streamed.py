@@ -401,3 +401,16 @@ def test_machine_code_of_what_is_done_besides(activation, engine, monkeypatch):
         assert config.engine == engine
         assert_clean(first)
         assert_clean(second)
+
+
+@pytest.mark.parametrize(
+    ("rows", "programs", "high"),
+    [(4, 132, 4), (8, 132, 8), (16, 132, 8), (12, 132, 1), (1, 132, 1), (7, 12, 1)],
+)
+def test_tiles_above_one_another_go_together(rows, programs, high):
+    """Whole strips only, and not where a tenth of the programs would be left out."""
+    m, n, k = 128 * rows, 10240, 64
+    a, b = matrix(m, k, torch.bfloat16), matrix(k, n, torch.bfloat16)
+    task = Task(a, b, matrix(m, n, torch.bfloat16))
+    config = shares.Config(128, 256, 64, programs)
+    assert shares.stack(task, config) == high
