@@ -15,6 +15,9 @@ puzzles        the puzzles' page, written out from the package, and their notebo
 verification   what was tested and measured, on which GPU, for which code
 catalogue      the curated list's links as data, checked
 resources      the curated list's page, made of these data
+vocabulary     the operations of Triton's languages, and which kernels use them
+survey         where chapters explain or show each operation
+operations     the operations' page: taught where, or not taught
 numbering      chapters numbered from part to part
 pages          local MathJax, alternative texts, descriptions for link previews
 """
@@ -30,6 +33,7 @@ from bookext import (
     kernels,
     notebooks,
     numbering,
+    operations,
     pages,
     puzzles,
     quotes,
@@ -54,15 +58,17 @@ PARTS = (
     puzzles,
     verification,
     resources,
+    operations,
     numbering,
     pages,
 )
 
 
-def setup(app: Sphinx) -> dict[str, bool]:
+def setup(app: Sphinx) -> dict[str, bool | int]:
     """Register every part with Sphinx, after the extensions that they build on."""
     for name in NEEDED:
         app.setup_extension(name)
     for part in PARTS:
         part.setup(app)
-    return {"parallel_read_safe": True, "parallel_write_safe": True}
+    # What is kept of pages from build to build counts its kinds: one more, all anew.
+    return {"parallel_read_safe": True, "parallel_write_safe": True, "env_version": 1}
