@@ -129,3 +129,49 @@ def test_functions_link_to_chapters_and_source(soups: dict):
         assert linked
         for bar in linked:
             assert "/_modules/" in bar.select_one("a.source-line")["href"]
+
+
+def test_every_page_is_there_as_markdown_and_listed(site: Path, soups: dict):
+    text = (site / "llms.txt").read_text(encoding="utf-8")
+    listed = re.findall(r"^- \[.+\]\((\S+)\): \S", text, re.M)
+    assert len(set(listed)) == len(listed)
+    for name, soup in soups.items():
+        if not name.startswith(("book/", "chapters/")):
+            continue
+        page = (site / name).with_suffix(".md")
+        assert page.is_file(), name
+        assert sum(x.endswith(f"/{name.removesuffix('.html')}.md") for x in listed) == 1
+        written = page.read_text(encoding="utf-8")
+        assert written.startswith(f"# {soup.h1.find(string=True)}"), name
+    rules = (site / "tutor.md").read_text(encoding="utf-8")
+    assert str(ROOT) not in rules + text
+
+
+@pytest.mark.parametrize("stem", chapters())
+def test_a_chapters_markdown_says_what_measured_each_number(stem: str, site: Path):
+    text = (site / f"chapters/{stem}.md").read_text(encoding="utf-8")
+    source = (ROOT / "chapters" / f"{stem}.md").read_text(encoding="utf-8")
+    quoted = re.findall(r"\]\(\S+#record-[a-z0-9-]+ \"([^\"]*)\"\)", text)
+    assert len(quoted) >= len(QUOTED.findall(source))
+    assert all(STAMP.search(said) for said in quoted)
+
+
+def test_lists_have_every_figure_exercise_and_claim(soups: dict):
+    page = soups["book/indexes.html"]
+    shown = [soups[f"chapters/{stem}.html"] for stem in chapters()]
+    for name, select in {
+        "figures": "figure[id]",
+        "exercises": ".admonition.exercise[id]",
+        "claims": ".claims li",
+    }.items():
+        lines = page.select(f"section#{name} .listing li")
+        assert len(lines) >= sum(len(x.select(select)) for x in shown) > 0, name
+
+
+def test_the_sitemap_has_every_page_once(site: Path, soups: dict):
+    text = (site / "sitemap.xml").read_text(encoding="utf-8")
+    found = re.findall(r"<loc>([^<]+)</loc>", text)
+    assert len(set(found)) == len(found)
+    for name in soups:
+        if name.startswith(("book/", "chapters/")):
+            assert sum(x.endswith(f"/{name}") for x in found) == 1, name

@@ -18,6 +18,8 @@ resources      the curated list's page, made of these data
 vocabulary     the operations of Triton's languages, and which kernels use them
 survey         where chapters explain or show each operation
 operations     the operations' page: taught where, or not taught
+listings       lists of all figures, exercises and claims
+texts          each page as Markdown, llms.txt, rules for tutors
 numbering      chapters numbered from part to part
 pages          local MathJax, alternative texts, descriptions for link previews
 """
@@ -31,6 +33,7 @@ from bookext import (
     crossref,
     inputs,
     kernels,
+    listings,
     notebooks,
     numbering,
     operations,
@@ -40,10 +43,17 @@ from bookext import (
     records,
     resources,
     tables,
+    texts,
     verification,
 )
 
-NEEDED = ("myst_nb", "sphinx_design", "sphinx.ext.autodoc", "sphinx.ext.viewcode")
+NEEDED = (
+    "myst_nb",
+    "sphinx_design",
+    "sphinx_exercise",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.viewcode",
+)
 PARTS = (
     quotes,
     kernels,
@@ -59,8 +69,10 @@ PARTS = (
     verification,
     resources,
     operations,
+    listings,
     numbering,
     pages,
+    texts,
 )
 
 

@@ -77,6 +77,11 @@ class Claims(Provenance):
         holder = nodes.container(classes=["claims"])
         holder["record_claims"] = self.arguments[0]
         holder["where"] = self.get_location()
+        name = nodes.make_id(f"claims-{self.arguments[0]}")
+        # The first of a page is where a list of claims leads to.
+        if name not in self.state.document.ids:
+            holder["ids"].append(name)
+            self.state.document.ids[name] = holder
         return [holder]
 
 
