@@ -442,6 +442,7 @@ def test_a_reference_entry_is_its_signature_and_its_text():
         ("Some, e.g. one, of them.", "Some, e.g. one, of them."),
         ("No stop", "No stop"),
         ("Is it? It is.", "Is it?"),
+        ("By J. S. Bach. More.", "By J. S. Bach."),
     ],
 )
 def test_a_first_sentence_ends_where_it_does(text: str, first: str):
@@ -455,6 +456,14 @@ def test_nothing_of_a_second_sentence_is_kept_and_links_become_text():
     found = part("listings").first_sentence(nodes.caption("", "", *parts))
     assert [x.astext() for x in found] == ["This is ", "a tile", "."]
     assert all(isinstance(x, nodes.Text) for x in found)
+
+
+def test_a_figure_that_has_no_number_yet_is_the_one_above():
+    link = addnodes.pending_xref("", nodes.literal("", "fig-x"), reftype="numref")
+    found = part("listings").first_sentence(
+        nodes.caption("", "", nodes.Text("Of "), link, nodes.Text(", again."))
+    )
+    assert "".join(x.astext() for x in found) == "Of the figure above, again."
 
 
 def test_every_claim_and_every_exercise_of_a_shown_chapter_has_a_place():

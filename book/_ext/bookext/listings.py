@@ -27,7 +27,8 @@ log = logging.getLogger(__name__)
 KINDS = ("figures", "exercises", "claims")
 EXERCISE = "ex-"
 # A full stop inside a sentence, as in "2.5" or "e.g. one", has no capital after it.
-END = re.compile(r"[.?!](?=\s+[^a-z\s]|\s*$)")
+# Nor is that after a single letter one that ends a sentence: "H. Kim".
+END = re.compile(r"(?<!\b[A-Z])[.?!](?=\s+[^a-z\s]|\s*$)")
 
 # Kind -> [(id, what is said of it)], in the order of a page; lists by their kinds.
 Places = dict[str, list[tuple[str, list[nodes.Node]]]]
@@ -41,13 +42,14 @@ def first_sentence(holder: nodes.Element) -> list[nodes.Node]:
     found: list[nodes.Node] = []
     for child in holder.children:
         if isinstance(child, addnodes.pending_xref | nodes.reference):
-            child = nodes.Text(child.astext())
+            number = child.get("reftype") == "numref"
+            child = nodes.Text("the figure above" if number else child.astext())
         if not isinstance(child, nodes.Text):
             found.append(child.deepcopy())
             continue
         text = child.astext().replace("\n", " ")
         end = END.search(text)
-        # "H. Kim" and "Fig. 2" don't occur in captions; a stop before a node may.
+        # "Fig. 2" doesn't occur in captions; a stop before a node may.
         last = end is not None and (end.end() < len(text) or child is holder[-1])
         found.append(nodes.Text(text[: end.end()] if last else text))
         if last:
