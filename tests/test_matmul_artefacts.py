@@ -82,6 +82,15 @@ def test_nothing_spills_whatever_a_product_ends_in(rung, ends):
     assert_clean(compiled(rung, ends=ends).evidence)
 
 
+@pytest.mark.parametrize(
+    ("ends", "precision"), [("gelu", "tf32x3"), ("silu_and_mul", "ieee")]
+)
+def test_nothing_spills_in_float32_whatever_a_product_ends_in(ends, precision):
+    assert_clean(
+        compiled(described, "NT", FP32, precision=precision, ends=ends).evidence
+    )
+
+
 @pytest.mark.parametrize("rung", [ordered, persistent], ids=name)
 @pytest.mark.parametrize("size", [4094, 4095])
 def test_nothing_spills_whatever_divides_the_sides(rung, size):
