@@ -9,11 +9,11 @@ import torch
 from hypothesis import given, settings
 
 from tilebook import compile_only, testing
-from tilebook import device as here
-from tilebook.matmul import accuracy, shares, split, streamed
+from tilebook.matmul import accuracy, shapes, shares, split, streamed
 from tilebook.matmul.evidence import launches as recorded
 from tilebook.matmul.evidence import matrix
-from tilebook.matmul.operands import DTYPES, Task, result_dtype
+from tilebook.matmul.operands import DTYPES, Task, placed
+from tilebook.matmul.shapes import Shape
 
 # Six tiles of nine steps on four programs: four are whole and two shared, or all are.
 SHARED = {
@@ -37,39 +37,12 @@ def aligned(m, n, k, turns, device):
 def run_shared(config, a, b, **besides):
     """Launch, check, and tell the grids and whether descriptors brought the tiles."""
     with testing.guarded():
-        task = task_of(a, b, **besides)
+        task = placed(a, b, **besides)
         task.out.fill_(float("nan"))
         streamed.launch(task, config)
-    assert_right(task)
+    accuracy.check(task)
     given = recorded(lambda wrap: streamed.launch(task._replace(wrap=wrap), config))
     return [each.grid[0] for each in given], given[0].args[0] is not None
-
-
-def operands(m, n, k, dtype=torch.float32, device="cpu"):
-    if dtype == torch.int8:
-        a = torch.randint(-128, 128, (m, k), dtype=dtype, device=device)
-        return a, torch.randint(-128, 128, (k, n), dtype=dtype, device=device)
-    a = torch.randn(m, k, device=device).to(dtype)
-    return a, torch.randn(k, n, device=device).to(dtype)
-
-
-def task_of(a, b, *, out_dtype=None, **besides):
-    n = b.shape[1] // 2 if besides.get("activation") == "silu_and_mul" else b.shape[1]
-    dtype = out_dtype or result_dtype(a.dtype)
-    out = torch.empty((a.shape[0], n), dtype=dtype, device=a.device)
-    return Task(a, b, out, **besides)
-
-
-def assert_right(task, operand=None):
-    scale, length = accuracy.bound(task)
-    testing.assert_close(
-        task.out,
-        accuracy.exact(task),
-        length=length,
-        factor=length,
-        scale=scale,
-        operand=operand,
-    )
 
 
 COUNTS = (1, 2, 3, 4, 5, 7, 8, 9, 11, 12, 13, 131, 132, 133, 160, 263, 264, 265)
@@ -115,7 +88,7 @@ def test_every_step_is_taken_once_and_every_part_has_a_place(programs, longer):
 def test_tiles_around_whole_turns(tiles, longer, device):
     """As many tiles as programs, one more, one fewer, and nearly two turns of them."""
     config = streamed.Config(16, 16, 16, 4, 4, 2, group=2, longer=longer)
-    a, b = operands(15, 16 * tiles - 3, 16 * 9 - 1, device=device)
+    a, b = shapes.operands(Shape(15, 16 * tiles - 3, 16 * 9 - 1), "NN", torch.float32)
     grids, brought = run_shared(config, a, b)
     assert not brought
     whole, sharing = shares.schedule(tiles, 9, 4, longer)
@@ -127,16 +100,18 @@ def test_a_turn_that_is_nearly_complete_is_not_cut(device):
     config = streamed.Config(16, 16, 16, 12, 4, 2)
     for tiles, expected in ((11, [11]), (23, [12]), (9, [12, 9])):
         for each in (config, config._replace(longer=True)):
-            a, b = operands(15, 16 * tiles, 16 * 9, device=device)
+            a, b = shapes.operands(Shape(15, 16 * tiles, 16 * 9), "NN", torch.float32)
             assert run_shared(each, a, b)[0] == expected
-            assert shares.seams(task_of(a, b), each) == (len(expected) == 2)
+            assert shares.seams(placed(a, b), each) == (len(expected) == 2)
 
 
 def test_short_sums_are_not_cut(device):
     """Not worth a share: each tile is a program's, and no second kernel adds any up."""
     config = streamed.Config(16, 16, 16, 4, 4, 2)
     for k in (63, 0):
-        grids, _ = run_shared(config, *operands(15, 40, k, device=device))
+        grids, _ = run_shared(
+            config, *shapes.operands(Shape(15, 40, k), "NN", torch.float32)
+        )
         assert grids == [3]
 
 
@@ -173,7 +148,7 @@ def test_shared_tiles_have_the_same_bits_each_time(shared, device):
     a, b = aligned(33, 330, 286, "NT", device)
 
     def call():
-        task = task_of(a, b)
+        task = placed(a, b)
         streamed.launch(task, SHARED[shared])
         return task.out
 
@@ -190,23 +165,23 @@ def test_shared_tiles_have_the_same_bits_each_time(shared, device):
     longer=st.booleans(),
 )
 def test_any_number_of_shares(m, n, k, programs, group, longer):
-    a, b = operands(m, n, k, device=here.torch_device())
-    task = task_of(a, b)
+    a, b = shapes.operands(Shape(m, n, k), "NN", torch.float32)
+    task = placed(a, b)
     task.out.fill_(float("nan"))
     config = streamed.Config(16, 16, 16, programs, 4, 2, group, longer)
     streamed.launch(task, config)
-    assert_right(task)
+    accuracy.check(task)
 
 
 class TestConfigurations:
     def test_no_more_shares_than_steps(self, device):
-        a, b = operands(3, 3, 3, device=device)
-        assert streamed.config_for(task_of(a, b)).programs == 1
+        a, b = shapes.operands(Shape(3, 3, 3), "NN", torch.float32)
+        assert streamed.config_for(placed(a, b)).programs == 1
 
     def test_tiles_worth_a_race(self):
         def tried(m, n, k, dtype=torch.bfloat16, turn=True):
             a, b = matrix(m, k, dtype), matrix(k, n, dtype, turned=turn)
-            return streamed.configs(task_of(a, b))
+            return streamed.configs(placed(a, b))
 
         large = tried(512, 10240, 8192)
         assert [x[:2] for x in large] == [(128, 256), *[(128, 128)] * 2, (128, 256)]
@@ -225,7 +200,7 @@ class TestConfigurations:
     def test_descriptors_bring_what_tensor_cores_read_as_it_lies(self):
         def brought(dtype, m=512, n=512, k=512, *, turn=True):
             a, b = matrix(m, k, dtype), matrix(k, n, dtype, turned=turn)
-            return streamed.config_for(task_of(a, b)).engine
+            return streamed.config_for(placed(a, b)).engine
 
         assert brought(torch.bfloat16)
         assert brought(torch.bfloat16, turn=False)
@@ -260,19 +235,14 @@ MISTAKES = [
 def suite(device):
     """What the tests above look at, in a few cases."""
     for config in SHARED.values():
-        run_shared(config, *operands(33, 330, 286, device=device))
+        run_shared(config, *shapes.operands(Shape(33, 330, 286), "NN", torch.float32))
         for turns in ("NT", "TN"):
             run_shared(config, *aligned(33, 330, 286, turns, device))
 
 
 @pytest.mark.parametrize(("old", "new"), MISTAKES)
 def test_planted_mistakes_are_found(old, new, device):
-    with testing.mutated_module(streamed, old, new):
-        try:
-            suite(device)
-        except (AssertionError, IndexError, RuntimeError):
-            return
-    raise AssertionError("not found")
+    assert testing.caught(streamed, old, new, suite, device)
 
 
 def test_without_a_mistake_the_same_tests_pass(device):
@@ -287,7 +257,7 @@ def compiled(m, n, k, turns="NT", dtype=torch.bfloat16, target="sm_90", **beside
     )
     changes = besides.pop("changes", {})
     only = besides.pop("only", None)
-    task = task_of(a, b, **besides)
+    task = placed(a, b, **besides)
     for config in streamed.configs(task)[:only]:
         if config.longer:
             continue

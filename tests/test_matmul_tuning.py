@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tilebook import device, measure
-from tilebook.matmul import tuning
+from tilebook.matmul import operands, tuning
 from tilebook.matmul.shapes import Shape
 
 SMALL = Shape(24, 40, 48)
@@ -54,9 +54,9 @@ def test_a_hopper_is_asked_for_descriptors_too(monkeypatch):
     there = device.Device("cuda", "a GPU", "gpu", "cuda", capability=(9, 0), sms=132)
     monkeypatch.setattr(device, "current", lambda: there)
     a = torch.empty(4096, 4096, dtype=torch.bfloat16, device="meta")
-    found = tuning.every_way(tuning._task(a, a))
+    found = tuning.every_way(operands.placed(a, a))
     assert {"ordered", "beside", "described"} <= {way.kernel for way in found}
-    more = tuning.more_tiles(tuning._task(a, a))
+    more = tuning.more_tiles(operands.placed(a, a))
     assert len(more) > 50
     names = [tuning.named(way) for way in (*found, *more)]
     assert len(set(names)) == len({*found, *more})

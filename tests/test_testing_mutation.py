@@ -210,6 +210,19 @@ def test_a_mutated_kernel_reaches_wrappers_and_importers(book, rung, device):
     assert book.scale_kernel is rung.scale_kernel
 
 
+def test_a_suite_catches_a_mistake_or_does_not(book, rung, device):
+    def suite(factor):
+        x = torch.ones(64, device=device)
+        assert torch.equal(book.scale(x), factor * x)
+
+    assert testing.caught(rung, "x * 2.0", "x * 3.0", suite, 2)
+    # A suite that looks at something else.
+    assert not testing.caught(rung, "x * 2.0", "x * 3.0", suite, 3)
+    with pytest.raises(ValueError, match="once"):
+        testing.caught(rung, "nowhere", "x", suite, 2)
+    suite(2)
+
+
 def test_a_mutated_helper_reaches_kernels_that_inline_it(book, rung, device):
     x = torch.randn(64, device=device)
     out = torch.empty_like(x)

@@ -24,6 +24,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
+from tilebook import testing
 from tilebook.matmul.operands import Task
 
 OWN = 12
@@ -100,6 +101,23 @@ def bound(task: Task) -> Bound:
     return Bound(
         size.nan_to_num(posinf=0), task.k + 3 + (OWN if task.activation else 0)
     )
+
+
+def check(task: Task, operand: str | None = None) -> None:
+    """Assert that each element of a task's result is within its bound.
+
+    Args:
+        task: the product, multiplied.
+        operand: format that operands are rounded to before ("tf32").
+
+    Raises:
+        AssertionError: one isn't; the message says which.
+    """
+    scale, length = bound(task)
+    testing.assert_close(
+        task.out, exact(task), length=length, factor=length, scale=scale,
+        operand=operand,
+    )  # fmt: skip
 
 
 def _sums(task: Task) -> torch.Tensor:

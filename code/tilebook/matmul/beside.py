@@ -118,9 +118,7 @@ def room(task: Task, config: Config) -> Config | None:
     sums = config.block_m * (config.block_n + config.more) // (32 * config.num_warps)
     if task.a.itemsize != 2 or sums > MOST_SUMS:
         return None
-    if described.long(task):
-        pieces = min(described.PIECES, config.block_n // described.LEAST)
-        config = config._replace(pieces=pieces)
+    config = described.in_pieces(task, config)
     has = device.current().shared_memory_per_block or fitting.SHARED
     lines = config.block_m + config.block_n + config.more
     stage = lines * config.block_k * task.a.itemsize

@@ -9,7 +9,7 @@ otherwise such tiles go through registers once.
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -138,9 +138,7 @@ def room(task: Task, config: Config) -> Config | None:
     plain = task._replace(residual=None, activation="")
     if (fitted := fitting.room(plain, pointers, wide)) is None:
         return None
-    if long(task):
-        config = config._replace(pieces=min(PIECES, config.block_n // LEAST))
-    config = config._replace(block_k=fitted.block_k)
+    config = in_pieces(task, config)._replace(block_k=fitted.block_k)
     has = device.current().shared_memory_per_block or fitting.SHARED
     stage, last = shared_bytes(task, config)
     # Barriers, and what lies between, take some of it.
@@ -148,9 +146,20 @@ def room(task: Task, config: Config) -> Config | None:
     return config._replace(num_stages=stages) if stages > 1 else None
 
 
-def long(task: Task) -> bool:
-    """Whether what a product ends in wants many registers for each element."""
-    return task.residual is not None or task.activation not in ("", "relu")
+def in_pieces(task: Task, config: Any) -> Any:
+    """Cut a tile into more pieces where what it ends in wants many registers.
+
+    Args:
+        task: the product.
+        config: has `block_n` and `pieces`.
+
+    Returns:
+        It, with `PIECES` or as many as have `LEAST` columns; as it was without a long
+        ending.
+    """
+    if task.residual is None and task.activation in ("", "relu"):
+        return config
+    return config._replace(pieces=min(PIECES, config.block_n // LEAST))
 
 
 def shared_bytes(task: Task, config: Config) -> tuple[int, int]:

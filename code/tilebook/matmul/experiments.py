@@ -1,7 +1,7 @@
 """What the chapter measures: every shape against cuBLAS, the ladder, thin products."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -141,6 +141,24 @@ def _compare(
     )
 
 
+def _rungs(
+    bench: Bench,
+    shape: Shape,
+    layout: str,
+    rungs: Mapping[str, Callable[..., torch.Tensor]],
+) -> None:
+    """Compare kernels of the chapter with what chooses among them, and with cuBLAS."""
+    _compare(
+        bench,
+        shape,
+        layout,
+        torch.bfloat16,
+        **{name: Provider(fn, ours=True) for name, fn in rungs.items()},
+        matmul=Provider(public.matmul, ours=True),
+        cuBLAS=Provider(_cublas, out=True),
+    )
+
+
 def _against_cublas(bench: Bench, dtype: torch.dtype) -> list[Row]:
     searched = bench.choose(SEARCHED, SEARCHED_BRIEF)
     for shape, layout in bench.choose(CASES, CASES_BRIEF):
@@ -182,20 +200,9 @@ def matmul_fp16(bench: Bench) -> list[Row]:
 )
 def matmul_ladder(bench: Bench) -> list[Row]:
     for shape in bench.choose(LADDER, LADDER_BRIEF):
-        rungs = {
-            name: Provider(fn, ours=True)
-            for name, fn in RUNGS.items()
-            if name not in SLOW or shape.flops <= SLOWEST
-        }
-        _compare(
-            bench,
-            shape,
-            "NN",
-            torch.bfloat16,
-            **rungs,
-            matmul=Provider(public.matmul, ours=True),
-            cuBLAS=Provider(_cublas, out=True),
-        )
+        fast = shape.flops <= SLOWEST
+        rungs = {k: fn for k, fn in RUNGS.items() if fast or k not in SLOW}
+        _rungs(bench, shape, "NN", rungs)
     return bench.rows
 
 
@@ -207,20 +214,9 @@ def matmul_ladder(bench: Bench) -> list[Row]:
 )
 def matmul_skinny(bench: Bench) -> list[Row]:
     for shape in bench.choose(THIN, THIN_BRIEF):
-        rungs = {
-            name: Provider(fn, ours=True)
-            for name, fn in THIN_RUNGS.items()
-            if name != "vectors" or shape.m <= MOST_ROWS
-        }
-        _compare(
-            bench,
-            shape,
-            "NT",
-            torch.bfloat16,
-            **rungs,
-            matmul=Provider(public.matmul, ours=True),
-            cuBLAS=Provider(_cublas, out=True),
-        )
+        few = shape.m <= MOST_ROWS
+        rungs = {k: fn for k, fn in THIN_RUNGS.items() if few or k != "vectors"}
+        _rungs(bench, shape, "NT", rungs)
     return bench.rows
 
 
@@ -232,15 +228,7 @@ def matmul_skinny(bench: Bench) -> list[Row]:
 )
 def matmul_turns(bench: Bench) -> list[Row]:
     for shape in bench.choose(TURNS, TURNS_BRIEF):
-        _compare(
-            bench,
-            shape,
-            "NT",
-            torch.bfloat16,
-            **{name: Provider(fn, ours=True) for name, fn in TURN_RUNGS.items()},
-            matmul=Provider(public.matmul, ours=True),
-            cuBLAS=Provider(_cublas, out=True),
-        )
+        _rungs(bench, shape, "NT", TURN_RUNGS)
     return bench.rows
 
 

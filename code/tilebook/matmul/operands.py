@@ -149,6 +149,29 @@ def task_of(
     return Task(a, b, out, precision), bool(out.numel() and a.shape[1])
 
 
+def placed(
+    a: torch.Tensor,
+    b: torch.Tensor,
+    *,
+    out_dtype: torch.dtype | None = None,
+    **ends: Any,
+) -> Task:
+    """Make room for a product, whatever it ends in; nothing is checked.
+
+    Args:
+        a: matrix (m, k).
+        b: matrix (k, n), of the same dtype.
+        out_dtype: the result's; by default `result_dtype` of the operands'.
+        **ends: other fields of a `Task`.
+
+    Returns:
+        The task, its result contiguous and not yet written.
+    """
+    wide = b.shape[1] // 2 if ends.get("activation") == "silu_and_mul" else b.shape[1]
+    out = a.new_empty(a.shape[0], wide, dtype=out_dtype or result_dtype(a.dtype))
+    return Task(a, b, out, **ends)
+
+
 def precision_of(dtype: torch.dtype, precision: str | None) -> str:
     """How operands are multiplied: what is asked for, or what PyTorch is set to.
 

@@ -20,7 +20,7 @@ from tilebook.matmul import (
     vectors,
     ways,
 )
-from tilebook.matmul.operands import Task, result_dtype, tiles
+from tilebook.matmul.operands import Task, placed, tiles
 from tilebook.matmul.shapes import Shape
 from tilebook.matmul.ways import Way
 from tilebook.measure import Bench, Provider
@@ -111,14 +111,8 @@ def more_parts(task: Task) -> list[Way]:
     return list(dict.fromkeys(Way(name, tuple(config)) for name, config in found))
 
 
-def _task(a: torch.Tensor, b: torch.Tensor, **ends: Any) -> Task:
-    wide = b.shape[1] // 2 if ends.get("activation") == "silu_and_mul" else b.shape[1]
-    out = a.new_empty(a.shape[0], wide, dtype=result_dtype(a.dtype))
-    return Task(a, b, out, **ends)
-
-
 def _launched(way: Way, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    task = _task(a, b)
+    task = placed(a, b)
     ways.launch(task, way)
     return task.out
 
@@ -129,7 +123,7 @@ def _tried(
     for shape, layout in cases:
         make = functools.partial(shapes.operands, shape, layout, torch.bfloat16)
         # Sides and strides decide, not what is in the memory.
-        found = choose(_task(*shapes.operands(shape, layout, torch.bfloat16)))
+        found = choose(placed(*shapes.operands(shape, layout, torch.bfloat16)))
         tried: Mapping[str, Provider] = {
             named(way): Provider(functools.partial(_launched, way), ours=True)
             for way in found
@@ -176,7 +170,7 @@ def _ended(
 ) -> torch.Tensor:
     ends: dict[str, Any] = {"bias": bias}
     ends |= {"residual": residual} if ending == "residual" else {"activation": ending}
-    task = _task(x, weight.mT, **ends)
+    task = placed(x, weight.mT, **ends)
     ways.launch(task, way)
     return task.out
 
@@ -205,7 +199,7 @@ def ended(bench: Bench) -> None:
 
         x, weight, bias, rest = make()
         ends = {"residual": rest} if residual else {"activation": ending}
-        task = _task(x, weight.mT, bias=bias, **ends)
+        task = placed(x, weight.mT, bias=bias, **ends)
         fn = functools.partial(_layer, ending)
         tried = {
             named(way): Provider(functools.partial(_ended, way, ending), ours=True)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from tilebook.testing.declare import Case, CheckFailed, Exercise, Report
     from tilebook.testing.edge import check, exercise, exercises
     from tilebook.testing.guards import Guard, GuardError, guard, guarded
-    from tilebook.testing.mutation import mutants, mutated_module
+    from tilebook.testing.mutation import caught, mutants, mutated_module
     from tilebook.testing.precision import bound
     from tilebook.testing.repeat import deterministic, opcheck
 
@@ -26,6 +26,7 @@ __all__ = [
     "Report",
     "assert_close",
     "bound",
+    "caught",
     "check",
     "deterministic",
     "error",
@@ -51,7 +52,7 @@ _HOMES = {
     "declare": ("Case", "CheckFailed", "Exercise", "Report"),
     "edge": ("check", "exercise", "exercises"),
     "guards": ("Guard", "GuardError", "guard", "guarded"),
-    "mutation": ("mutants", "mutated_module"),
+    "mutation": ("caught", "mutants", "mutated_module"),
     "precision": ("bound",),
     "repeat": ("deterministic", "opcheck"),
 }

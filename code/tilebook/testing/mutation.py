@@ -11,7 +11,7 @@ import inspect
 import itertools
 import linecache
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
@@ -131,3 +131,29 @@ def _remember(source: str, label: str) -> str:
 def _compiled(node: ast.stmt, filename: str, flags: int) -> CodeType:
     tree = ast.Module([node], type_ignores=[])
     return compile(tree, filename, "exec", flags=flags, dont_inherit=True)
+
+
+def caught(
+    module: ModuleType, old: str, new: str, suite: Callable[..., Any], *args: Any
+) -> bool:
+    """Whether a suite fails on a planted mistake.
+
+    Args:
+        module: an imported module with source.
+        old: text that occurs exactly once in it.
+        new: what takes its place.
+        suite: makes assertions.
+        *args: what it is called with.
+
+    Returns:
+        True if it raised what wrong results and wrong addresses raise.
+
+    Raises:
+        ValueError: see `mutated_module`.
+    """
+    with mutated_module(module, old, new):
+        try:
+            suite(*args)
+        except (AssertionError, IndexError, RuntimeError, ValueError):
+            return True
+    return False
