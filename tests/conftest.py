@@ -2,8 +2,13 @@
 
 import fcntl
 import random
+import re
+import subprocess
+import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
 
 import hypothesis
 import numpy as np
@@ -119,3 +124,39 @@ def memory(request: pytest.FixtureRequest) -> Iterator[None]:
         if torch.cuda.memory_reserved() > 2**28:
             # A test that failed keeps its tensors until its report is written.
             torch.cuda.empty_cache()
+
+
+_BUILD = """
+import sys
+from sphinx.cmd.build import main
+for name in sys.argv[1:]:
+    print("status", name, main(["-q", "-n", "-W", "--keep-going", name, name + "/out"]))
+"""
+
+
+@pytest.fixture(scope="session")
+def small_books() -> Callable[[Path, str], SimpleNamespace]:
+    """Build three small books: with a draft, whole, and broken."""
+
+    def build(folder: Path, page: str) -> SimpleNamespace:
+        from bs4 import BeautifulSoup
+
+        names = ["draft", "whole", "broken"]
+        done = subprocess.run(
+            [sys.executable, "-c", _BUILD, *names],
+            cwd=folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        pages = {
+            name: BeautifulSoup(
+                (folder / name / f"out/book/{page}.html").read_bytes(), "html.parser"
+            )
+            for name in names[:2]
+        }
+        status = dict(re.findall(r"^status (\w+) (\d+)", done.stdout, re.M))
+        said = done.stdout
+        return SimpleNamespace(folder=folder, said=said, status=status, pages=pages)
+
+    return build

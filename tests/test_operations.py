@@ -2,8 +2,7 @@
 
 import importlib
 import re
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -15,12 +14,6 @@ from docutils import nodes
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT / "book" / "operations.yaml"
 VERSIONS = ("3.6.0", "3.7.1", "3.8.0", "3.9.0")
-BUILD = """\
-import sys
-from sphinx.cmd.build import main
-for name in sys.argv[1:]:
-    print("status", name, main(["-q", "-n", "-W", "--keep-going", name, name + "/out"]))
-"""
 CONF = """\
 import sys
 sys.path[:0] = {paths!r}
@@ -316,7 +309,9 @@ def small_book(folder: Path, drafts: list[str]) -> Path:
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+def built(
+    tmp_path_factory: pytest.TempPathFactory, small_books: Callable
+) -> SimpleNamespace:
     """Three books, built by one process: with a draft, without, and a broken one."""
     folder = tmp_path_factory.mktemp("books")
     small_book(folder / "draft", ["matmul"])
@@ -328,22 +323,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     (broken / "operations.yaml").write_text(text)
     page = (broken / "operations.md").read_text(encoding="utf-8")
     (broken / "operations.md").write_text(f"{page}\n```{{operations}} sums\n```\n")
-    names = ["draft", "whole", "broken"]
-    done = subprocess.run(
-        [sys.executable, "-c", BUILD, *names],
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    pages = {
-        name: BeautifulSoup(
-            (folder / name / "out/book/operations.html").read_bytes(), "html.parser"
-        )
-        for name in names[:2]
-    }
-    status = dict(re.findall(r"^status (\w+) (\d+)", done.stdout, re.M))
-    return SimpleNamespace(folder=folder, said=done.stdout, status=status, pages=pages)
+    return small_books(folder, "operations")
 
 
 def row(page: BeautifulSoup, name: str) -> list:

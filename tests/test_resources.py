@@ -4,15 +4,14 @@ import datetime
 import hashlib
 import importlib
 import re
-import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
 import yaml
-from bs4 import BeautifulSoup
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT / "book" / "resources.yaml"
@@ -33,12 +32,6 @@ LINKS = {
 }
 # Of its addresses, sorted, one a line: none may change unnoticed either.
 DIGEST = "11b98d3510e828fc"
-BUILD = """\
-import sys
-from sphinx.cmd.build import main
-for name in sys.argv[1:]:
-    print("status", name, main(["-q", "-n", "-W", "--keep-going", name, name + "/out"]))
-"""
 CONF = """\
 import sys
 sys.path.insert(0, {ext!r})
@@ -264,7 +257,9 @@ def small_book(folder: Path, drafts: list[str], **chapters: str) -> Path:
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+def built(
+    tmp_path_factory: pytest.TempPathFactory, small_books: Callable
+) -> SimpleNamespace:
     """Three books, built by one process: with a draft, without, and a broken one."""
     sys.path.insert(0, str(ROOT / "book" / "_ext"))
     folder = tmp_path_factory.mktemp("books")
@@ -279,22 +274,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     (broken / "lost.md").write_text("# Lost\n\n```{resources} nothing\n```\n")
     (broken / "index.md").write_text(f"{lost}\n```{{toctree}}\nlost\n```\n")
     (broken / "resources.md").unlink()
-    names = ["draft", "whole", "broken"]
-    done = subprocess.run(
-        [sys.executable, "-c", BUILD, *names],
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    pages = {
-        name: BeautifulSoup(
-            (folder / name / "out/book/resources.html").read_bytes(), "html.parser"
-        )
-        for name in names[:2]
-    }
-    status = dict(re.findall(r"^status (\w+) (\d+)", done.stdout, re.M))
-    return SimpleNamespace(said=done.stdout, status=status, pages=pages)
+    return small_books(folder, "resources")
 
 
 def test_a_sound_book_builds_without_a_warning(built: SimpleNamespace):

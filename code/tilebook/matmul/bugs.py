@@ -160,7 +160,16 @@ def reset_kernel(
     tl.atomic_add(out_at, acc, mask=in_m & in_n)
 
 
-def _parts_launch(a: torch.Tensor, b: torch.Tensor) -> Launch:
+def parts_launch(a: torch.Tensor, b: torch.Tensor) -> Launch:
+    """Make room for a split sum, zeros to add to, and say how to launch it.
+
+    Args:
+        a: matrix (m, k) in float32, contiguous.
+        b: matrix (k, n), likewise.
+
+    Returns:
+        A grid, arguments and constants, and the result (m, n).
+    """
     (m, k), n = a.shape, b.shape[1]
     out = a.new_zeros((m, n))
     grid = (triton.cdiv(m, BLOCK), triton.cdiv(n, BLOCK), PARTS)
@@ -177,7 +186,7 @@ def _never_seen() -> tuple[torch.Tensor, torch.Tensor]:
 def _warmed_up() -> tuple[torch.Tensor, torch.Tensor]:
     """Operands of a size that a first call, whose result nobody looked at, has had."""
     a, b = _never_seen()
-    plan = _parts_launch(a, b)
+    plan = parts_launch(a, b)
     parts_kernel[plan.grid](*plan.args, **plan.meta)
     return a, b
 
@@ -195,8 +204,8 @@ TUNED_SUM = Bug(
         "with atomics adds to what is there. Triton's reference warns of it."
     ),
     tool=REPEATS,
-    wrong=Tuned(parts_kernel, _parts_launch),
-    mended=Tuned(reset_kernel, _parts_launch),
+    wrong=Tuned(parts_kernel, parts_launch),
+    mended=Tuned(reset_kernel, parts_launch),
     expected=torch.matmul,
     friendly=_warmed_up,
     inputs=_never_seen,

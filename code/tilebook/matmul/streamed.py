@@ -14,16 +14,17 @@ import triton.language as tl
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from tilebook import library
-from tilebook.matmul import fitting, ordered
+from tilebook.matmul import fitting, ordered, shares
 from tilebook.matmul.descriptors import operand, part
 from tilebook.matmul.epilogues import arguments, finish, offsets_of, put
 from tilebook.matmul.operands import Task, task_of, tiles
 from tilebook.matmul.ordered import product, scaled
-from tilebook.matmul.shares import Config, config_for, configs, engine, schedule, stack
+from tilebook.matmul.shares import engine, schedule, stack
 from tilebook.matmul.split import dependent, sum_dtype
 from tilebook.tiling.grouped import grouped
 
-__all__ = ["Config", "config_for", "configs", "launch", "matmul"]
+Config = shares.Config
+config_for, configs = shares.config_for, shares.configs
 
 SUM_ELEMENTS = 2048
 """Of a piece of a shared tile that a program of the second kernel takes."""
