@@ -134,7 +134,7 @@ def room(task: Task, config: Config) -> Config | None:
     # Without tensor cores a tile of float32 comes out of shared memory into registers
     # in swizzled order, which takes more of them: as with narrower loads.
     wide = 8 if task.precision == "ieee" else 16
-    # Whatever it ends in takes registers for a piece at a time.
+    # Whatever it ends in takes room for a piece at a time.
     plain = task._replace(residual=None, activation="")
     if (fitted := fitting.room(plain, pointers, wide)) is None:
         return None
@@ -147,7 +147,7 @@ def room(task: Task, config: Config) -> Config | None:
 
 
 def in_pieces(task: Task, config: Any) -> Any:
-    """Cut a tile into more pieces where what it ends in wants many registers.
+    """Cut a tile into more pieces where what it ends in wants room.
 
     Args:
         task: the product.
