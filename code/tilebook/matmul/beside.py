@@ -70,7 +70,7 @@ def matmul_kernel(
 ):  # fmt: skip
     n *= N_DIV
     tiles_m, tiles_n = tl.cdiv(m, BLOCK_M), tl.cdiv(n, BLOCK_N + MORE)
-    # One stage: what waits to be stored lies where stages were, and not beside them.
+    # One stage: what waits to be stored lies where stages were.
     for tile in tl.range(
         tl.program_id(0), tiles_m * tiles_n, tl.num_programs(0), num_stages=1
     ):
@@ -82,7 +82,7 @@ def matmul_kernel(
             start_k = step * BLOCK_K
             a = part(a_desc, start_m, start_k, A_TURNED)  # (BLOCK_M, BLOCK_K)
             b = part(b_desc, start_k, start_n, B_TURNED)  # (BLOCK_K, BLOCK_N)
-            c = part(more_desc, start_k, start_n + BLOCK_N, B_TURNED)  # (..., MORE)
+            c = part(more_desc, start_k, start_n + BLOCK_N, B_TURNED)
             acc = tl.dot(a, b, acc, out_dtype=ACC)
             more = tl.dot(a, c, more, out_dtype=ACC)
         store(
