@@ -18,6 +18,11 @@ resources      the curated list's page, made of these data
 vocabulary     the operations of Triton's languages, and which kernels use them
 survey         where chapters explain or show each operation
 operations     the operations' page: taught where, or not taught
+learning       the learning path as data: what each chapter needs first
+route          the learning path as a map, and ways through it
+overview       the front page's figure: all kernels against the libraries
+errata         what was wrong in shown pages, made of data
+missing        the page for addresses that lead nowhere
 listings       lists of all figures, exercises and claims
 texts          each page as Markdown, llms.txt, rules for tutors
 numbering      chapters numbered from part to part
@@ -31,17 +36,21 @@ from bookext import (
     asof,
     chapters,
     crossref,
+    errata,
     inputs,
     kernels,
     listings,
+    missing,
     notebooks,
     numbering,
     operations,
+    overview,
     pages,
     puzzles,
     quotes,
     records,
     resources,
+    route,
     tables,
     texts,
     verification,
@@ -69,8 +78,12 @@ PARTS = (
     verification,
     resources,
     operations,
+    route,
+    overview,
+    errata,
     listings,
     numbering,
+    missing,
     pages,
     texts,
 )
@@ -83,4 +96,4 @@ def setup(app: Sphinx) -> dict[str, bool | int]:
     for part in PARTS:
         part.setup(app)
     # What is kept of pages from build to build counts its kinds: one more, all anew.
-    return {"parallel_read_safe": True, "parallel_write_safe": True, "env_version": 1}
+    return {"parallel_read_safe": True, "parallel_write_safe": True, "env_version": 2}

@@ -130,6 +130,7 @@ class Catalogue:
         path: the learning path, stem -> title, in order.
         groups: the list's headings, key -> title, in order.
         entries: the links, in the list's order.
+        parts: the path's parts, title -> stem of the first chapter, in order.
     """
 
     title: str
@@ -137,6 +138,7 @@ class Catalogue:
     path: dict[str, str]
     groups: dict[str, str]
     entries: list[Entry] = field(default_factory=list)
+    parts: dict[str, str] = field(default_factory=dict)
 
     def of_group(self, group: str) -> list[Entry]:
         """Return the entries under one heading."""
@@ -278,10 +280,15 @@ def load(path: Path) -> Catalogue:
 
 def catalogue_of(data: Any) -> Catalogue:
     """Return what the file's data mean, or raise a ValueError that names the fault."""
-    parts = {"list": dict, "path": dict, "groups": dict, "entries": list}
-    for name, kind in parts.items():
+    has = {"list": dict, "path": dict, "groups": dict, "entries": list}
+    for name, kind in has.items():
         good = isinstance(data, dict) and isinstance(data.get(name), kind)
-        wants(good, "the file", f"wants {', '.join(parts)}; {name} is not a {kind}")
+        wants(good, "the file", f"wants {', '.join(has)}; {name} is not a {kind}")
+    parts = data.get("parts", {})
+    wants(isinstance(parts, dict), "the file", "wants parts as a mapping")
+    places = [list(data["path"]).index(x) for x in parts.values() if x in data["path"]]
+    ordered = len(places) == len(parts) and places == sorted(set(places))
+    wants(ordered, "parts", "wants first chapters from the path, in its order")
     source, path, groups = data["list"], data["path"], data["groups"]
     wants(set(source) == {"title", "address"}, "list", "wants title and address")
     entries = [entry_of(item, path, groups) for item in data["entries"]]
@@ -294,7 +301,7 @@ def catalogue_of(data: Any) -> Catalogue:
     for group in groups:
         wants(any(entry.group == group for entry in entries), group, "has no entry")
     address = address_of(source["address"], "list")
-    return Catalogue(source["title"], address, path, groups, entries)
+    return Catalogue(source["title"], address, path, groups, entries, parts)
 
 
 def sections(source: Path) -> dict[str, str]:

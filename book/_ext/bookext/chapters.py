@@ -16,6 +16,8 @@ NEEDS = {
     "gpu": "Live on a GPU, recorded elsewhere",
     "sm90": "Live on Hopper (sm_90), recorded elsewhere",
 }
+# Where a page's metadata keep its length, for the learning path.
+MINUTES = "bookext_minutes"
 FRAME = re.compile(r"^(?:Cell In\[\d+\]|File )", re.M)
 WORDS_PER_MINUTE = 180
 # Code is read more slowly than prose, and shown code is read twice.
@@ -43,6 +45,11 @@ def minutes(doctree: nodes.document) -> int:
     return max(5, 5 * round(total / 5))
 
 
+def about(length: int) -> str:
+    """Return a reading time as a badge says it."""
+    return f"About {length} minutes"
+
+
 def badge(text: str, kind: str) -> nodes.inline:
     """Return one badge."""
     return nodes.inline("", text, classes=["badge", f"badge-{kind}"])
@@ -53,6 +60,8 @@ def add_badges(app: Sphinx, doctree: nodes.document) -> None:
     docname = app.env.current_document.docname
     if not docname.startswith("chapters/"):
         return
+    length = minutes(doctree)
+    app.env.metadata[docname][MINUTES] = length
     needs = str(app.env.metadata[docname].get("needs", "")).lower()
     if needs not in NEEDS:
         allowed = ", ".join(NEEDS)
@@ -70,7 +79,7 @@ def add_badges(app: Sphinx, doctree: nodes.document) -> None:
     line = nodes.paragraph(classes=["badges"])
     line += badge(NEEDS[needs], needs)
     line += nodes.Text(" ")
-    line += badge(f"About {minutes(doctree)} minutes", "minutes")
+    line += badge(about(length), "minutes")
     line += nodes.Text(" ")
     line += nodes.reference(
         "",

@@ -60,7 +60,7 @@ class Converter:
             return f"<sup>{inside}</sup>"
         if isinstance(node, nodes.subscript):
             return f"<sub>{inside}</sub>"
-        if "asof" in node.get("classes", ()) or "older" in node.get("classes", ()):
+        if {"asof", "older", "planned"}.intersection(node.get("classes", ())):
             return f"({inside})"
         return inside
 

@@ -9,6 +9,7 @@ import dataclasses
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -158,14 +159,28 @@ class Store:
             LookupError: no such experiment is declared.
             ValueError: there is no record, or its file is damaged.
         """
-        key = f"{name}@{gpu or ''}"
-        if key not in self.quotes:
+
+        def ask() -> dict[str, Any]:
             from tilebook import measure
 
-            found = quote_of(measure.load(name, gpu=gpu))
-            self.quotes[key] = dataclasses.asdict(found)
+            return dataclasses.asdict(quote_of(measure.load(name, gpu=gpu)))
+
+        return Quote(**self.once(f"{name}@{gpu or ''}", ask))
+
+    def once(self, key: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """Return what code and records yield, made anew only when these have changed.
+
+        Args:
+            key: a name for it.
+            make: makes it, of what JSON can hold.
+
+        Returns:
+            What ``make`` returned, in this build or an earlier one.
+        """
+        if key not in self.quotes:
+            self.quotes[key] = make()
             self.save()
-        return Quote(**self.quotes[key])
+        return self.quotes[key]
 
     def save(self) -> None:
         """Write the quotes whole or not at all."""
