@@ -54,6 +54,7 @@ html-live: $(READY) ## build it with every chapter run and every figure measured
 	@$(PY) tools/build_book.py --jobs $(JOBS) --live
 
 record: $(READY) ## on a GPU: measure [ONLY=prefix] and write the committed records
+	@$(PY) tools/compile_ahead.py '$(ONLY)' --workers $$(nproc)
 	@$(PY) -m tilebook.measure --record $(if $(ONLY),--only $(ONLY))
 
 test: $(READY) ## run the tests, all but those of the built pages

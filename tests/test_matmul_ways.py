@@ -231,11 +231,11 @@ def stage(monkeypatch, tmp_path):
     found = [ways.Way("ordered", (16, 16, 32, 4, 2, 8))]
     found += [ways.Way("split", (16, 16, 32, 2, 4, 5, False))]
 
-    def launch(product, way):
+    def launch(product, way, field):
         launched.append((product, way))
 
     monkeypatch.setenv(remembered.FOLDER, str(tmp_path))
-    monkeypatch.setattr(ways, "entrants", lambda product: found)
+    monkeypatch.setattr(ways, "entrants", lambda product, field: found)
     monkeypatch.setattr(ways, "launch", launch)
     monkeypatch.setattr(searching, "may_search", lambda product: True)
     clock = Clock({"ordered": 2.0, "split": 1.0})
@@ -420,7 +420,7 @@ def test_nothing_is_remembered_while_forgetting(stage):
 
 
 def test_what_refuses_gives_way_to_the_rule(stage, monkeypatch):
-    def refuse(product, way):
+    def refuse(product, way, field):
         raise ValueError("not this shape")
 
     ruled = []

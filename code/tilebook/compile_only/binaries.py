@@ -66,7 +66,9 @@ def ptxas_request(request: bytes) -> str:
     ptx, metadata = _ship.loads(request)
     target = GPUTarget(*metadata["target"])
     backend = make_backend(target)
-    known = backend.parse_options({}).__dict__
+    # A warp-specialised kernel's warps need be no power of two; ptxas reads them in the
+    # PTX.
+    known = set(backend.parse_options({}).__dict__) - {"num_warps"}
     options = backend.parse_options({k: v for k, v in metadata.items() if k in known})
     log = io.StringIO()
     with triton.knobs.nvidia.scope(), contextlib.redirect_stdout(log):

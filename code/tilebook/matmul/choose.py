@@ -35,11 +35,12 @@ def choose(task: Task) -> ModuleType:
     return ordered
 
 
-def product(task: Task) -> None:
+def product(task: Task, field: str = "matmul") -> None:
     """Multiply in the way that was the fastest here, and write the task's result.
 
     Args:
         task: the product; its operands have been checked.
+        field: whose kernels may race; one of `ways.FIELDS`.
 
     Raises:
         ValueError: there are more tiles than a grid has programs.
@@ -51,10 +52,10 @@ def product(task: Task) -> None:
     if not task.out.numel():
         return
     with library.on(task.a):
-        way = searching.way_for(task) if task.k else None
+        way = searching.way_for(task, field) if task.k else None
         if way is not None:
             # What was the fastest on a neighbouring shape may refuse this one.
             with contextlib.suppress(ValueError):
-                ways.launch(task, way)
+                ways.launch(task, way, field)
                 return
         choose(task).launch(task)

@@ -117,11 +117,12 @@ def _product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return a @ b
 
 
-def _cublas(a: torch.Tensor, b: torch.Tensor, *, out: torch.Tensor) -> torch.Tensor:
+def cublas(a: torch.Tensor, b: torch.Tensor, *, out: torch.Tensor) -> torch.Tensor:
+    """Multiply as cuBLAS does, into a matrix that is there."""
     return torch.mm(a, b, out=out)
 
 
-def _compare(
+def compare(
     bench: Bench, shape: Shape, layout: str, dtype: torch.dtype, **providers: Provider
 ) -> list[Row]:
     op = "matmul" if layout == "NN" else f"matmul_{layout.lower()}"
@@ -141,34 +142,57 @@ def _compare(
     )
 
 
-def _rungs(
+def rungs_of(
     bench: Bench,
     shape: Shape,
     layout: str,
     rungs: Mapping[str, Callable[..., torch.Tensor]],
+    multiply: Callable[..., torch.Tensor] = public.matmul,
 ) -> None:
-    """Compare kernels of the chapter with what chooses among them, and with cuBLAS."""
-    _compare(
+    """Compare kernels of a chapter with what chooses among them, and with cuBLAS.
+
+    Args:
+        bench: gets the rows.
+        shape: of the product.
+        layout: one of `shapes.LAYOUTS`.
+        rungs: kernels by name.
+        multiply: what chooses.
+    """
+    compare(
         bench,
         shape,
         layout,
         torch.bfloat16,
         **{name: Provider(fn, ours=True) for name, fn in rungs.items()},
-        matmul=Provider(public.matmul, ours=True),
-        cuBLAS=Provider(_cublas, out=True),
+        matmul=Provider(multiply, ours=True),
+        cuBLAS=Provider(cublas, out=True),
     )
 
 
-def _against_cublas(bench: Bench, dtype: torch.dtype) -> list[Row]:
+def against_cublas(
+    bench: Bench,
+    dtype: torch.dtype,
+    multiply: Callable[..., torch.Tensor] = public.matmul,
+) -> list[Row]:
+    """Compare a chapter's `matmul` with cuBLAS on every case.
+
+    Args:
+        bench: gets the rows.
+        dtype: of the operands.
+        multiply: the chapter's.
+
+    Returns:
+        The rows.
+    """
     searched = bench.choose(SEARCHED, SEARCHED_BRIEF)
     for shape, layout in bench.choose(CASES, CASES_BRIEF):
         providers = {
-            "matmul": Provider(public.matmul, ours=True),
-            "cuBLAS": Provider(_cublas, out=True),
+            "matmul": Provider(multiply, ours=True),
+            "cuBLAS": Provider(cublas, out=True),
         }
         if (shape, layout) in searched:
             providers["torch.compile"] = measure.compiled(torch.matmul)
-        _compare(bench, shape, layout, dtype, **providers)
+        compare(bench, shape, layout, dtype, **providers)
     return bench.rows
 
 
@@ -179,7 +203,7 @@ def _against_cublas(bench: Bench, dtype: torch.dtype) -> list[Row]:
     modules=MODULES,
 )
 def matmul_bf16(bench: Bench) -> list[Row]:
-    return _against_cublas(bench, torch.bfloat16)
+    return against_cublas(bench, torch.bfloat16)
 
 
 @measure.experiment(
@@ -189,7 +213,7 @@ def matmul_bf16(bench: Bench) -> list[Row]:
     modules=MODULES,
 )
 def matmul_fp16(bench: Bench) -> list[Row]:
-    return _against_cublas(bench, torch.float16)
+    return against_cublas(bench, torch.float16)
 
 
 @measure.experiment(
@@ -202,7 +226,7 @@ def matmul_ladder(bench: Bench) -> list[Row]:
     for shape in bench.choose(LADDER, LADDER_BRIEF):
         fast = shape.flops <= SLOWEST
         rungs = {k: fn for k, fn in RUNGS.items() if fast or k not in SLOW}
-        _rungs(bench, shape, "NN", rungs)
+        rungs_of(bench, shape, "NN", rungs)
     return bench.rows
 
 
@@ -216,7 +240,7 @@ def matmul_skinny(bench: Bench) -> list[Row]:
     for shape in bench.choose(THIN, THIN_BRIEF):
         few = shape.m <= MOST_ROWS
         rungs = {k: fn for k, fn in THIN_RUNGS.items() if few or k != "vectors"}
-        _rungs(bench, shape, "NT", rungs)
+        rungs_of(bench, shape, "NT", rungs)
     return bench.rows
 
 
@@ -228,7 +252,7 @@ def matmul_skinny(bench: Bench) -> list[Row]:
 )
 def matmul_turns(bench: Bench) -> list[Row]:
     for shape in bench.choose(TURNS, TURNS_BRIEF):
-        _rungs(bench, shape, "NT", TURN_RUNGS)
+        rungs_of(bench, shape, "NT", TURN_RUNGS)
     return bench.rows
 
 
@@ -252,9 +276,9 @@ def matmul_fp32(bench: Bench) -> list[Row]:
         found["bf16x3"] = Provider(precision.bf16x3, ours=True, bound=2.0**-14)
         found |= {
             "cuBLAS, tf32": Provider(_tf32, out=True, bound=LOOSE["tf32"]),
-            "cuBLAS, ieee": Provider(_cublas, out=True),
+            "cuBLAS, ieee": Provider(cublas, out=True),
         }
-        _compare(bench, shape, "NN", torch.float32, **found)
+        compare(bench, shape, "NN", torch.float32, **found)
     return bench.rows
 
 
@@ -279,5 +303,5 @@ def matmul_int8(bench: Bench) -> list[Row]:
         # cuBLAS takes multiples of eight, and more than sixteen rows.
         if not any(side % 8 for side in shape) and shape.m > 16:
             found["cuBLAS"] = Provider(torch._int_mm)
-        _compare(bench, shape, "NT", torch.int8, **found)
+        compare(bench, shape, "NT", torch.int8, **found)
     return bench.rows

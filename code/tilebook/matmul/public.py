@@ -23,14 +23,22 @@ RESULTS = {
 # Its launches depend on addresses: descriptors want starts that 16 bytes divide.
 @library.operator("tilebook::matmul", opaque=True)
 def matmul_operator(
-    a: torch.Tensor, b: torch.Tensor, precision: str, out_dtype: torch.dtype
+    a: torch.Tensor,
+    b: torch.Tensor,
+    precision: str,
+    out_dtype: torch.dtype,
+    field: str = "matmul",
 ) -> torch.Tensor:
-    return _multiplied(a, b, precision, out_dtype)
+    return _multiplied(a, b, precision, out_dtype, field)
 
 
 @matmul_operator.register_fake
 def _(
-    a: torch.Tensor, b: torch.Tensor, precision: str, out_dtype: torch.dtype
+    a: torch.Tensor,
+    b: torch.Tensor,
+    precision: str,
+    out_dtype: torch.dtype,
+    field: str = "matmul",
 ) -> torch.Tensor:
     batch = torch.broadcast_shapes(a.shape[:-2], b.shape[:-2])
     shape = (*batch, a.shape[-2], b.shape[-1])
@@ -38,7 +46,7 @@ def _(
 
 
 def _keep(ctx: Any, inputs: tuple, output: torch.Tensor) -> None:
-    a, b, ctx.precision, _ = inputs
+    a, b, ctx.precision, _, ctx.field = inputs
     ctx.shapes, ctx.dtype = (a.shape, b.shape), a.dtype
     for_a, for_b, *_ = ctx.needs_input_grad
     ctx.save_for_backward(a if for_b else None, b if for_a else None)
@@ -49,29 +57,29 @@ def _gradient(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
     grad = grad.to(ctx.dtype)
     da = db = None
     if ctx.needs_input_grad[0]:
-        da = _summed(grad, b.mT, ctx.precision, ctx.shapes[0])
+        da = _summed(grad, b.mT, ctx.precision, ctx.shapes[0], ctx.field)
     if ctx.needs_input_grad[1]:
-        db = _summed(a.mT, grad, ctx.precision, ctx.shapes[1])
-    return da, db, None, None
+        db = _summed(a.mT, grad, ctx.precision, ctx.shapes[1], ctx.field)
+    return da, db, None, None, None
 
 
 matmul_operator.register_autograd(_gradient, setup_context=_keep)
 
 
 def _summed(
-    x: torch.Tensor, y: torch.Tensor, precision: str, shape: torch.Size
+    x: torch.Tensor, y: torch.Tensor, precision: str, shape: torch.Size, field: str
 ) -> torch.Tensor:
     """A product, added up over the batches that a shape was broadcast to."""
     batch = torch.broadcast_shapes(x.shape[:-2], y.shape[:-2])
     if batch == shape[:-2]:
-        return matmul_operator(x, y, precision, x.dtype)
+        return matmul_operator(x, y, precision, x.dtype, field)
     # What is added up is rounded once, afterwards.
     wide = RESULTS[x.dtype][-1]
-    return matmul_operator(x, y, precision, wide).sum_to_size(shape).to(x.dtype)
+    return matmul_operator(x, y, precision, wide, field).sum_to_size(shape).to(x.dtype)
 
 
 def _multiplied(
-    a: torch.Tensor, b: torch.Tensor, precision: str, out_dtype: torch.dtype
+    a: torch.Tensor, b: torch.Tensor, precision: str, out_dtype: torch.dtype, field: str
 ) -> torch.Tensor:
     if a.dtype == torch.float64:
         return torch.matmul(a, b)
@@ -81,12 +89,16 @@ def _multiplied(
     if batch:
         batched.launch(a, b, out, precision=precision)
     else:
-        product(Task(a, b, out, precision))
+        product(Task(a, b, out, precision), field)
     return out
 
 
 def multiplied(
-    a: torch.Tensor, b: torch.Tensor, precision: str, out_dtype: torch.dtype
+    a: torch.Tensor,
+    b: torch.Tensor,
+    precision: str,
+    out_dtype: torch.dtype,
+    field: str = "matmul",
 ) -> torch.Tensor:
     """Multiply checked operands, by the operator where something has to see it.
 
@@ -95,13 +107,14 @@ def multiplied(
         b: (batch..., k, n), of a batch that broadcasts.
         precision: of float32, one of `operands.PRECISIONS`.
         out_dtype: of the result.
+        field: whose kernels may race; one of `ways.FIELDS`.
 
     Returns:
         The product (batch..., m, n), contiguous.
     """
     if library.eager(a, b):
-        return _multiplied(a, b, precision, out_dtype)
-    return matmul_operator(a, b, precision, out_dtype)
+        return _multiplied(a, b, precision, out_dtype, field)
+    return matmul_operator(a, b, precision, out_dtype, field)
 
 
 def matmul(
@@ -138,6 +151,28 @@ def matmul(
         float64 is left to PyTorch. Repeats are equal to the bit as long as the way that
         a search chose is remembered; another search may choose another order of sums.
     """
+    return among(a, b, precision, out_dtype, "matmul")
+
+
+def among(
+    a: torch.Tensor,
+    b: torch.Tensor,
+    precision: str | None,
+    out_dtype: torch.dtype | None,
+    field: str,
+) -> torch.Tensor:
+    """Multiply as `matmul` does, by kernels that may be others.
+
+    Args:
+        a: as for `matmul`, whose errors these are, too.
+        b: likewise.
+        precision: likewise.
+        out_dtype: likewise.
+        field: whose kernels may race; one of `ways.FIELDS`.
+
+    Returns:
+        As `matmul`.
+    """
     precision, out_dtype = _checked(a, b, precision, out_dtype)
     left, right = a, b
     if a.ndim == 1:
@@ -148,10 +183,10 @@ def matmul(
     if right.ndim == 2 and left.ndim > 2:
         # One matrix for all batches: their rows are rows of one product.
         rows = left.reshape(math.prod(left.shape[:-1]), left.shape[-1])
-        out = multiplied(rows, right, precision, out_dtype)
+        out = multiplied(rows, right, precision, out_dtype, field)
         out = out.view(*left.shape[:-1], right.shape[-1])
     else:
-        out = multiplied(left, right, precision, out_dtype)
+        out = multiplied(left, right, precision, out_dtype, field)
     if b.ndim == 1:
         out = out.squeeze(-1)
     return out.squeeze(-1 if b.ndim == 1 else -2) if a.ndim == 1 else out

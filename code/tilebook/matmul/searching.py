@@ -27,9 +27,10 @@ DIGITS = 3
 
 # Of a thread, or of a task: what one of them forbids, others may still do.
 _searching = contextvars.ContextVar("searching", default=True)
-_aside: contextvars.ContextVar[remembered.Memory | None] = contextvars.ContextVar(
-    "aside", default=None
+_aside: contextvars.ContextVar[dict[str, remembered.Memory] | None] = (
+    contextvars.ContextVar("aside", default=None)
 )
+_ahead = contextvars.ContextVar("ahead", default=False)
 _one_at_a_time = threading.Lock()
 
 
@@ -90,11 +91,23 @@ def off() -> Iterator[None]:
 def forgetting() -> Iterator[None]:
     """For as long as the context lasts, nothing is known in it at its beginning, and
     nothing that is found out outlives it. Other threads go on as they did."""
-    before = _aside.set(remembered.Memory("matmul", "aside", kept=False))
+    empty = {name: remembered.Memory(name, "aside", kept=False) for name in ways.FIELDS}
+    before = _aside.set(empty)
     try:
         yield
     finally:
         _aside.reset(before)
+
+
+@contextlib.contextmanager
+def compiling() -> Iterator[None]:
+    """For as long as the context lasts, a new question compiles what could race for it,
+    times nothing and is answered by the rule: Triton's cache is full afterwards."""
+    before = _ahead.set(True)
+    try:
+        yield
+    finally:
+        _ahead.reset(before)
 
 
 def may_search(task: Task) -> bool:
@@ -114,25 +127,31 @@ def may_search(task: Task) -> bool:
 
 
 @functools.cache
-def _memory() -> remembered.Memory:
+def _memory(field: str = "matmul") -> remembered.Memory:
     found = device.current()
-    code = digest.of_modules(["matmul.ways"])
+    code = digest.of_modules([f"{field}.ways"])
     parts = [found.name, found.driver, triton.__version__, torch.__version__]
     parts.append(str(sorted(code.items())))
-    return remembered.Memory("matmul", "; ".join(map(str, parts)))
+    return remembered.Memory(field, "; ".join(map(str, parts)))
 
 
-def memory() -> remembered.Memory:
-    """The choices made on this GPU with these versions of Triton and of the kernels."""
-    return _aside.get() or _memory()
+def memory(field: str = "matmul") -> remembered.Memory:
+    """The choices made on this GPU with these versions of Triton and of the kernels.
+
+    Args:
+        field: one of `ways.FIELDS`.
+    """
+    aside = _aside.get()
+    return _memory(field) if aside is None else aside[field]
 
 
-def search(task: Task, clock: Any = None) -> racing.Outcome[Way]:
+def search(task: Task, clock: Any = None, field: str = "matmul") -> racing.Outcome[Way]:
     """Time the ways that the estimate puts in front.
 
     Args:
         task: the product; nothing of it is written to.
         clock: what times; this process's GPU by default.
+        field: one of `ways.FIELDS`.
 
     Returns:
         What each took, the fastest first; nothing if all of them failed.
@@ -140,9 +159,9 @@ def search(task: Task, clock: Any = None) -> racing.Outcome[Way]:
     # The result may be an operand, too; and no launch here belongs to an operator.
     aside = task._replace(out=torch.empty_like(task.out), wrap=operands.itself)
     compiled = aside._replace(wrap=operands.compiled)
-    entrants = ways.entrants(task)
+    entrants = ways.entrants(task, field)
     calls, prepare = (
-        {way: functools.partial(ways.launch, each, way) for way in entrants}
+        {way: functools.partial(ways.launch, each, way, field) for way in entrants}
         for each in (aside, compiled)
     )
     stream = torch.cuda.current_stream() if task.a.is_cuda else None
@@ -155,30 +174,36 @@ def search(task: Task, clock: Any = None) -> racing.Outcome[Way]:
     return racing.race(calls, clock or here(), prepare=prepare, here=there)
 
 
-def way_for(task: Task) -> Way | None:
+def way_for(task: Task, field: str = "matmul") -> Way | None:
     """The remembered way, or the fastest of a search, which is remembered.
 
     Args:
         task: the product, with elements and terms.
+        field: one of `ways.FIELDS`.
 
     Returns:
         The way; None where nothing is known and nothing can be measured, or where all
         that was tried failed. What a race without all its ways decided holds for this
         process alone.
     """
-    choices = memory()
+    if _ahead.get():
+        _compile(task, field)
+        return None
+    choices = memory(field)
     key = exactly(task)
     found = choices.at_hand.get(key, _UNKNOWN)
     if found is not _UNKNOWN:
         return found
     asked = question(task)
-    found = ways.read(choices.get(asked))
+    found = ways.read(choices.get(asked), field)
     if found is None:
         if not may_search(task):
             return None
         # Who waited may find the answer.
         with _one_at_a_time:
-            found = ways.read(choices.get(asked)) or _raced(task, asked, choices)
+            found = ways.read(choices.get(asked), field) or _raced(
+                task, asked, choices, field
+            )
     choices.keep_at_hand(key, found)
     return found
 
@@ -186,10 +211,20 @@ def way_for(task: Task) -> Way | None:
 _UNKNOWN: Any = object()
 
 
-def _raced(task: Task, asked: str, choices: remembered.Memory) -> Way | None:
+def _compile(task: Task, field: str) -> None:
+    compiled = task._replace(wrap=operands.compiled)
+    for way in ways.entrants(compiled, field):
+        # Who can't be compiled won't race.
+        with contextlib.suppress(Exception):
+            ways.launch(compiled, way, field)
+
+
+def _raced(
+    task: Task, asked: str, choices: remembered.Memory, field: str
+) -> Way | None:
     """The winner of a search, remembered; None if there is none."""
     try:
-        ended = search(task)
+        ended = search(task, field=field)
     except torch.cuda.OutOfMemoryError:
         # There is room for the product, and for no second result beside it.
         return None

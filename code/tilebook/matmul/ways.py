@@ -1,6 +1,6 @@
 """The kernels that may multiply, what each can be tried with, and what it may cost."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -63,23 +63,38 @@ class Way(NamedTuple):
     config: tuple[Any, ...]
 
 
-def launch(task: Task, way: Way) -> None:
+class Field(NamedTuple):
+    """Who may race."""
+
+    kernels: Mapping[str, ModuleType]
+    """By name; each has `launch(task, config)`."""
+    configs: Mapping[str, type]
+    """What each is launched with."""
+    fitting: Callable[[Task], Iterator[tuple[float, Way]]]
+    """Every way that fits, with seconds by the estimate."""
+    entrants: int = ENTRANTS
+    """Ways that are compiled and timed for a new question."""
+
+
+def launch(task: Task, way: Way, field: str = "matmul") -> None:
     """Launch a kernel as a way has it; raises what the kernel's `launch` does."""
-    KERNELS[way.kernel].launch(task, CONFIGS[way.kernel](*way.config))
+    entered = FIELDS[field]
+    entered.kernels[way.kernel].launch(task, entered.configs[way.kernel](*way.config))
 
 
-def read(answer: Any) -> Way | None:
+def read(answer: Any, field: str = "matmul") -> Way | None:
     """Take a remembered answer, whoever wrote it.
 
     Args:
         answer: as it was kept: a kernel's name and its configuration.
+        field: one of `FIELDS`.
 
     Returns:
         The way; None for what is none, or no longer one.
     """
     try:
         kernel, config = answer
-        named = CONFIGS[kernel](*config)._asdict()
+        named = FIELDS[field].configs[kernel](*config)._asdict()
     except (KeyError, TypeError, ValueError):
         return None
     if not all(type(x) in (int, bool) and x >= 0 for x in named.values()):
@@ -94,24 +109,25 @@ def read(answer: Any) -> Way | None:
     return Way(kernel, tuple(named.values()))
 
 
-def entrants(task: Task) -> list[Way]:
+def entrants(task: Task, field: str = "matmul") -> list[Way]:
     """The ways that are worth a try.
 
     Args:
         task: the product, with elements and terms.
+        field: one of `FIELDS`.
 
     Returns:
-        `ENTRANTS` of them at most, by what they may cost, the least first: the `BEST`
-        of all, and of other kernels one each, for the estimate ranks tiles better than
-        kernels.
+        As many as the field has room for, by what they may cost, the least first: the
+        `BEST` of all, and of other kernels one each, for the estimate ranks tiles
+        better than kernels.
     """
-    ranked = sorted(fitting_ways(task), key=lambda pair: pair[0])
+    ranked = sorted(FIELDS[field].fitting(task), key=lambda pair: pair[0])
     ways = list(dict.fromkeys(way for _, way in ranked))
     chosen = ways[:BEST]
     for way in ways[BEST:]:
         if way.kernel not in {each.kernel for each in chosen}:
             chosen.append(way)
-    return chosen[:ENTRANTS]
+    return chosen[: FIELDS[field].entrants]
 
 
 def fitting_ways(task: Task) -> Iterator[tuple[float, Way]]:
@@ -181,3 +197,7 @@ def _tiled(task: Task, name: str, config: Any) -> tuple[float, Way]:
         together = 1
     cost = estimates.seconds(task, fitting.tile(config, together))
     return EXTRA.get(name, 1.0) * cost, Way(name, tuple(config))
+
+
+FIELDS = {"matmul": Field(KERNELS, CONFIGS, fitting_ways)}
+"""By name; a later chapter enters its own kernels beside these under its name."""

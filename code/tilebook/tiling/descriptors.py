@@ -70,7 +70,7 @@ def copy(x: torch.Tensor, *, block: tuple[int, int] = (32, 64)) -> torch.Tensor:
     out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     if out.numel():
         # A descriptor that a kernel makes lies in memory that torch provides.
-        triton.set_allocator(_allocate)
+        triton.set_allocator(allocate)
         m, n = x.shape
         tiles = check_grid(triton.cdiv(m, block[0]) * triton.cdiv(n, block[1]), "tiles")
         with library.on(x):
@@ -89,7 +89,8 @@ def _check_block(block: tuple[int, int], itemsize: int) -> None:
         raise ValueError(f"block must have rows of at least 16 bytes, got {block}")
 
 
-def _allocate(size: int, alignment: int, stream: Any) -> torch.Tensor:
+def allocate(size: int, alignment: int, stream: Any) -> torch.Tensor:
+    """Provide the memory in which kernels make descriptors, for `set_allocator`."""
     return torch.empty(size, dtype=torch.int8, device="cuda")
 
 
