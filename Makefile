@@ -5,7 +5,7 @@
 #                        packages that PYTHON, or else python3, has
 #   ONLY=parallel-add    record only the experiments whose names start with this;
 #                        with times, the chapters of these names
-#   ARGS='-k mask'       more arguments for pytest
+#   ARGS='-k mask'       more arguments for pytest, or for a tool
 #   JOBS, WORKERS        processes that build, processes that test
 #   SHARE=1              try all cases on each Triton of test-versions, not one in five
 
@@ -40,8 +40,8 @@ PYTEST = $(PY) -m pytest --quiet --numprocesses $(WORKERS) --dist loadgroup \
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help html html-live record test times tune verify test-versions check-site lint serve \
-        wheelhouse clean
+.PHONY: help html html-live record test times tune verify test-versions check-site speed lint \
+        serve wheelhouse clean
 
 help: ## say what each target does
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "%-14s %s\n", $$1, $$2}' \
@@ -81,6 +81,9 @@ test-versions: $(READY) $(TRITONS:%=.venv/triton-%/.ready) ## run them on each T
 check-site: $(READY) ## read the built pages in a browser: links, search, menus, WCAG
 	@test -e _build/html/index.html || { echo 'no pages yet: run make html' >&2; exit 1; }
 	@$(PYTEST) tests/site
+
+speed: $(READY) ## load the built pages in a browser and time it; ARGS='--build' times builds
+	@$(PY) tools/site_speed.py $(ARGS)
 
 lint: $(READY) ## check style and spelling
 	@$(PY) -m ruff format --check .

@@ -91,6 +91,7 @@ html_theme = "sphinx_book_theme"
 html_title = project
 html_baseurl = os.environ.get("TILEBOOK_BASEURL", URLS["Documentation"])
 html_static_path = ["book/_static"]
+templates_path = ["book/_templates"]
 html_extra_path = ["book/_extra"]
 html_css_files = ["book.css"]
 html_js_files = [("book.js", {"defer": "defer"})]
@@ -120,10 +121,21 @@ html_theme_options = {
 }
 # Pages of source are many, and each menu takes as long to make as the page itself.
 html_sidebars = {"_modules/**": ["navbar-logo.html", "search-button-field.html"]}
-mathjax_path = "mathjax/tex-chtml.js"
-mathjax3_config = {"options": {"enableMenu": False}}
+mathjax_path = "mathjax/tex.js"
+# The script has its parts in it, see `bookext.pages`, and loads no others.
+mathjax3_config = {
+    "loader": {"load": []},
+    "startup": {
+        "adaptor": "browserAdaptor",
+        "handler": "HTMLHandler",
+        "input": ["tex"],
+        "output": "chtml",
+    },
+    "tex": {"packages": ["base", "ams", "newcommand", "noundefined"]},
+}
 copybutton_exclude = ".linenos, .gp, .go"
 sitemap_url_scheme = "{link}"
 sitemap_show_lastmod = False
-sitemap_excludes = ["404.html", "search.html", "genindex.html"]
+# A build that keeps the pages of source code doesn't tell the sitemap of them.
+sitemap_excludes = ["404.html", "search.html", "genindex.html", "_modules/*"]
 notfound_urls_prefix = urlsplit(html_baseurl).path or "/"

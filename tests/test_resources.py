@@ -225,14 +225,27 @@ def test_a_damaged_file_is_named(tmp_path: Path, text: str):
     assert str(path) in str(caught.value)
 
 
-def test_the_page_is_read_again_when_a_chapter_comes_or_goes():
+def test_the_page_is_read_again_when_a_chapter_or_a_label_comes_or_goes(
+    tmp_path: Path,
+):
     again = part("resources").again
-    env = SimpleNamespace(found_docs={"book/resources", "chapters/one"})
-    for moved in ({"chapters/one"}, set(), set()), (set(), set(), {"chapters/two"}):
+    (tmp_path / "chapters").mkdir()
+    chapter = tmp_path / "chapters" / "one.md"
+    chapter.write_text("(ch-one)=\n# One\n")
+    env = SimpleNamespace(found_docs={"book/resources"}, srcdir=tmp_path)
+    none: set[str] = set()
+    assert again(None, env, none, {"chapters/one"}, none) == ["book/resources"]
+    chapter.write_text("(ch-one)=\n# One\n\nAnother sentence.\n")
+    assert again(None, env, none, {"chapters/one"}, none) == []
+    for moved in (({"chapters/two"}, none, none), (none, none, {"chapters/two"})):
         assert again(None, env, *moved) == ["book/resources"]
-    assert again(None, env, set(), {"book/preface"}, set()) == []
+    assert again(None, env, {"book/preface"}, none, none) == []
+    chapter.write_text("(ch-one)=\n# One\n\n(new)=\n## New\n")
+    assert again(None, env, none, {"chapters/one"}, none) == ["book/resources"]
+    chapter.rename(chapter.with_name("other.md"))
+    assert again(None, env, none, none, none) == ["book/resources"]
     env.found_docs.clear()
-    assert again(None, env, set(), {"chapters/one"}, set()) == []
+    assert again(None, env, {"chapters/two"}, none, none) == []
 
 
 def small_book(folder: Path, drafts: list[str], **chapters: str) -> Path:

@@ -209,6 +209,44 @@ def test_a_killed_build_leaves_the_next_one_clean(book):
     assert site(book) == clean
 
 
+@pytest.mark.parametrize(
+    ("change", "kept"),
+    [
+        ({"chapters/a": "2"}, True),
+        ({"chapters/new": "1"}, True),
+        ({"chapters/a": None}, True),
+        ({"book/api/a": "2"}, False),
+        ({"book/api/new": "1"}, False),
+        ({"": "2"}, False),
+    ],
+)
+def test_pages_of_source_code_stay_where_neither_code_nor_reference_changed(
+    tool, tmp_path, change, kept
+):
+    html, new = tmp_path / "html", tmp_path / "html.new"
+    page = html / "_modules" / "a.html"
+    page.parent.mkdir(parents=True)
+    page.write_text("code")
+    os.utime(page, (1000, 1000))
+    old = {"": "1", "chapters/a": "1", "book/api/a": "1"}
+    now = {name: x for name, x in (old | change).items() if x is not None}
+    tool.keep_sources(html, new, old, now)
+    copy = new / "_modules" / "a.html"
+    assert copy.exists() is kept
+    if kept:
+        assert copy.stat().st_mtime == 1000
+        copy.write_text("another")
+        assert page.read_text() == "code"
+
+
+def test_no_page_of_source_code_stays_after_a_build_that_failed(tool, tmp_path):
+    (tmp_path / "html" / "_modules").mkdir(parents=True)
+    tool.keep_sources(tmp_path / "html", tmp_path / "new", {}, {"": "1", "a": "1"})
+    assert not (tmp_path / "new").exists()
+    tool.keep_sources(tmp_path / "nothing", tmp_path / "new", {"": "1"}, {"": "1"})
+    assert not (tmp_path / "new").exists()
+
+
 def test_live_forgets_what_was_executed(book, tool, monkeypatch):
     cache = book / "_build" / ".jupyter_cache"
     monkeypatch.setattr(tool, "sphinx", lambda *_: 1)

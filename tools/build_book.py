@@ -8,7 +8,7 @@ A seal says what the site was built from: it is broken when a build starts, and 
 again when one ends well. Where it still holds there is nothing to do. Where only pages
 changed, what Sphinx read of the others is used again, for reading the package's
 reference takes longest; every page is written all the same, since each shows the titles
-of others.
+of others. Only the pages of source code, which show none, are taken over as they are.
 """
 
 import argparse
@@ -111,6 +111,28 @@ def forget(folder: Path, old: dict[str, str], new: dict[str, str]) -> None:
             (folder / "doctrees" / f"{page}.doctree").unlink(missing_ok=True)
 
 
+def keep_sources(
+    html: Path, new: Path, old: dict[str, str], now: dict[str, str]
+) -> None:
+    """Put the pages of source code where a build finds them, if they stay as they are.
+
+    Args:
+        html: The last good site.
+        new: The folder that Sphinx will write to.
+        old: The seal of the last build if that ended well, else empty.
+        now: The seal of this one.
+    """
+    changed = {
+        page for page in old.keys() | now.keys() if old.get(page) != now.get(page)
+    }
+    source = html / "_modules"
+    # They are code, and lead to the reference; of other pages they have nothing.
+    if source.is_dir() and not any(
+        x == "" or x.startswith("book/api") for x in changed
+    ):
+        shutil.copytree(source, new / "_modules")
+
+
 def drop_torn(cache: Path) -> list[Path]:
     """Remove the notebooks that a killed build left half written in the cache.
 
@@ -198,6 +220,7 @@ def build(source: Path, jobs: str = "auto", *, live: bool = False) -> int:
         seal.unlink(missing_ok=True)
         forget(folder, old, new)
         shutil.rmtree(unfinished, ignore_errors=True)
+        keep_sources(html, unfinished, old, new)
         status = sphinx(source, unfinished, folder / "doctrees", jobs)
         if status == 0:
             replace(unfinished, html)

@@ -1,10 +1,23 @@
 """The pages in a browser: nothing foreign, every button works, at both widths."""
 
+import importlib
+from pathlib import Path
+from types import ModuleType
+
 import pytest
+from playwright.sync_api import Browser
 
-from .conftest import WIDTHS, chapters, written_pages
+from .conftest import ROOT, WIDTHS, chapters, written_pages
 
-CHAPTER = f"chapters/{chapters()[0]}.html" if chapters() else "book/preface.html"
+PAGES = [f"chapters/{stem}.html" for stem in chapters()]
+CHAPTER = PAGES[0] if PAGES else "book/preface.html"
+
+
+@pytest.fixture
+def speed(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The benchmark of the site."""
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    return importlib.import_module("site_speed")
 
 
 @pytest.mark.parametrize("width", WIDTHS)
@@ -17,8 +30,47 @@ def test_page_is_whole(open_page, name: str, width: str):
     assert page.evaluate(overflow) <= 0, "the page scrolls sideways"
     formulas = page.locator("span.math, div.math").count()
     assert page.locator("mjx-container").count() >= formulas
+    wrong = "mjx-merror, [data-mjx-error], mjx-mtext[style*=red]"
+    assert page.locator(wrong).count() == 0
+    assert page.locator("mjx-assistive-mml").count() >= formulas
     broken = "[...document.images].filter(x => x.complete && !x.naturalWidth).length"
     assert page.evaluate(broken) == 0
+
+
+@pytest.mark.parametrize("name", ["book/index.html", *PAGES])
+def test_a_page_weighs_less_than_its_target(
+    browser: Browser, site: Path, speed: ModuleType, name: str
+):
+    """Bytes only: times are for `make speed`, on a machine that does nothing else."""
+    with speed.served(site) as address:
+        weight = speed.visit(browser, address + name).weight
+    assert 0 < weight < 1e6 * speed.TARGETS["front page, weight"].limit
+
+
+def test_icons_are_drawn_and_no_font_of_them_is_loaded(open_page):
+    page = open_page(CHAPTER)
+    sizes = page.evaluate(
+        """[...document.querySelectorAll(".fas, .fab, .fa-solid")]
+           .filter(x => x.checkVisibility()).map(x => {
+             const style = getComputedStyle(x, "::before");
+             return [parseFloat(style.width), style.maskImage];
+           })"""
+    )
+    assert len(sizes) > 5
+    for width, mask in sizes:
+        assert width > 8
+        assert mask.startswith('url("data:image/svg+xml')
+    loaded = page.evaluate("performance.getEntriesByType('resource').map(x => x.name)")
+    assert not [x for x in loaded if "fontawesome" in x or "webfonts" in x]
+
+
+def test_pictures_keep_their_place_until_they_are_loaded(open_page):
+    page = open_page(CHAPTER)
+    height = "document.documentElement.scrollHeight"
+    before = page.evaluate(height)
+    page.evaluate("for (const x of document.images) x.loading = 'eager'")
+    page.wait_for_function("[...document.images].every(x => x.complete)")
+    assert abs(page.evaluate(height) - before) < 40
 
 
 @pytest.mark.parametrize("width", WIDTHS)

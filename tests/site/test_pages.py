@@ -60,6 +60,41 @@ def test_nothing_is_loaded_from_another_host(soups: dict):
     assert not foreign + sheets
 
 
+def test_every_icon_of_a_page_is_in_the_style_sheet(site: Path, soups: dict):
+    sheet = (site / "_static" / "icons.css").read_text(encoding="utf-8")
+    drawn = set(re.findall(r"^\.(fa-[\w-]+) \{$", sheet, re.M))
+    families = {"fas", "fab", "fa-solid", "fa-brands"}
+    shapes = {"fa-lg", "fa-fw", "fa-solid", "fa-brands"}
+    for name, soup in soups.items():
+        for tag in soup.select("[class*='fa-']"):
+            classes = {x for x in tag["class"] if x.startswith(("fa-", "fas", "fab"))}
+            if classes & families:
+                assert classes - families - shapes <= drawn, f"{name}: {tag}"
+    assert drawn
+
+
+def test_no_page_but_that_of_search_loads_the_index_of_all(soups: dict):
+    loading = {
+        name
+        for name, soup in soups.items()
+        if soup.select("script[src*='searchindex.js'], script[src*='searchtools.js']")
+    }
+    assert loading == {"search.html"}
+
+
+@pytest.mark.parametrize("stem", chapters())
+def test_pictures_below_the_first_wait_in_the_room_kept_for_them(
+    stem: str, soups: dict
+):
+    pictures = soups[f"chapters/{stem}.html"].select("article img")
+    assert len(pictures) > 2
+    assert [x.get("loading") for x in pictures[1:]] == ["lazy"] * (len(pictures) - 1)
+    for picture in pictures:
+        if picture["src"].endswith(".svg"):
+            assert int(picture["width"]) > 0 < int(picture["height"])
+            assert picture.parent.name != "a"
+
+
 def test_every_figure_has_an_alternative_text(soups: dict):
     mute = [
         f"{name}: {picture.get('src')}"
@@ -172,6 +207,7 @@ def test_the_sitemap_has_every_page_once(site: Path, soups: dict):
     text = (site / "sitemap.xml").read_text(encoding="utf-8")
     found = re.findall(r"<loc>([^<]+)</loc>", text)
     assert len(set(found)) == len(found)
+    assert not [x for x in found if "/_modules/" in x]
     for name in soups:
         if name.startswith(("book/", "chapters/")):
             assert sum(x.endswith(f"/{name}") for x in found) == 1, name

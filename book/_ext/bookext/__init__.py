@@ -6,6 +6,7 @@ asof           claims about the world, with the version they were true for
 machine        the GPU and the versions here
 quotes         what pages say of records, remembered from build to build
 inputs         what a chapter's cached outputs depend on
+lookup         a quick answer where a type hint is of another project
 kernels        lets autodoc see kernels as the functions they were written as
 api            one reference page per module, generated
 crossref       chapter, function and source linked both ways
@@ -13,8 +14,11 @@ chapters       badges under a chapter's title: hardware, minutes, notebook
 notebooks      each chapter as an executed notebook that runs elsewhere
 puzzles        the puzzles' page, written out from the package, and their notebook
 verification   what was tested and measured, on which GPU, for which code
+works          somebody else's work as data: what each has to have
 catalogue      the curated list's links as data, checked
-resources      the curated list's page, made of these data
+places         pages that say where the book covers somebody else's work
+resources      the curated list's page, made of its data
+rivals         other books and courses as data, and their page
 vocabulary     the operations of Triton's languages, and which kernels use them
 survey         where chapters explain or show each operation
 operations     the operations' page: taught where, or not taught
@@ -24,6 +28,7 @@ overview       the front page's figure: all kernels against the libraries
 errata         what was wrong in shown pages, made of data
 missing        the page for addresses that lead nowhere
 listings       lists of all figures, exercises and claims
+lean           what a page needs and no more: icons, pictures when they are near
 texts          each page as Markdown, llms.txt, rules for tutors
 numbering      chapters numbered from part to part
 pages          local MathJax, alternative texts, descriptions for link previews
@@ -39,7 +44,9 @@ from bookext import (
     errata,
     inputs,
     kernels,
+    lean,
     listings,
+    lookup,
     missing,
     notebooks,
     numbering,
@@ -50,6 +57,7 @@ from bookext import (
     quotes,
     records,
     resources,
+    rivals,
     route,
     tables,
     texts,
@@ -65,6 +73,7 @@ NEEDED = (
 )
 PARTS = (
     quotes,
+    lookup,
     kernels,
     api,
     inputs,
@@ -77,6 +86,7 @@ PARTS = (
     puzzles,
     verification,
     resources,
+    rivals,
     operations,
     route,
     overview,
@@ -85,6 +95,7 @@ PARTS = (
     numbering,
     missing,
     pages,
+    lean,
     texts,
 )
 

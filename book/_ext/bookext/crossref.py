@@ -217,6 +217,21 @@ def find_source(app: Sphinx, module: str) -> tuple[str, dict[str, Any]] | None:
     return analyzer.code, analyzer.find_tags()
 
 
+def keep_sources(app: Sphinx) -> list[tuple[str, dict[str, Any], str]]:
+    """Leave a source page as it is if it is newer than its source.
+
+    Sphinx can't tell, since it is not told where a module's file is.
+    """
+    known: dict[str, Any] = getattr(app.env, "_viewcode_modules", {})
+    for module in known:
+        page = Path(app.outdir, "_modules", f"{module.replace('.', '/')}.html")
+        files = [path for path, _ in files_for(module)]
+        written = page.stat().st_mtime if files and page.exists() else 0
+        if written and files[-1].stat().st_mtime <= written:
+            known[module] = False
+    return []
+
+
 def mend_back_links(
     app: Sphinx,
     pagename: str,
@@ -255,3 +270,4 @@ def setup(app: Sphinx) -> None:
     app.add_post_transform(SayWhere)
     app.connect("viewcode-find-source", find_source)
     app.connect("html-page-context", mend_back_links)
+    app.connect("html-collect-pages", keep_sources)

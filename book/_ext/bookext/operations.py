@@ -199,17 +199,9 @@ def anchor(operation: Operation) -> str:
     return "op-" + operation.name.replace(".", "-").replace("_", "-")
 
 
-def again(
-    app: Sphinx,
-    env: BuildEnvironment,
-    added: set[str],
-    changed: set[str],
-    removed: set[str],
-) -> list[str]:
-    """Write the page again when a chapter or an entry of the reference changes."""
-    moved = added | changed | removed
-    related = any(name.startswith(("chapters/", "book/api/")) for name in moved)
-    return [PAGE] if related and PAGE in env.found_docs else []
+def again(app: Sphinx, env: BuildEnvironment) -> list[str]:
+    """Write the page again after any change: all that it has comes from other pages."""
+    return [PAGE] if PAGE in env.found_docs else []
 
 
 def setup(app: Sphinx) -> None:
@@ -218,4 +210,4 @@ def setup(app: Sphinx) -> None:
     app.add_directive("operations", Operations)
     app.add_env_collector(Named)
     app.add_post_transform(FillIn)
-    app.connect("env-get-outdated", again)
+    app.connect("env-updated", again)

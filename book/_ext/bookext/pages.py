@@ -19,8 +19,20 @@ MATHJAX = "sphinx-mathjax-offline"
 OLD_ROLES = re.compile(
     r' role="doc-biblioentry"| role="list"(?= class="citation-list")'
 )
-# One bundle typesets TeX into HTML; it asks for these fonts as formulas need them.
-MATHJAX_FILES = ("tex-chtml.js", "output/chtml/fonts/woff-v2")
+# What turns TeX into HTML, in the order in which it is needed. MathJax's own bundle has
+# menus, every extension and its loader besides, which is a third more.
+PARTS = (
+    "core",
+    "input/tex-base",
+    "[tex]/ams",
+    "[tex]/newcommand",
+    "[tex]/noundefined",
+    "output/chtml",
+    "output/chtml/fonts/tex",
+    "a11y/assistive-mml",
+)
+BUNDLE = "tex.js"
+FONTS = "output/chtml/fonts/woff-v2"
 
 
 def mathjax_folder() -> Path:
@@ -29,18 +41,28 @@ def mathjax_folder() -> Path:
     return Path(str(found)) / "static" / "mathjax"
 
 
+def bundle(folder: Path) -> str:
+    """Return the script that typesets formulas.
+
+    Args:
+        folder: where MathJax is.
+    """
+    names = [part.replace("[tex]", "input/tex/extensions") for part in PARTS]
+    files = [folder / f"{name}.js" for name in ("startup", *names)]
+    texts = [file.read_text(encoding="utf-8") for file in files]
+    # Typesetting starts when this script has ended; nothing is left to be loaded.
+    here = ", ".join(repr(name) for name in ("loader", "startup", *PARTS))
+    return ";\n".join([*texts, f"MathJax.loader.preLoad({here});\n"])
+
+
 def copy_mathjax(app: Sphinx, exception: Exception | None) -> None:
-    """Put the part of MathJax that a page needs beside it."""
+    """Put beside the pages what typesets formulas, and the fonts that it asks for."""
     if exception is not None or app.builder.format != "html":
         return
     target = Path(app.outdir, "_static", "mathjax")
-    for name in MATHJAX_FILES:
-        source = mathjax_folder() / name
-        if source.is_dir():
-            shutil.copytree(source, target / name, dirs_exist_ok=True)
-        else:
-            target.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, target / name)
+    target.mkdir(parents=True, exist_ok=True)
+    (target / BUNDLE).write_text(bundle(mathjax_folder()), encoding="utf-8")
+    shutil.copytree(mathjax_folder() / FONTS, target / FONTS, dirs_exist_ok=True)
 
 
 class NeedAlternativeText(SphinxPostTransform):
