@@ -21,7 +21,7 @@ from sphinx.util.docutils import SphinxDirective
 from bookext import catalogue, learning
 from bookext.catalogue import Catalogue
 from bookext.chapters import MINUTES, NEEDS, about
-from bookext.resources import loaded
+from bookext.places import loaded
 
 STATES = {"shown": "", "draft": "draft", "planned": "planned"}
 """What can be of a chapter, and the mark behind its title."""
@@ -77,7 +77,7 @@ class Way(Map):
 def path_of(source: Path) -> Catalogue:
     """Return the data that hold the learning path, read once."""
     file = source / "book" / catalogue.NAME
-    return loaded(file, file.stat().st_mtime_ns)
+    return loaded(catalogue.load, file, file.stat().st_mtime_ns)
 
 
 def by_part(path: Sequence[str], parts: dict[str, str]) -> dict[str, list[str]]:
