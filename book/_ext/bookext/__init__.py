@@ -27,6 +27,8 @@ route          the learning path as a map, and ways through it
 overview       the front page's figure: all kernels against the libraries
 errata         what was wrong in shown pages, made of data
 missing        the page for addresses that lead nowhere
+explorers      figures that a reader operates, with a still one for who can't
+explored       what these are made of, from the package
 listings       lists of all figures, exercises and claims
 lean           what a page needs and no more: icons, pictures when they are near
 texts          each page as Markdown, llms.txt, rules for tutors
@@ -42,6 +44,7 @@ from bookext import (
     chapters,
     crossref,
     errata,
+    explorers,
     inputs,
     kernels,
     lean,
@@ -91,6 +94,7 @@ PARTS = (
     route,
     overview,
     errata,
+    explorers,
     listings,
     numbering,
     missing,
