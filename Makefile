@@ -40,8 +40,8 @@ PYTEST = $(PY) -m pytest --quiet --numprocesses $(WORKERS) --dist loadgroup \
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help html html-live record test times tune verify test-versions check-site speed lint \
-        serve wheelhouse clean
+.PHONY: help html html-live epub pdf record test times tune verify test-versions check-site speed \
+        lint serve wheelhouse clean
 
 help: ## say what each target does
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "%-14s %s\n", $$1, $$2}' \
@@ -52,6 +52,12 @@ html: $(READY) ## build the book into _build/html; warnings are errors
 
 html-live: $(READY) ## build it with every chapter run and every figure measured again
 	@$(PY) tools/build_book.py --jobs $(JOBS) --live
+
+epub: html ## bind it as _build/thinking-in-tiles.epub; needs Chromium for the formulas
+	@$(PY) tools/build_epub.py --jobs $(JOBS)
+
+pdf: html ## print it as _build/thinking-in-tiles.pdf; needs Chromium
+	@$(PY) tools/build_pdf.py
 
 record: $(READY) ## on a GPU: measure [ONLY=prefix] and write the committed records
 	@$(PY) tools/compile_ahead.py '$(ONLY)' --workers $$(nproc)

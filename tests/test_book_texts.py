@@ -418,7 +418,7 @@ def test_a_page_that_was_not_written_ends_the_build(tmp_path: Path):
         config=SimpleNamespace(root_doc="one"),
     )
     app = SimpleNamespace(
-        env=env, outdir=tmp_path, builder=SimpleNamespace(format="html")
+        env=env, outdir=tmp_path, builder=SimpleNamespace(name="html")
     )
     (tmp_path / "one.md").write_text("# One\n\n> Of one.\n\nText.\n")
     with pytest.raises(texts.SphinxError, match=r"not written: two$"):

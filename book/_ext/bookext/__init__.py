@@ -32,6 +32,10 @@ explored       what these are made of, from the package
 listings       lists of all figures, exercises and claims
 lean           what a page needs and no more: icons, pictures when they are near
 texts          each page as Markdown, llms.txt, rules for tutors
+edition        what a bound book says of itself: title, authors, date, cover
+browser        a headless Chromium
+formulas       formulas as MathML
+epub           the book as an EPUB
 numbering      chapters numbered from part to part
 pages          local MathJax, alternative texts, descriptions for link previews
 """
@@ -43,6 +47,7 @@ from bookext import (
     asof,
     chapters,
     crossref,
+    epub,
     errata,
     explorers,
     inputs,
@@ -101,6 +106,7 @@ PARTS = (
     pages,
     lean,
     texts,
+    epub,
 )
 
 

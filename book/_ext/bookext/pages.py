@@ -57,7 +57,7 @@ def bundle(folder: Path) -> str:
 
 def copy_mathjax(app: Sphinx, exception: Exception | None) -> None:
     """Put beside the pages what typesets formulas, and the fonts that it asks for."""
-    if exception is not None or app.builder.format != "html":
+    if exception is not None or app.builder.name != "html":
         return
     target = Path(app.outdir, "_static", "mathjax")
     target.mkdir(parents=True, exist_ok=True)

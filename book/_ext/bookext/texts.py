@@ -152,7 +152,7 @@ def write_page(
     doctree: nodes.document | None,
 ) -> None:
     """Write a page's Markdown next to it, and say so in its head."""
-    if doctree is None or app.builder.format != "html":
+    if doctree is None or app.builder.name != "html":
         return
     path = Path(app.outdir, *f"{pagename}.md".split("/"))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -231,7 +231,7 @@ def write_lists(app: Sphinx, exception: Exception | None) -> None:
         SphinxError: a page was not written. Sphinx drops what a writing process raises
             while others wait, and ends as if all were well.
     """
-    if exception is None and app.builder.format == "html":
+    if exception is None and app.builder.name == "html":
         lost = [name for name in in_order(app.env) if not said_of(app, name)]
         if lost:
             raise SphinxError(f"not written: {', '.join(lost)}")
