@@ -23,6 +23,7 @@ FOUNDATION = {
     "library",
     "measure",
     "microscope",
+    "schedules",
     "testing",
 }
 # It may use everything, and nothing uses it.

@@ -104,7 +104,7 @@ def test_the_learning_path_goes_on_from_the_chapters_that_stand(data: dict):
 
 def test_three_entries_are_advised_after_each_chapter_that_stands():
     found = part("catalogue").load(DATA)
-    for stem in ("parallel", "memory", "tiling", "softmax", "matmul"):
+    for stem in ("parallel", "memory", "tiling", "softmax", "matmul", "hopper"):
         assert len(found.after(stem)) == 3, stem
 
 
@@ -276,8 +276,8 @@ def built(
     """Three books, built by one process: with a draft, without, and a broken one."""
     sys.path.insert(0, str(ROOT / "book" / "_ext"))
     folder = tmp_path_factory.mktemp("books")
-    small_book(folder / "draft", ["matmul"])
-    small_book(folder / "whole", [], hopper="# The page hopper\n")
+    small_book(folder / "draft", ["matmul", "hopper"])
+    small_book(folder / "whole", [], fp8="# The page fp8\n")
     broken = small_book(folder / "broken", []) / "book"
     sys.path.pop(0)
     text = (broken / "resources.yaml").read_text(encoding="utf-8")
@@ -340,7 +340,8 @@ def test_a_draft_and_an_unwritten_chapter_come_out_as_planned(built: SimpleNames
     assert "Planned: Matrix multiplication up to cuBLAS." in planned
     assert "chapters/tiling.html#tiling-by-hand" in str(box)
     assert "chapters/matmul" not in str(built.pages["draft"].select(".resource"))
-    assert "chapters/hopper" not in str(built.pages["draft"])
+    assert "chapters/hopper" not in str(built.pages["draft"].select(".resource"))
+    assert "chapters/fp8" not in str(built.pages["draft"])
 
 
 def test_a_chapter_that_stands_becomes_a_link(built: SimpleNamespace):
@@ -349,8 +350,8 @@ def test_a_chapter_that_stands_becomes_a_link(built: SimpleNamespace):
     link = box.find("a", href="../chapters/matmul.html#matmul-tile")
     assert link.get_text() == "Section matmul-tile"
     assert "Planned" not in box.get_text()
-    hopper = page.find(id="resource-ping-pong").select(".resource-places a")
-    assert [a.get_text() for a in hopper] == ["The page hopper"]
+    fp8 = page.find(id="resource-tma-article").select(".resource-places a")
+    assert [a.get_text() for a in fp8][-1] == "The page fp8"
 
 
 def test_a_missing_label_and_an_unknown_part_fail_the_build(built: SimpleNamespace):

@@ -8,6 +8,7 @@ Each name is the operator that its chapter exports, or chooses among several cha
 kernels by hardware, shape and dtype.
 """
 
+from tilebook.hopper import matmul
 from tilebook.memory import copy
 from tilebook.parallel import add
 from tilebook.tiling import transpose
@@ -20,6 +21,7 @@ __all__ = [
     "blur",
     "copy",
     "gather",
+    "matmul",
     "scatter",
     "scatter_add",
     "total",

@@ -58,4 +58,4 @@ def product(task: Task, field: str = "matmul") -> None:
             with contextlib.suppress(ValueError):
                 ways.launch(task, way, field)
                 return
-        choose(task).launch(task)
+        ways.FIELDS[field].rule(task, choose(task)).launch(task)

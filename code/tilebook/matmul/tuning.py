@@ -111,28 +111,41 @@ def more_parts(task: Task) -> list[Way]:
     return list(dict.fromkeys(Way(name, tuple(config)) for name, config in found))
 
 
-def _launched(way: Way, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+def _launched(way: Way, field: str, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     task = placed(a, b)
-    ways.launch(task, way)
+    ways.launch(task, way, field)
     return task.out
 
 
-def _tried(
-    bench: Bench, cases: Iterable[Case], choose: Callable[[Task], Sequence[Way]]
+def try_all(
+    bench: Bench,
+    cases: Iterable[Case],
+    choose: Callable[[Task], Sequence[Way]],
+    shipped: Callable[..., torch.Tensor] = public.matmul,
+    field: str = "matmul",
 ) -> None:
+    """Compare ways to multiply with what ships and with cuBLAS.
+
+    Args:
+        bench: gets the rows.
+        cases: products and their layouts.
+        choose: names the ways of a product.
+        shipped: what ships.
+        field: whose kernels the ways name; one of `ways.FIELDS`.
+    """
     for shape, layout in cases:
         make = functools.partial(shapes.operands, shape, layout, torch.bfloat16)
         # Sides and strides decide, not what is in the memory.
         found = choose(placed(*shapes.operands(shape, layout, torch.bfloat16)))
         tried: Mapping[str, Provider] = {
-            named(way): Provider(functools.partial(_launched, way), ours=True)
+            named(way): Provider(functools.partial(_launched, way, field), ours=True)
             for way in found
         }
         bench.compare(
             shape=shape._asdict() | {"turned": shapes.LAYOUTS.index(layout)},
             dtype=torch.bfloat16,
             providers={
-                "shipped": Provider(public.matmul, ours=True),
+                "shipped": Provider(shipped, ours=True),
                 "cuBLAS": Provider(torch.matmul),
                 **tried,
             },
@@ -147,17 +160,17 @@ def _tried(
 
 def every(bench: Bench) -> None:
     """All kernels with all their tiles, beside what ships and cuBLAS."""
-    _tried(bench, CASES, every_way)
+    try_all(bench, CASES, every_way)
 
 
 def large(bench: Bench) -> None:
     """More tiles of described operands."""
-    _tried(bench, LARGE, more_tiles)
+    try_all(bench, LARGE, more_tiles)
 
 
 def thin(bench: Bench) -> None:
     """More ways to cut a sum, and few rows without tensor cores."""
-    _tried(bench, THIN, more_parts)
+    try_all(bench, THIN, more_parts)
 
 
 def _ended(

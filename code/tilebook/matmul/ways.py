@@ -74,6 +74,8 @@ class Field(NamedTuple):
     """Every way that fits, with seconds by the estimate."""
     entrants: int = ENTRANTS
     """Ways that are compiled and timed for a new question."""
+    rule: Callable[[Task, ModuleType], ModuleType] = lambda task, chosen: chosen
+    """Makes of the kernel that `choose` names the one to launch unmeasured."""
 
 
 def launch(task: Task, way: Way, field: str = "matmul") -> None:
@@ -102,8 +104,8 @@ def read(answer: Any, field: str = "matmul") -> Way | None:
     blocks = [
         x for name, x in named.items() if name.startswith("block_") or name == "more"
     ]
-    counts = [named[name] for name in ("num_warps", "num_stages")]
-    counts += [named[name] for name in ("parts", "programs", "pieces") if name in named]
+    known = ("num_warps", "num_stages", "parts", "programs", "pieces")
+    counts = [named[name] for name in known if name in named]
     if any(x < 1 or x & (x - 1) for x in blocks) or min(counts) < 1:
         return None
     return Way(kernel, tuple(named.values()))

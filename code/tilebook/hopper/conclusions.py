@@ -1,0 +1,210 @@
+"""What the chapter quotes and concludes of Hopper's products."""
+
+from tilebook import measure
+from tilebook.hopper import figures
+from tilebook.hopper.results import best
+from tilebook.matmul import shapes
+from tilebook.matmul.conclusions import against, behind, mean
+from tilebook.measure import Record, Row
+
+LARGE = 4096
+"""Side of the square that the text speaks of."""
+ROWS = 512
+"""Of the products that the targets are about: fewer have another chapter's kernels."""
+SHORT, LONG = 512, 16384
+"""Terms of the sums that the text speaks of."""
+LAYERS = {pair for sides in shapes.LAYERS.values() for pair in sides.values()}
+MEAN, WORST = 1.02, 0.97
+
+
+def fits(row: Row) -> bool:
+    """Whether a row is of a product that these kernels are for."""
+    sides = row["shape"]
+    return sides["m"] >= ROWS and sides["n"] % 8 == 0 and sides["k"] % 8 == 0
+
+
+def common(row: Row) -> bool:
+    """Whether it is a square, or a language model's layer, besides."""
+    m, n, k = (row["shape"][side] for side in "mnk")
+    return fits(row) and (m == n == k or (n, k) in LAYERS)
+
+
+@measure.value("hopper-matmul")
+def mean_over_cublas(record: Record) -> float:
+    """Geometric mean over cuBLAS of squares and layers of at least 512 rows."""
+    return mean(against(record.part(common), "cuBLAS"))
+
+
+@measure.value("hopper-matmul")
+def worst_over_cublas(record: Record) -> float:
+    """The least ratio of all products of at least 512 rows that can be described."""
+    return min(ratio.median for ratio in against(record.part(fits), "cuBLAS"))
+
+
+@measure.claim(
+    "hopper-matmul",
+    "On squares and layers of language models of at least 512 rows matmul has at least "
+    "1.02 times cuBLAS's rate as a geometric mean.",
+)
+def ahead_of_cublas(record: Record) -> tuple[bool, str]:
+    found = mean_over_cublas(record)
+    return found >= MEAN, f"mean {found:.3f}"
+
+
+@measure.claim(
+    "hopper-matmul",
+    "On no product of at least 512 rows that can be described, sums of 512 terms among "
+    "them, matmul has less than 97 % of cuBLAS's rate.",
+)
+def nowhere_behind(record: Record) -> tuple[bool, str]:
+    below = behind(record.part(fits), WORST, "cuBLAS")
+    return not below, "; ".join(below)
+
+
+def _rate(record: Record, impl: str) -> float:
+    return best(record, impl, **dict.fromkeys("mnk", LARGE))
+
+
+@measure.value("hopper-ladder")
+def made_over_described(record: Record) -> float:
+    """What descriptors cost that the kernel makes."""
+    return _rate(record, "made") / _rate(record, "described")
+
+
+@measure.value("hopper-ladder")
+def automatic_over_described(record: Record) -> float:
+    """What the compiler's partitions are worth."""
+    return _rate(record, "automatic") / _rate(record, "described")
+
+
+@measure.value("hopper-ladder")
+def pipelined_over_described(record: Record) -> float:
+    """What the same pipeline is worth, written out."""
+    return _rate(record, "pipelined") / _rate(record, "described")
+
+
+@measure.value("hopper-ladder")
+def cooperative_over_pipelined(record: Record) -> float:
+    """What a producer is worth."""
+    return _rate(record, "cooperative") / _rate(record, "pipelined")
+
+
+@measure.value("hopper-ladder")
+def folded_over_cooperative(record: Record) -> float:
+    """What it is worth to store under the next tile's products."""
+    return _rate(record, "folded") / _rate(record, "cooperative")
+
+
+@measure.value("hopper-ladder")
+def pingpong_over_cooperative(record: Record) -> float:
+    """What a tile to each group is worth."""
+    return _rate(record, "pingpong") / _rate(record, "cooperative")
+
+
+@measure.value("hopper-ladder")
+def folded_tflops(record: Record) -> float:
+    """TFLOP/s of the best schedule."""
+    return _rate(record, "folded")
+
+
+@measure.claim(
+    "hopper-ladder",
+    "On 4096 squared the store that is folded into the next tile is faster than the "
+    "one that is waited for, and ping-pong, whose tiles are half as large, isn't.",
+)
+def tiles_before_turns(record: Record) -> tuple[bool, str]:
+    folded, turns = folded_over_cooperative(record), pingpong_over_cooperative(record)
+    return folded > 1 >= turns, f"folded {folded:.3f}, ping-pong {turns:.3f}"
+
+
+def _sweep(record: Record, impl: str, k: int) -> float:
+    return best(record, impl, k=k)
+
+
+@measure.value("hopper-k-sweep")
+def folded_short(record: Record) -> float:
+    """Of `folded` over `cooperative`, where sums are short."""
+    return _sweep(record, "folded", SHORT) / _sweep(record, "cooperative", SHORT)
+
+
+@measure.value("hopper-k-sweep")
+def folded_long(record: Record) -> float:
+    """The same where they are long."""
+    return _sweep(record, "folded", LONG) / _sweep(record, "cooperative", LONG)
+
+
+@measure.value("hopper-k-sweep")
+def pingpong_short(record: Record) -> float:
+    """Of `pingpong` over `cooperative`, where sums are short."""
+    return _sweep(record, "pingpong", SHORT) / _sweep(record, "cooperative", SHORT)
+
+
+@measure.claim(
+    "hopper-k-sweep",
+    "The shorter the sums, the more a hidden store is worth: at k = 512 more than at "
+    "k = 16384.",
+)
+def short_sums_gain(record: Record) -> tuple[bool, str]:
+    short, long = folded_short(record), folded_long(record)
+    return short > long, f"{short:.3f} and {long:.3f}"
+
+
+def _hidden(record: Record, name: str) -> float:
+    return figures.hidden(figures.measured(record)[name])
+
+
+@measure.value("hopper-timeline")
+def cooperative_hidden(record: Record) -> float:
+    """Share of the time of stores in which a group multiplies."""
+    return _hidden(record, "cooperative")
+
+
+@measure.value("hopper-timeline")
+def folded_hidden(record: Record) -> float:
+    """The same of `folded`."""
+    return _hidden(record, "folded")
+
+
+@measure.value("hopper-timeline")
+def pingpong_hidden(record: Record) -> float:
+    """The same of `pingpong`."""
+    return _hidden(record, "pingpong")
+
+
+@measure.claim(
+    "hopper-timeline",
+    "In `folded` and in ping-pong products are under way for nine tenths of the time "
+    "that stores take, and in `cooperative` for less than that.",
+)
+def stores_are_hidden(record: Record) -> tuple[bool, str]:
+    plain, folded, turns = (
+        _hidden(record, name) for name in ("cooperative", "folded", "pingpong")
+    )
+    said = f"cooperative {plain:.2f}, folded {folded:.2f}, ping-pong {turns:.2f}"
+    return min(folded, turns) >= 0.9 > plain, said
+
+
+def _us(record: Record, impl: str, regime: str) -> float:
+    return record.one(impl=impl, regime=regime)["ms"] * 1e3
+
+
+@measure.value("hopper-descriptors")
+def host_cost_us(record: Record) -> float:
+    """Microseconds of the host for three descriptors, beside pointers."""
+    return _us(record, "host descriptors", "host") - _us(record, "pointers", "host")
+
+
+@measure.value("hopper-descriptors")
+def made_cost_us(record: Record) -> float:
+    """Microseconds of the card for three descriptors that each program makes."""
+    made = _us(record, "the kernel's descriptors", "cold")
+    return made - _us(record, "host descriptors", "cold")
+
+
+@measure.claim(
+    "hopper-descriptors",
+    "Descriptors of the host cost its time, those of the kernel the card's.",
+)
+def somebody_pays(record: Record) -> tuple[bool, str]:
+    host, card = host_cost_us(record), made_cost_us(record)
+    return host > 0 and card > 0, f"{host:.2f} and {card:.2f} µs"

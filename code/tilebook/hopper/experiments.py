@@ -1,0 +1,157 @@
+"""What the chapter measures: every shape against cuBLAS, the ladder, sums of every
+length, who does what when, and what descriptors cost."""
+
+import functools
+from collections.abc import Callable
+
+import torch
+
+from tilebook import measure
+from tilebook.hopper import (
+    automatic,
+    conclusions,
+    cooperative,
+    folded,
+    made,
+    pingpong,
+    pipelined,
+    public,
+    timeline,
+    widths,
+)
+from tilebook.hopper.launching import Config
+from tilebook.matmul import described, ordered, shapes
+from tilebook.matmul.experiments import LADDER, LADDER_BRIEF, against_cublas, rungs_of
+from tilebook.matmul.operands import Task
+from tilebook.matmul.shapes import Shape
+from tilebook.measure import Bench, Row
+
+__all__ = [
+    "conclusions",
+    "hopper_descriptors",
+    "hopper_k_sweep",
+    "hopper_ladder",
+    "hopper_matmul",
+    "hopper_timeline",
+]
+
+MODULES = ("hopper.public",)
+RUNGS: dict[str, Callable[..., torch.Tensor]] = {
+    "ordered": ordered.matmul,
+    "described": described.matmul,
+    "made": made.matmul,
+    "automatic": automatic.matmul,
+    "pipelined": pipelined.matmul,
+    "cooperative": cooperative.matmul,
+    "folded": folded.matmul,
+    "pingpong": pingpong.matmul,
+    "widths": widths.matmul,
+}
+TERMS = (256, 512, 1024, 2048, 4096, 8192, 16384)
+SUMS = tuple(Shape(8192, 8192, k) for k in TERMS)
+SUMS_BRIEF = SUMS[1::3]
+SCHEDULES: dict[str, Callable[..., torch.Tensor]] = {
+    name: RUNGS[name] for name in ("pipelined", "cooperative", "folded", "pingpong")
+}
+DRAWN = Shape(8192, 8192, 1024)
+"""Some sixteen tiles for each program, with sums of sixteen steps."""
+DRAWN_AS = {
+    "cooperative": Config(128, 256, 64, 4, 2),
+    "folded": Config(128, 256, 64, 4, 2),
+    "pingpong": Config(128, 128, 64, 4),
+}
+DRAWN_TURNS = 6
+SMALL = Shape(64, 64, 64)
+
+
+@measure.experiment(
+    "hopper-matmul",
+    question="How near does matmul come to cuBLAS with Hopper's own kernels?",
+    op="matmul",
+    modules=MODULES,
+)
+def hopper_matmul(bench: Bench) -> list[Row]:
+    return against_cublas(bench, torch.bfloat16, public.matmul)
+
+
+@measure.experiment(
+    "hopper-ladder",
+    question="What is each rung worth?",
+    op="matmul",
+    modules=MODULES,
+)
+def hopper_ladder(bench: Bench) -> list[Row]:
+    for shape in bench.choose(LADDER, LADDER_BRIEF):
+        rungs_of(bench, shape, "NT", RUNGS, public.matmul)
+    return bench.rows
+
+
+@measure.experiment(
+    "hopper-k-sweep",
+    question="From which length of a sum on does the store of a tile not matter?",
+    op="matmul",
+    modules=MODULES,
+)
+def hopper_k_sweep(bench: Bench) -> list[Row]:
+    for shape in bench.choose(SUMS, SUMS_BRIEF):
+        rungs_of(bench, shape, "NT", SCHEDULES, public.matmul)
+    return bench.rows
+
+
+@measure.experiment(
+    "hopper-timeline",
+    question="Who does what when?",
+    op="timeline",
+    modules=("hopper.timeline",),
+)
+def hopper_timeline(bench: Bench) -> list[Row]:
+    a, b = shapes.operands(DRAWN, "NT", torch.bfloat16)
+    task = Task(a, b, a.new_empty(DRAWN.m, DRAWN.n))
+    for name, config in DRAWN_AS.items():
+        log = timeline.log_for(task, config)
+        call = functools.partial(timeline.launch, name, task, config, log)
+        timing = bench.time_cold(call)
+        found = timeline.measured(name, a, b, config)
+        for moment in found:
+            if moment.turn < DRAWN_TURNS:
+                bench.row(
+                    impl=name,
+                    op=f"{moment.who}, {moment.event}",
+                    ours=True,
+                    shape=DRAWN._asdict() | {"turn": moment.turn},
+                    dtype=torch.bfloat16,
+                    timing=timing,
+                    extra={"cycles": moment.cycles},
+                )
+    return bench.rows
+
+
+@measure.experiment(
+    "hopper-descriptors",
+    question="What does a descriptor cost, made here or there?",
+    op="matmul",
+    modules=MODULES,
+)
+def hopper_descriptors(bench: Bench) -> list[Row]:
+    a, b = shapes.operands(SMALL, "NT", torch.bfloat16)
+    task = Task(a, b, a.new_empty(SMALL.m, SMALL.n))
+    kinds: dict[str, Callable[[], None]] = {
+        "pointers": lambda: ordered.launch(task),
+        "host descriptors": lambda: described.launch(task),
+        "the kernel's descriptors": lambda: made.launch(task),
+        "Gluon, host descriptors": lambda: folded.launch(task),
+    }
+    for regime, take in (("host", bench.time_host), ("cold", bench.time_cold)):
+        timers = {
+            name: functools.partial(take, launch) for name, launch in kinds.items()
+        }
+        for name, timing in bench.interleaved(timers).items():
+            bench.row(
+                impl=name,
+                ours=True,
+                shape=SMALL._asdict(),
+                dtype=torch.bfloat16,
+                regime=regime,
+                timing=timing,
+            )
+    return bench.rows
