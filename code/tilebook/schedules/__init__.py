@@ -1,5 +1,7 @@
 """Run a Gluon kernel's own Python without a GPU, and without luck.
 
+::
+
     from tilebook import schedules
 
     (events, *_) = schedules.run(kernel, (programs,), *args, **meta, seed=7)
