@@ -2,13 +2,14 @@
 
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 import triton
 import triton.language as tl
 
 from tilebook import compile_only, device
-from tilebook.matmul import selftest, solutions, tile
+from tilebook.matmul import accuracy, selftest, solutions, tile
 from tilebook.matmul.exercises import EXERCISES, SHAPES, blocks
 from tilebook.testing import CheckFailed, check, exercise, mutants
 
@@ -298,3 +299,18 @@ def test_the_selftest_has_five_questions_with_different_options():
         assert len(question.explanation) > 40
     places = [q.options.index(q.answer) for q in selftest.QUESTIONS]
     assert len(set(places)) >= 2
+
+
+def test_two_orders_of_a_sum_may_round_to_neighbours_and_no_farther():
+    a = np.random.default_rng(5).standard_normal((8, 40))
+    out = (a @ a.T).astype(np.float32)
+    out = torch.from_numpy(out).bfloat16().double().numpy()
+    near = out.copy()
+    near[3, 1] *= 1 + 2.0**-7
+    far = out.copy()
+    far[3, 1] *= 1 + 2.0**-5
+    assert accuracy.symmetric(out, a)
+    assert accuracy.symmetric(near, a)
+    assert not accuracy.symmetric(far, a)
+    assert accuracy.symmetric(out[:0, :0], a[:0])
+    assert not accuracy.symmetric(np.full((2, 2), np.nan), a[:2])

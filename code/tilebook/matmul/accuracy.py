@@ -21,6 +21,7 @@ magnitudes aren't given: see `length`.
 import math
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -123,3 +124,19 @@ def check(task: Task, operand: str | None = None) -> None:
 def _sums(task: Task) -> torch.Tensor:
     z = task.scale * (task.a.double() @ task.b.double())
     return z if task.bias is None else z + task.bias.double()
+
+
+def symmetric(out: np.ndarray, a: np.ndarray) -> bool:
+    """Whether a @ a.T in bfloat16 is its own transpose, but for how sums are rounded.
+
+    Args:
+        out: (m, m), rounded to bfloat16.
+        a: (m, k).
+
+    Returns:
+        Whether each pair of elements is as near as two orders of the same sum are.
+    """
+    out, magnitudes = np.asarray(out, np.float64), np.abs(np.asarray(a, np.float64))
+    sums = 2 * (a.shape[1] + 2) * 2.0**-24 * (magnitudes @ magnitudes.T)
+    rounded = 2.0**-8 * (np.abs(out) + np.abs(out.T))
+    return bool((np.abs(out - out.T) <= sums + rounded).all())
