@@ -29,6 +29,7 @@ from sphinx_design.shared import is_component
 from bookext.browser import NoBrowserError
 from bookext.edition import BASENAME, Edition, cover, edition
 from bookext.formulas import Formula, error_in, formula_of, marked_up
+from bookext.lean import plain
 from bookext.pages import OLD_ROLES
 
 log = logging.getLogger(__name__)
@@ -58,9 +59,6 @@ VOID = re.compile(r"<(br|hr|img|col|wbr)\b([^>]*?)\s*/?>")
 BARE_SVG = re.compile(r"<svg\b(?![^>]*\bxmlns=)")
 ENTITY = re.compile(r"&(?!(?:amp|lt|gt|quot);)\w+;")
 BORDER = re.compile(r'(<table[^>]*?) border="1"')
-# What matplotlib writes that EPUB doesn't take: a document type, paths of no length.
-DOCTYPE = re.compile(r"<!DOCTYPE[^>]*>")
-NO_PATH = re.compile(r"<path(?![^>]*\sd=)")
 ITEM = re.compile(r'(<item id="[^"]*" href="([^"]*)" media-type="[^"]*") />')
 
 
@@ -188,9 +186,7 @@ class Epub(Epub3Builder):
         super().copy_image_files()
         folder = Path(self.outdir, self.imagedir)
         for path in folder.glob("*.svg"):
-            text = path.read_text(encoding="utf-8")
-            text = NO_PATH.sub('<path d=""', DOCTYPE.sub("", text, count=1))
-            path.write_text(text, encoding="utf-8")
+            path.write_text(plain(path.read_text(encoding="utf-8")), encoding="utf-8")
         folder.mkdir(parents=True, exist_ok=True)
         Path(self.outdir, COVER).write_bytes(cover(edition(), "png"))
 

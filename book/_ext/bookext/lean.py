@@ -66,6 +66,16 @@ FONTS = re.compile(r'@font-face\{[^}]*font-family:"?Font ?Awesome[^}]*\}')
 PIXELS = {"pt": 4 / 3, "px": 1.0, None: 1.0}
 
 
+# What matplotlib writes that EPUB doesn't take: a document type, paths of no length.
+DOCTYPE = re.compile(r"<!DOCTYPE[^>]*>")
+NO_PATH = re.compile(r"<path(?![^>]*\sd=)")
+
+
+def plain(svg: str) -> str:
+    """Return a drawing of matplotlib's, fit for every reader."""
+    return NO_PATH.sub('<path d=""', DOCTYPE.sub("", svg, count=1))
+
+
 def theme_file(name: str) -> Path:
     """Return a static file of the installed theme."""
     return Path(str(metadata.distribution(THEME).locate_file(f"{FOLDER}/{name}")))
@@ -108,7 +118,7 @@ def sheet(script: str) -> str:
 
 def write_sheet(app: Sphinx) -> None:
     """Write the style sheet before pages, which name its digest, are written."""
-    if app.builder.format != "html":
+    if app.builder.name != "html":
         return
     script = theme_file("scripts/fontawesome.js").read_text(encoding="utf-8")
     target = Path(app.outdir, "_static", SHEET)
@@ -125,7 +135,7 @@ def thin_out(app: Sphinx, exception: Exception | None) -> None:
     """Take the icons out of the theme's style sheet and away from the site."""
     static = Path(app.outdir, "_static")
     sheet = static / "styles" / "pydata-sphinx-theme.css"
-    if exception is not None or app.builder.format != "html" or not sheet.exists():
+    if exception is not None or app.builder.name != "html" or not sheet.exists():
         return
     sheet.write_text(without_glyphs(sheet.read_text(encoding="utf-8")), "utf-8")
     shutil.rmtree(static / "vendor" / "fontawesome", ignore_errors=True)

@@ -14,6 +14,7 @@ from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 
+from bookext.lean import plain
 from bookext.quotes import STORE, Quote
 from bookext.records import stamped, verified
 from bookext.resources import joined
@@ -126,7 +127,7 @@ class FillIn(SphinxPostTransform):
         if builder.format == "html":
             folder = Path(builder.outdir, builder.imagedir)
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / FILE).write_text(made["svg"], encoding="utf-8")
+            (folder / FILE).write_text(plain(made["svg"]), encoding="utf-8")
         up = "../" * self.env.docname.count("/")
         image = nodes.image(
             uri=f"{up}{builder.imagedir}/{FILE}",

@@ -5,6 +5,7 @@ planned and becomes a link on the day that it is shown.
 """
 
 import functools
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar, TypeVar
@@ -65,7 +66,7 @@ def terms(rows: list[tuple[Line, list[nodes.Node]]]) -> nodes.definition_list:
     return result
 
 
-class Mapped(SphinxDirective):
+class Mapped(SphinxDirective, ABC):
     """Makes one part of such a page, which its argument names.
 
     Attributes:
@@ -89,9 +90,9 @@ class Mapped(SphinxDirective):
         except ValueError as error:
             raise self.error(str(error)) from error
 
+    @abstractmethod
     def read(self) -> None:
         """Read what the page is made of."""
-        raise NotImplementedError
 
     def data(self, name: str, load: Callable[[Path], T]) -> T:
         """Return what a file beside the page holds; the page depends on it."""

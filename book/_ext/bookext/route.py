@@ -17,6 +17,7 @@ from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util.docutils import SphinxDirective
+from sphinx.writers.html5 import HTML5Translator
 
 from bookext import catalogue, learning
 from bookext.catalogue import Catalogue
@@ -178,11 +179,7 @@ class FillIn(SphinxPostTransform):
                 result += nodes.list_item("", head, inside, classes=["map-part"])
                 continue
             inside += self.row(kind, names, pieces)
-        opening = (
-            '<nav class="learning-path" aria-label="Learning path" '
-            f'style="--lanes: {lines.lanes}">'
-        )
-        return [html(opening), result, html("</nav>")]
+        return [learning_map("", result, lanes=lines.lanes)]
 
     def row(
         self, kind: str, names: list[str], pieces: list[tuple[int, str]]
@@ -205,6 +202,24 @@ class FillIn(SphinxPostTransform):
         if stem in self.after:
             item += self.facts(stem)
         return item
+
+
+class learning_map(nodes.container):
+    """The map, with the number of its lanes."""
+
+
+def visit_map(self: HTML5Translator, node: learning_map) -> None:
+    """Begin the map."""
+    style = f"--lanes: {node['lanes']}"
+    named = {"aria-label": "Learning path"}
+    self.body.append(
+        self.starttag(node, "nav", CLASS="learning-path", style=style, **named)
+    )
+
+
+def depart_map(self: HTML5Translator, node: learning_map) -> None:
+    """End it."""
+    self.body.append("</nav>\n")
 
 
 def rail_of(pieces: list[tuple[int, str]], state: str) -> nodes.raw:
@@ -231,6 +246,7 @@ def again(app: Sphinx, env: BuildEnvironment) -> list[str]:
 def setup(app: Sphinx) -> None:
     """Register the node, the directives and the transform."""
     app.add_node(route_part)
+    app.add_node(learning_map, html=(visit_map, depart_map))
     app.add_directive("learning-path", Map)
     app.add_directive("way", Way)
     app.add_post_transform(FillIn)
