@@ -133,3 +133,21 @@ def test_the_wheelhouse_holds_pinned_packages_and_nothing_of_torch(tool):
     assert names <= pinned.keys()
     assert names >= {"sphinx", "myst-nb", "ipykernel", "pytest-timeout"}
     assert names.isdisjoint({"torch", "triton", "numpy", "sympy", "playwright"})
+
+
+def test_the_wheelhouse_is_filled_with_the_pins(tool, tmp_path, monkeypatch):
+    """All that the roots lead to is pinned where the tool looks for it."""
+    fetched = {}
+
+    def download(names, folder):
+        fetched.update(names)
+
+    monkeypatch.setattr(tool, "download", download)
+    monkeypatch.setattr(tool.sys, "argv", ["wheelhouse.py", str(tmp_path)])
+    assert tool.main() == 0
+    assert fetched.items() <= installed_as_pinned(tool).items() | peers(tool).items()
+    assert fetched.keys() >= {"sphinx", "beautifulsoup4", *peers(tool)}
+
+
+def peers(tool: ModuleType) -> dict[str, str]:
+    return tool.pins([REQUIREMENTS / "peers.txt"])

@@ -135,7 +135,8 @@ def main() -> int:
     folder = parser.parse_args().folder
 
     files = [REQUIREMENTS / name for name in ("book.txt", "test.txt")]
-    versions = pins([*files, REQUIREMENTS / "constraints.txt"])
+    fixed = [REQUIREMENTS / name for name in ("tools.txt", "constraints.txt")]
+    versions = pins([*files, *fixed])
     there = [line.name for line in requirements(REQUIREMENTS / "gpu-machine.txt")]
     roots = [line for path in files for line in requirements(path)]
     names = closure(roots, metadata.requires, without=there)
