@@ -10,7 +10,7 @@ from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
 from tilebook import device, library
 from tilebook.matmul import estimates
-from tilebook.matmul.descriptors import turned, unfit
+from tilebook.matmul.descriptors import turned, unfit, unfit_place
 from tilebook.matmul.operands import Task, task_of, tiles
 from tilebook.softmax.occupancy import programs
 
@@ -70,7 +70,7 @@ def refusal(task: Task) -> str | None:
         if unfit(x) and unfit(x.t()):
             reason = unfit(x.t() if x.stride(0) == 1 else x)
             return f"{name} can't be described: {reason}"
-    if reason := unfit(task.out):
+    if reason := unfit_place(task.out):
         return f"the result can't be described: {reason}"
     return None
 

@@ -84,7 +84,7 @@ def ends(task: Task, rows: int, *widths: int) -> tuple[list, list]:
     half = 2 if task.activation == "silu_and_mul" else 1
     found: list[list] = []
     for x in (task.out, task.residual):
-        if x is None or unfit(x):
+        if x is None or unfit_place(x):
             found.append([None for _ in widths])
         else:
             blocks = [[rows, width // half] for width in widths]
@@ -141,3 +141,20 @@ def store(
             )  # fmt: skip
         else:
             out_desc.store([start_m, start_n], acc.to(out_desc.dtype))
+
+
+def unfit_place(x: torch.Tensor) -> str | None:
+    """Say why the copy engine can't store into a matrix.
+
+    It writes no part of 16 bytes: past a row's end, too, if the end lies within them.
+
+    Args:
+        x: matrix, any strides.
+
+    Returns:
+        The first rule that is broken; None if none is.
+    """
+    row = x.shape[1] * x.itemsize
+    if not (reason := unfit(x)) and row % 16:
+        return f"its rows must be a multiple of 16 bytes long, got {row}"
+    return reason
