@@ -272,6 +272,18 @@ class TestLoads:
         assert not out[5:].any()
         assert not out[:, 8:].any()
 
+    def test_a_store_writes_whole_granules(self):
+        """As on the card: 16 bytes are never written in part."""
+        a, wide = numbers(5, 8), torch.full((5, SIDE), -1.0).bfloat16()
+        run(copy_kernel, a, wide[:, :3])
+        assert torch.equal(wide[:, :8], a)
+        assert (wide[:, 8:] == -1).all()
+
+    def test_a_store_past_the_end_of_memory_is_an_error(self):
+        a, out = numbers(5, 8), torch.zeros(4 * 8 + 3).bfloat16()
+        with pytest.raises(ScheduleError, match="past the end of the matrix's memory"):
+            run(copy_kernel, a, out.as_strided((5, 3), (8, 1)))
+
     def test_nothing_is_there_before_it_has_come(self):
         found = outcomes(copy_kernel, copied, WAITS=False)
         whole = [torch.is_tensor(x) and torch.equal(x, numbers()) for x in found]

@@ -33,6 +33,10 @@ class Accumulator:
         )
 
 
+GRANULE = 16
+"""Bytes that the copy engine writes whole, past a matrix's edge, too."""
+
+
 class BlockType:
     """A descriptor's tile.
 
@@ -62,6 +66,34 @@ class Descriptor(Missing):
         self.layout = host.layout
         self.dtype = TYPES[host.base.dtype]
         self.block_type = BlockType(host.block_shape, host.base.itemsize)
+        self._granule = GRANULE // host.base.itemsize
+
+    def put(self, at: Sequence[int], tile: torch.Tensor) -> None:
+        """Write what lies inside, the last of a row in whole granules.
+
+        Args:
+            at: where the tile begins.
+            tile: all of it, as it was in shared memory.
+
+        Raises:
+            ScheduleError: the granules end past the matrix's memory.
+        """
+        there, inside = self.window(at)
+        before, part = there[-1], inside[-1]
+        *sides, columns = self.base.shape
+        ends = part.stop > part.start and before.stop == columns
+        more = -columns % self._granule if ends else 0
+        try:
+            place = self.base.as_strided((*sides, columns + more), self.base.stride())
+        except RuntimeError:
+            raise ScheduleError(
+                f"the last row's end is not a multiple of {GRANULE} bytes, which are "
+                "written whole: past the end of the matrix's memory"
+            ) from None
+        along = slice(before.start, before.stop + more)
+        place[(*there[:-1], along)] = tile[
+            (*inside[:-1], slice(part.start, part.stop + more))
+        ]
 
     def window(self, at: Sequence[int]) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
         """Where a tile lies in the matrix, and where that part is in the tile."""
@@ -194,14 +226,13 @@ def async_store(tensor_desc: Descriptor, coord: Sequence[int], src: Memory) -> N
     machine.say("store", src.name)
     src.check(tensor_desc.block_type.shape, tensor_desc.dtype)
     src.seen_by_engines()
-    there, inside = tensor_desc.window(coord)
 
     def take() -> None:
-        taken = src.data[inside].clone()
+        taken = src.data.clone()
         machine.say("taken", src.name, "copy engine")
 
         def put() -> None:
-            tensor_desc.base[there] = taken
+            tensor_desc.put(coord, taken)
             machine.say("stored", src.name, "copy engine")
 
         # Nobody can wait for this but by the program's end.
