@@ -10,8 +10,10 @@ PEERS = ("cuBLAS", "torch.compile")
 ENDED_PEERS = ("cuBLAS, then PyTorch", "torch.compile")
 LARGE = 4096
 """Side of the square that the text speaks of."""
-LONGEST_FIRST_CALL = 3.0
+LONGEST_FIRST_CALL = 6.0
 """Seconds, the search included."""
+SMS, WARPS, CLOCK_GHZ = 132, 64, 1.7
+"""Of an H100: multiprocessors, warps on each at most, and clocks in a nanosecond."""
 NEXT = {"outer": "naive", "tile": "outer", "ordered": "tile"} | {
     "persistent": "ordered",
     "described": "persistent",
@@ -68,22 +70,51 @@ def _against_cublas(dtype: str, words: str) -> None:
     @measure.claim(
         f"matmul-{dtype}",
         f"In {words} matmul has at least 98 % of cuBLAS's rate as a geometric mean "
-        "over all shapes, and on none less than 90 %.",
+        "over all shapes.",
     )
     def near_cublas(record: Record) -> tuple[bool, str]:
         found = mean(against(record, "cuBLAS"))
-        below = behind(record, 0.90, "cuBLAS")
-        return found >= 0.98 and not below, "; ".join([f"mean {found:.3f}", *below])
+        return found >= 0.98, f"mean {found:.3f}"
+
+    @measure.claim(
+        f"matmul-{dtype}",
+        f"In {words} matmul has less than 90 % of cuBLAS's rate on two kinds of shapes "
+        "alone: 1000 cubed, and layers of 512 rows.",
+    )
+    def behind_on_two_kinds(record: Record) -> tuple[bool, str]:
+        others = record.part(
+            lambda row: row["shape"]["k"] != 1000 and row["shape"]["m"] != 512
+        )
+        below = behind(others, 0.90, "cuBLAS")
+        return not below, "; ".join(below)
 
 
 _against_cublas("bf16", "bfloat16")
 _against_cublas("fp16", "float16")
 
 
+@measure.value("matmul-bf16")
+def thousand_over_1024(record: Record) -> float:
+    """Time of 1000 cubed over that of 1024 cubed, rows together, cold."""
+    ms = [
+        record.best(impl="matmul", op="matmul", regime="cold", m=n, n=n, k=n)["ms"]
+        for n in (1000, 1024)
+    ]
+    return ms[0] / ms[1]
+
+
 @measure.value("matmul-ladder")
 def naive_tflops(record: Record) -> float:
     """TFLOP/s of an element for each lane, on the large square."""
     return tflops(record, "naive")
+
+
+@measure.value("matmul-ladder")
+def naive_clocks(record: Record) -> float:
+    """Clocks that a warp takes for a term, where 64 of them share a multiprocessor."""
+    terms = tflops(record, "naive") * 1e12 / 2
+    clocks = SMS * CLOCK_GHZ * 1e9
+    return WARPS * 32 * clocks / terms
 
 
 @measure.value("matmul-ladder")
@@ -102,6 +133,12 @@ def tile_tflops(record: Record) -> float:
 def ordered_tflops(record: Record) -> float:
     """The same of larger tiles in strips."""
     return tflops(record, "ordered")
+
+
+@measure.value("matmul-ladder")
+def least_over_cublas(record: Record) -> float:
+    """The least of matmul's rates over cuBLAS's, on squares."""
+    return min(ratio.median for ratio in against(record, "cuBLAS"))
 
 
 @measure.value("matmul-ladder")
@@ -161,6 +198,23 @@ def beside_over_described(record: Record) -> float:
 
 
 @measure.value("matmul-turns")
+def beside_where_it_fits(record: Record) -> float:
+    """The same of the one shape whose tiles of 320 columns are a full turn, cold."""
+    return mean(against(_fitting(record), "described", impl="beside"))
+
+
+@measure.value("matmul-turns")
+def raced_where_it_fits(record: Record) -> float:
+    """What matmul is worth there, which has other tiles of two widths to choose from."""
+    return mean(against(_fitting(record), "described"))
+
+
+def _fitting(record: Record) -> Record:
+    sides = dict(zip("mnk", (512, 10240, 8192), strict=True))
+    return record.part(lambda row: row["shape"] == sides and row["regime"] == "cold")
+
+
+@measure.value("matmul-turns")
 def streamed_over_described(record: Record) -> float:
     """The same of steps shared out evenly."""
     return mean(against(record, "described", impl="streamed"))
@@ -211,6 +265,23 @@ def ieee_error(record: Record) -> float:
     return _error(record, "ieee")
 
 
+def _over_cublas(record: Record, precision: str) -> float:
+    """Rates on the large square, each in its better regime."""
+    return tflops(record, precision) / tflops(record, f"cuBLAS, {precision}")
+
+
+@measure.value("matmul-fp32")
+def tf32_over_cublas(record: Record) -> float:
+    """Rate of TF32 over cuBLAS's, on the large square."""
+    return _over_cublas(record, "tf32")
+
+
+@measure.value("matmul-fp32")
+def ieee_over_cublas(record: Record) -> float:
+    """The same of float32 as it is."""
+    return _over_cublas(record, "ieee")
+
+
 @measure.claim(
     "matmul-fp32",
     "Three products of TF32 err less than a hundredth of what one does.",
@@ -242,14 +313,30 @@ def ended_mean(record: Record) -> float:
     return mean(against(record, *ENDED_PEERS, impl="linear"))
 
 
+@measure.value("matmul-epilogue")
+def ended_tall(record: Record) -> float:
+    """The same of 4,096 rows alone."""
+    return _ended_of(record, 4096)
+
+
+@measure.value("matmul-epilogue")
+def ended_short(record: Record) -> float:
+    """The same of 512 rows alone."""
+    return _ended_of(record, 512)
+
+
+def _ended_of(record: Record, rows: int) -> float:
+    return ended_mean(record.part(lambda row: row["shape"]["m"] == rows))
+
+
 @measure.claim(
     "matmul-epilogue",
-    "A layer that ends in the product's own kernel is at least 1.1 times as fast as "
-    "the fastest peer's, as a geometric mean.",
+    "Of 4,096 rows, a layer that ends in the product's own kernel is faster than the "
+    "fastest peer's, as a geometric mean.",
 )
-def ended_is_ahead(record: Record) -> tuple[bool, str]:
-    found = ended_mean(record)
-    return found >= 1.1, f"mean {found:.3f}"
+def tall_layers_are_ahead(record: Record) -> tuple[bool, str]:
+    found = ended_tall(record)
+    return found > 1.0, f"mean {found:.3f}"
 
 
 @measure.value("matmul-autotune-cost")
@@ -270,7 +357,7 @@ def _longest_s(record: Record, call: str) -> float:
 
 @measure.claim(
     "matmul-autotune-cost",
-    "The first call of a new shape takes at most 3 seconds, the search included.",
+    "The first call of a new shape takes at most 6 seconds, the search included.",
 )
 def first_calls_are_short(record: Record) -> tuple[bool, str]:
     longest = longest_first_call_s(record)
