@@ -11,6 +11,7 @@ from tilebook.matmul import (
     accuracy,
     beside,
     conclusions,
+    conclusions_linear,
     described,
     experiments_linear,
     naive,
@@ -31,6 +32,7 @@ from tilebook.measure import Bench, Provider, Row
 
 __all__ = [
     "conclusions",
+    "conclusions_linear",
     "experiments_linear",
     "matmul_bf16",
     "matmul_fp16",

@@ -3,7 +3,7 @@
 import pandas as pd
 
 from tilebook.matmul import first_call, shapes
-from tilebook.matmul.conclusions import ENDED_PEERS
+from tilebook.matmul.conclusions_linear import ENDED_PEERS
 from tilebook.measure import Record, Row
 
 OPS = {"matmul": "NN", "matmul_nt": "NT", "matmul_tn": "TN"}

@@ -235,6 +235,11 @@ class Record:
         """
         return roofline.impossible(self.rows, self.canary, self.provenance)
 
+    def drift(self) -> float:
+        """How far the ceilings moved that the rows are held against."""
+        ends = self.canary["open"], self.canary["close"]
+        return roofline.drift(*ends, self.rows)
+
     def stamp(self) -> str:
         """One line under a figure: what measured it, when, and for which code."""
         made = self.provenance
@@ -248,6 +253,9 @@ class Record:
         line += f", torch {made['torch']}, triton {made['triton']}"
         line += "".join(f", {k} {v}" for k, v in made.get("peers", {}).items())
         line += f", {made['date']}"
+        drift = self.drift()
+        if drift > roofline.DRIFT:
+            line += f", while the card's ceilings moved by {drift:.0%}"
         moved = self.stale()
         if moved:
             names = ", ".join(moved)

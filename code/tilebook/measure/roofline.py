@@ -76,6 +76,17 @@ def measured(canary: Mapping[str, Any]) -> Roof:
     )
 
 
+DRIFT = 0.03
+"""How far a ceiling may move between opening and closing before an experiment is
+repeated; if it moves again, whoever reads the record is told."""
+AT_THE_POWER_LIMIT = 0.10
+"""How far the ceiling of arithmetic may have moved in a record that is kept. A large
+product of random numbers draws all the power that a card may, whose clock then depends
+on the seconds before: looks at it differ by as much, from one moment to the next, where
+those at the memory's ceiling agree within a hundredth. Ratios of interleaved rounds
+don't feel it."""
+
+
 def drift(
     opening: Mapping[str, float],
     closing: Mapping[str, float],

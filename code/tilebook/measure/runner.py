@@ -18,8 +18,6 @@ from .record import Record, Row
 from .registry import Experiment
 from .timing import LIVE, Budget, Timer, here
 
-# A ceiling that moved by more than this between opening and closing spoils the rest.
-DRIFT = 0.03
 # Where somebody waits, a look at the ceilings that old (in seconds) is new enough.
 RECENT = 60.0
 
@@ -119,8 +117,8 @@ def measure(
         timer: the device.
         budget: how much measuring is enough.
         progress: told what is being measured.
-        attempts: runs at most; a ceiling that drifts by more than `DRIFT` asks for
-            another, and the last one is kept with its drift on record.
+        attempts: runs at most; a ceiling that drifts by more than `roofline.DRIFT`
+            asks for another, and the last one is kept with its drift on record.
         seed: of the inputs; fresh by default.
 
     Returns:
@@ -134,7 +132,7 @@ def measure(
     repeats = 0
     with gpu_alone():
         sitting = _sit(experiment, timer, budget, progress, seed)
-        while sitting.drift > DRIFT and repeats + 1 < attempts:
+        while sitting.drift > roofline.DRIFT and repeats + 1 < attempts:
             repeats += 1
             sitting = _sit(experiment, timer, budget, progress, seed)
     before, after = sitting.sensors
