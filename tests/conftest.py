@@ -1,6 +1,7 @@
 """What all tests share: the device, fixed seeds, and who is left out without a GPU."""
 
 import fcntl
+import os
 import random
 import re
 import subprocess
@@ -30,8 +31,10 @@ def pytest_report_header() -> str:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_setupnodes(specs: list) -> None:
+    # PyTorch's threads wait for one another busily: a worker's take another's time.
+    threads = os.environ.get("OMP_NUM_THREADS") or max(1, os.cpu_count() // len(specs))
     for turn, spec in enumerate(specs):
-        spec.env |= cards.share(turn)
+        spec.env |= cards.share(turn) | {"OMP_NUM_THREADS": f"{threads}"}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -78,8 +81,9 @@ def _group(items: list[pytest.Item]) -> None:
         for name in ("large", "timed") if gpu else ():
             if item.get_closest_marker(name):
                 item.add_marker(pytest.mark.xdist_group(name))
-        # A chapter's experiments, run once for all that is asked of them.
-        if not gpu and "measured" in getattr(item, "fixturenames", ()):
+        # A chapter's experiments, run once for all that is asked of them, and books.
+        once = {"built"} if gpu else {"built", "measured"}
+        if once & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
 
 

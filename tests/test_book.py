@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+# One worker makes the book, and changes it from test to test.
+pytestmark = pytest.mark.xdist_group("book")
+
 ROOT = Path(__file__).resolve().parents[1]
 
 CONF = """\
@@ -170,22 +173,22 @@ def test_an_edited_module_runs_only_the_chapters_that_import_it(book: Book):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "wanted",
-    [
-        *("no-record.best", "one-speed.none", "one-speed.lost", "one-speed"),
-        "one-speed@g9.best",
-    ],
-)
-def test_an_unmeasured_number_fails_at_its_line(book: Book, wanted: str):
-    prose = f"A paragraph\nof three lines with\n{{measured}}`{wanted}` in it."
-    book.chapter("one", prose)
-    line = 1 + book.folder.joinpath("chapters/one.md").read_text().splitlines().index(
-        prose.splitlines()[2]
-    )
+def test_each_unmeasured_number_fails_at_its_line(book: Book):
+    prose = [
+        f"A paragraph\nof three lines with\n{{measured}}`{wanted}` in it."
+        for wanted in (
+            *("no-record.best", "one-speed.none", "one-speed.lost", "one-speed"),
+            "one-speed@g9.best",
+        )
+    ]
+    book.chapter("one", "\n\n".join(prose))
+    written = book.folder.joinpath("chapters/one.md").read_text().splitlines()
     status, said, _ = book.build()
     assert status != 0
-    assert re.search(rf"chapters/one\.md:{line}: WARNING: nothing measured", said), said
+    for paragraph in prose:
+        line = 1 + written.index(paragraph.splitlines()[2])
+        at = rf"chapters/one\.md:{line}: WARNING: nothing measured"
+        assert re.search(at, said), said
     book.chapter("one", "Text.")
 
 

@@ -71,7 +71,8 @@ What `{name}` shows, $x_1$. And more of it.
 BUILD = """\
 import sys
 from sphinx.cmd.build import main
-sys.exit(main(["-q", "-n", "-W", "--keep-going", "-b", sys.argv[1], ".", sys.argv[1]]))
+strict = ["-q", "-n", "-W", "--keep-going"]
+sys.exit(max(main([*strict, "-b", name, ".", name]) for name in sys.argv[1:]))
 """
 
 
@@ -90,11 +91,11 @@ def page_of(body: str) -> str:
     return f"# A page\n\nText.\n{body}"
 
 
-def build(folder: Path, builder: str) -> subprocess.CompletedProcess[str]:
-    """Build what lies in a folder."""
+def build(folder: Path, *builders: str) -> subprocess.CompletedProcess[str]:
+    """Build what lies in a folder, with one builder after another."""
     paths = [str(ROOT / "code"), os.environ.get("PYTHONPATH", "")]
     return subprocess.run(
-        [sys.executable, "-c", BUILD, builder],
+        [sys.executable, "-c", BUILD, *builders],
         cwd=folder,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
         stdout=subprocess.PIPE,
@@ -125,9 +126,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     folder = tmp_path_factory.mktemp("explorers")
     said = "{numref}`fig-layouts` is operated.\n"
     write(folder, said + "".join(FIGURE.format(name=name) for name in NAMES))
-    for builder in ("html", "epub"):
-        done = build(folder, builder)
-        assert done.returncode == 0, done.stdout
+    done = build(folder, "html", "epub")
+    assert done.returncode == 0, done.stdout
 
     def page(name: str) -> BeautifulSoup:
         return BeautifulSoup((folder / "html" / name).read_bytes(), "html.parser")

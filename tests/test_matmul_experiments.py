@@ -8,6 +8,7 @@ import torch
 from tilebook import measure
 from tilebook.matmul import (
     conclusions,
+    conclusions_linear,
     experiments,
     experiments_linear,
     first_call,
@@ -37,10 +38,15 @@ def shrink(patch):
         patch.setattr(experiments, name, cases)
     for name in ("SEARCHED", "SEARCHED_BRIEF"):
         patch.setattr(experiments, name, cases[:1])
-    for name in ("LADDER", "THIN", "PRECISE", "TURNS"):
+    for name in ("THIN", "TURNS"):
         patch.setattr(experiments, name, TINY)
-    patch.setattr(experiments, "LADDER", (*TINY, Shape(8, 8, 8)))
+    for name in ("LADDER", "PRECISE"):
+        patch.setattr(experiments, name, (*TINY, Shape(8, 8, 8)))
     patch.setattr(conclusions, "LARGE", 8)
+    patch.setattr(conclusions, "THOUSAND", TINY[0])
+    patch.setattr(conclusions, "EVEN", TINY[1])
+    patch.setattr(conclusions, "FITTING", TINY[0])
+    patch.setattr(conclusions_linear, "TALL", TINY[0].m)
     for name in ("ENDED", "FRESH", "COMPARED"):
         patch.setattr(experiments_linear, name, TINY[:1])
     patch.setattr(first_call, "in_fresh_processes", pretended)

@@ -41,7 +41,7 @@ def test_record_is_possible(record):
 
 
 def test_ceilings_kept_still(record):
-    """That of memory does; that of arithmetic moves with power, and readers are told."""
+    """Memory's does; that of arithmetic moves with power, and readers are told."""
     drift = record.drift()
     rated = any(row["tflops"] is not None for row in record.rows)
     most = roofline.AT_THE_POWER_LIMIT if rated else roofline.DRIFT

@@ -17,6 +17,9 @@ import pytest
 pytest.importorskip("sphinx")
 pytest.importorskip("sphinx_design")
 
+# One worker makes the book.
+pytestmark = pytest.mark.xdist_group("epub")
+
 ROOT = Path(__file__).resolve().parents[1]
 BASE = "https://example.invalid/tiny/"
 EPOCH = 1_700_000_000

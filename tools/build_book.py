@@ -184,6 +184,9 @@ def sphinx(source: Path, html: Path, doctrees: Path, jobs: str) -> int:
     """
     from sphinx.cmd.build import main
 
+    if jobs != "1":
+        # PyTorch's threads wait for one another busily, and would take others' time.
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
     strict = ["-a", "-n", "-W", "--keep-going"]
     quiet = [] if sys.stdout.isatty() else ["-q"]
     return main(

@@ -6,6 +6,7 @@ import shutil
 import threading
 import tomllib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -20,10 +21,11 @@ THEMES = ("light", "dark")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark every test here: it reads the built site."""
+    """Mark every test here: it reads the built site. What is slow begins first."""
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.site)
+    items.sort(key=lambda item: not {"site", "slow"} <= set(item.keywords))
 
 
 def written_pages() -> list[str]:
@@ -95,9 +97,9 @@ def browser() -> Iterator[Browser]:
         chromium.close()
 
 
-@pytest.fixture
-def open_page(browser: Browser, address: str) -> Iterator[Callable[..., Page]]:
-    """Open a page of the site at a width and in a theme; foreign requests fail."""
+@contextmanager
+def pages(browser: Browser, address: str) -> Iterator[Callable[..., Page]]:
+    """Open pages of the site at a width and in a theme; foreign requests are noted."""
     contexts = []
 
     def opened(name: str, width: str = "desktop", theme: str = "light") -> Page:
@@ -124,3 +126,10 @@ def open_page(browser: Browser, address: str) -> Iterator[Callable[..., Page]]:
     yield opened
     for context in contexts:
         context.close()
+
+
+@pytest.fixture
+def open_page(browser: Browser, address: str) -> Iterator[Callable[..., Page]]:
+    """See `pages`."""
+    with pages(browser, address) as opened:
+        yield opened

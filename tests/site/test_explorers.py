@@ -13,7 +13,7 @@ from tilebook.tiling import linear, orders
 from tilebook.tiling.layouts import Blocked
 
 from .conftest import THEMES, WIDTHS, chapters
-from .test_accessibility import RULES, SETTLED
+from .test_every_page import RULES, SETTLED
 
 PAGES = {
     "launch-orders": "chapters/tiling.html",

@@ -10,7 +10,7 @@ from bs4 import BeautifulSoup
 from playwright.sync_api import Page
 
 from .conftest import THEMES, WIDTHS, chapters
-from .test_accessibility import RULES
+from .test_every_page import RULES
 from .test_pages import STAMP
 
 FRONT = "book/index.html"

@@ -51,6 +51,7 @@ def test_its_text_is_plain_markdown(site: Path, stem: str):
             assert all(link.startswith(("https://", "http://")) for link in links)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("stem", chapters())
 def test_it_runs_in_a_plain_kernel(

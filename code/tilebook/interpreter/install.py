@@ -40,6 +40,8 @@ def install() -> None:
         replace(upstream, "_get_np_dtype", _remembering)
         # It replaces the whole language at every call of a helper function.
         replace(upstream, "_patch_lang", _once_a_launch)
+        # And looks through all its names for functions at every launch.
+        replace(upstream, "_patch_builtin", _knowing_names)
         # It writes down the shape of every tile anew.
         replace(tl.tensor, "__init__", _sharing_shapes)
         # And checks it in every type of a tile.
@@ -78,6 +80,21 @@ def _once_a_launch(patch: Callable) -> Callable:
         return patch(fn)
 
     return patch_lang
+
+
+def _knowing_names(patch: Callable) -> Callable:
+    known: dict[Any, list[str]] = {}
+
+    def patch_builtin(owner: Any, builder: Any, scope: Any) -> None:
+        if owner not in known:
+            members = inspect.getmembers(owner)
+            known[owner] = [name for name, x in members if tl.core.is_builtin(x)]
+        for name in known[owner]:
+            # A launch replaces a function once, however many modules lead to it.
+            if tl.core.is_builtin(member := getattr(owner, name)):
+                upstream._patch_attr(owner, name, member, builder, scope)
+
+    return patch_builtin
 
 
 def _sharing_shapes(init: Callable) -> Callable:

@@ -6,6 +6,8 @@ from tilebook.matmul.conclusions import against, mean
 from tilebook.measure import Record
 
 ENDED_PEERS = ("cuBLAS, then PyTorch", "torch.compile")
+TALL = 4096
+"""Rows of the layers that the claim is about."""
 LONGEST_FIRST_CALL = 6.0
 """Seconds, the search included."""
 
@@ -16,29 +18,13 @@ def ended_mean(record: Record) -> float:
     return mean(against(record, *ENDED_PEERS, impl="linear"))
 
 
-@measure.value("matmul-epilogue")
-def ended_tall(record: Record) -> float:
-    """The same of 4,096 rows alone."""
-    return _ended_of(record, 4096)
-
-
-@measure.value("matmul-epilogue")
-def ended_short(record: Record) -> float:
-    """The same of 512 rows alone."""
-    return _ended_of(record, 512)
-
-
-def _ended_of(record: Record, rows: int) -> float:
-    return ended_mean(record.part(lambda row: row["shape"]["m"] == rows))
-
-
 @measure.claim(
     "matmul-epilogue",
     "Of 4,096 rows, a layer that ends in the product's own kernel is faster than the "
     "fastest peer's, as a geometric mean.",
 )
 def tall_layers_are_ahead(record: Record) -> tuple[bool, str]:
-    found = ended_tall(record)
+    found = ended_mean(record.part(lambda row: row["shape"]["m"] == TALL))
     return found > 1.0, f"mean {found:.3f}"
 
 

@@ -49,6 +49,7 @@ MODULES = ("matmul.public",)
 CASES = shapes.cases()
 CASES_BRIEF: tuple[Case, ...] = (
     *((shapes.SQUARES[i], layout) for i in (3, 4) for layout in ("NN", "NT")),
+    *((shape, "NN") for shape in (shapes.SQUARES[1], shapes.ODD[0])),
     *((Shape(m, 4096, 4096), "NT") for m in (16, 4096)),
     (shapes.ODD[1], "NN"),
 )

@@ -5,6 +5,7 @@ versions, and the machine that measures need not run the version of the one that
 """
 
 import ast
+import functools
 import hashlib
 import io
 import tokenize
@@ -32,6 +33,11 @@ FOUNDATION = frozenset(
 
 BRIEF = "_BRIEF"
 """How the names of constants end that `Bench.choose` takes in a build."""
+
+
+# A session asks for the same modules again and again, and files may change meanwhile:
+# what is remembered is remembered of their text.
+_remembered = functools.lru_cache(maxsize=2048)
 
 
 def of_source(source: str) -> str:
@@ -118,6 +124,7 @@ def of_modules(names: Iterable[str], package: Path = PACKAGE) -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
+@_remembered
 def _bare(source: str) -> list[str]:
     """The lines of code, without comments, docstrings, blank lines, trailing space."""
     lines = source.splitlines()
@@ -178,11 +185,11 @@ def _imports(name: str, package: Path) -> list[str]:
     path = _file(name, package)
     here = name.split(".") if path.name == "__init__.py" else name.split(".")[:-1]
     names = []
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in _import_statements(path.read_text(encoding="utf-8")):
         if isinstance(node, ast.Import):
             full = [a.name.split(".") for a in node.names]
             names += [x[1:] for x in full if x[0] == package.name]
-        elif isinstance(node, ast.ImportFrom):
+        else:
             stem = node.module.split(".") if node.module else []
             if node.level:
                 stem = here[: len(here) - node.level + 1] + stem
@@ -192,6 +199,23 @@ def _imports(name: str, package: Path) -> list[str]:
                 continue
             names += [_where(stem, a.name, package) for a in node.names]
     return [".".join(x) for x in names if x and not _founds(x[0])]
+
+
+@_remembered
+def _import_statements(source: str) -> list[ast.Import | ast.ImportFrom]:
+    kinds = ast.Import | ast.ImportFrom
+    return [node for node in ast.walk(ast.parse(source)) if isinstance(node, kinds)]
+
+
+@_remembered
+def _passed_on(source: str) -> dict[str, str]:
+    """The names that a package takes from its own modules: module by name."""
+    return {
+        alias.asname or alias.name: node.module
+        for node in reversed(ast.parse(source).body)
+        if isinstance(node, ast.ImportFrom) and node.level == 1 and node.module
+        for alias in reversed(node.names)
+    }
 
 
 def _founds(stem: str) -> bool:
@@ -208,9 +232,7 @@ def _where(stem: list[str], name: str, package: Path) -> list[str]:
         return [*stem, name]
     front = folder / "__init__.py"
     if stem and front.is_file():
-        for node in ast.parse(front.read_text(encoding="utf-8")).body:
-            if isinstance(node, ast.ImportFrom) and node.level == 1 and node.module:
-                for alias in node.names:
-                    if (alias.asname or alias.name) == name:
-                        return _where([*stem, *node.module.split(".")], name, package)
+        found = _passed_on(front.read_text(encoding="utf-8"))
+        if name in found:
+            return _where([*stem, *found[name].split(".")], name, package)
     return stem

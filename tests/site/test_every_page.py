@@ -1,0 +1,81 @@
+"""Every page at both widths: whole, and nothing that axe has against it.
+
+No violation of WCAG 2 A or AA that it can find, in any dress.
+"""
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser
+
+from .conftest import THEMES, WIDTHS, pages, written_pages
+
+# An animation that a page keeps going never ends.
+SETTLED = """Promise.race([
+    Promise.allSettled(document.getAnimations().map(x => x.finished)),
+    new Promise(done => setTimeout(done, 3000)),
+]).then(() => true)"""
+RULES = {
+    "runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"],
+    # Of what passes one element is enough to know.
+    "resultTypes": ["violations"],
+}
+
+
+def every() -> Iterator[pytest.param]:
+    """Each page at each width; one worker asks all that is asked of it."""
+    for name in written_pages():
+        for width in WIDTHS:
+            one = f"{name}-{width}"
+            yield pytest.param(
+                (name, width), id=one, marks=pytest.mark.xdist_group(one)
+            )
+
+
+@pytest.fixture(scope="module", params=[*every()])
+def shown(
+    request: pytest.FixtureRequest, browser: Browser, address: str
+) -> Iterator[SimpleNamespace]:
+    """A page at a width, loaded once for all that is asked of it."""
+    name, width = request.param
+    with pages(browser, address) as open_page:
+        page = open_page(name, width)
+        yield SimpleNamespace(name=name, width=width, page=page)
+
+
+def test_page_is_whole(shown: SimpleNamespace):
+    page = shown.page
+    assert not page.foreign
+    assert not page.errors
+    overflow = "document.documentElement.scrollWidth - innerWidth"
+    assert page.evaluate(overflow) <= 0, "the page scrolls sideways"
+    formulas = page.locator("span.math, div.math").count()
+    assert page.locator("mjx-container").count() >= formulas
+    wrong = "mjx-merror, [data-mjx-error], mjx-mtext[style*=red]"
+    assert page.locator(wrong).count() == 0
+    assert page.locator("mjx-assistive-mml").count() >= formulas
+    broken = "[...document.images].filter(x => x.complete && !x.naturalWidth).length"
+    assert page.evaluate(broken) == 0
+
+
+def test_axe_finds_nothing(shown: SimpleNamespace):
+    page, found = shown.page, []
+    # Colours don't change with the width, nor sizes with the theme; the reference is
+    # long and made alike, and gets by with one theme at each width.
+    themes = THEMES if shown.width == "desktop" else THEMES[1:]
+    if shown.name.startswith("book/api/") and shown.width == "desktop":
+        themes = THEMES[:1]
+    for theme in themes:
+        page.emulate_media(color_scheme=theme)
+        page.wait_for_function(f"document.documentElement.dataset.theme == '{theme}'")
+        page.evaluate(SETTLED)
+        result = Axe().run(page, options=RULES).response
+        assert result["passes"], "axe checked nothing"
+        found += [
+            f"{theme}: {rule['id']}: {node['target']} {node['failureSummary']}"
+            for rule in result["violations"]
+            for node in rule["nodes"]
+        ]
+    assert not found, "\n".join(found[:10])
