@@ -40,6 +40,12 @@ def test_every_icon_is_a_drawing_of_its_own():
     # Half a circle of Font Awesome's box, and the rim above and below it.
     assert drawings["circle-half-stroke"].get("viewBox") == "0 -32 512 576"
     assert "CC BY 4.0" in text
+    boxes = re.findall(
+        r'div\.(\w+) > p\S+ \{\n  --icon: url\("data:[^,]+,(.+)"\)', text
+    )
+    assert {
+        kind: found[name] for name, kinds in lean.BOXES.items() for kind in kinds
+    } == (dict(boxes))
 
 
 def test_an_icon_is_that_of_its_family_and_goes_by_all_its_names():

@@ -17,6 +17,10 @@ SETTLED = """Promise.race([
     Promise.allSettled(document.getAnimations().map(x => x.finished)),
     new Promise(done => setTimeout(done, 3000)),
 ]).then(() => true)"""
+# Characters of a font of icons, which the site doesn't bring.
+GLYPHS = r"""[...document.querySelectorAll("*")].flatMap(element =>
+    ["::before", "::after"].map(part => getComputedStyle(element, part).content)
+).filter(content => /[\ue000-\uf8ff]/.test(content)).length"""
 RULES = {
     "runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"],
     # Of what passes one element is enough to know.
@@ -56,6 +60,7 @@ def test_page_is_whole(shown: SimpleNamespace):
     wrong = "mjx-merror, [data-mjx-error], mjx-mtext[style*=red]"
     assert page.locator(wrong).count() == 0
     assert page.locator("mjx-assistive-mml").count() >= formulas
+    assert page.evaluate(GLYPHS) == 0
     broken = "[...document.images].filter(x => x.complete && !x.naturalWidth).length"
     assert page.evaluate(broken) == 0
 

@@ -27,39 +27,64 @@ ICONS = {
         "angle-right",
         "arrow-up",
         "bars",
+        "bell",
         "chevron-down",
+        "circle-exclamation",
         "circle-half-stroke",
+        "circle-info",
+        "circle-xmark",
         "expand",
         "lightbulb",
         "list",
         "magnifying-glass",
         "moon",
         "pencil-alt",
+        "share",
         "sun",
+        "triangle-exclamation",
         "xmark",
     ),
+}
+# Icon -> the boxes whose titles have it, as the theme and sphinx-exercise have it.
+BOXES = {
+    "bell": ("admonition",),
+    "circle-info": ("note",),
+    "lightbulb": ("tip", "hint"),
+    "share": ("seealso",),
+    "circle-exclamation": ("attention", "important"),
+    "triangle-exclamation": ("warning", "caution", "danger"),
+    "circle-xmark": ("error",),
+    "pencil-alt": ("exercise", "todo"),
 }
 HEAD = """\
 /* Icons of Font Awesome Free, https://fontawesome.com, CC BY 4.0. */
 :is(.fas, .fab, .fa-solid, .fa-brands)::before {
-  content: "";
   display: inline-block;
+  vertical-align: -0.19em;
+}
+:is(.fas, .fab, .fa-solid, .fa-brands)::before,
+div.admonition > p.admonition-title::after {
+  content: "" !important;
   width: 1.125em;
   height: 1.125em;
-  vertical-align: -0.19em;
   background: currentcolor;
   -webkit-mask: var(--icon) center / contain no-repeat;
   mask: var(--icon) center / contain no-repeat;
 }
+/* Boxes that fold have a mark of their own. */
+div.admonition.dropdown > p.admonition-title::after {
+  content: none !important;
+}
 @media (forced-colors: active) {
-  :is(.fas, .fab, .fa-solid, .fa-brands)::before {
+  :is(.fas, .fab, .fa-solid, .fa-brands)::before,
+  div.admonition > p.admonition-title::after {
     forced-color-adjust: none;
     background: CanvasText;
   }
 }
 """
 SVG = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="{box}"><path d="{path}"/></svg>'
-RULE = '.fa-{name} {{\n  --icon: url("data:image/svg+xml,{data}");\n}}\n'
+RULE = '{where} {{\n  --icon: url("data:image/svg+xml,{data}");\n}}\n'
 SIZE = re.compile(r'<svg[^>]*?\bwidth="([\d.]+)(pt|px)?"[^>]*?\bheight="([\d.]+)')
 GLYPHS = re.compile(r"\.fa-[\w-]+(?:,\.fa-[\w-]+)*\{--fa:[^}]*\}")
 FONTS = re.compile(r'@font-face\{[^}]*font-family:"?Font ?Awesome[^}]*\}')
@@ -108,12 +133,20 @@ def drawing(script: str, family: str, name: str) -> str:
 
 def sheet(script: str) -> str:
     """Return the style sheet of all icons."""
-    rules = [
-        RULE.format(name=name, data=quote(drawing(script, family, name), safe=" /:=-."))
+    drawn = {
+        name: quote(drawing(script, family, name), safe=" /:=-.")
         for family, names in ICONS.items()
         for name in names
+    }
+    # A box of a kind is a box: its kind comes later.
+    places = [(f".fa-{name}", name) for name in drawn] + [
+        (f"div.{kind} > p.admonition-title", name)
+        for name, kinds in BOXES.items()
+        for kind in kinds
     ]
-    return HEAD + "".join(rules)
+    return HEAD + "".join(
+        RULE.format(where=where, data=drawn[name]) for where, name in places
+    )
 
 
 def write_sheet(app: Sphinx) -> None:

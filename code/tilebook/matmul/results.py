@@ -77,7 +77,10 @@ def others(record: Record, regime: str = "cold") -> pd.DataFrame:
         found.setdefault(name, {})[layout] = round(ratio.median, 3)
         if layout == "NN":
             found[name]["TFLOP/s"] = round(row["tflops"], 1)
-    return pd.DataFrame.from_dict(found, orient="index").rename_axis("m x n x k")
+    table = pd.DataFrame.from_dict(found, orient="index").rename_axis("m x n x k")
+    wanted = [*OPS.values(), "TFLOP/s"]
+    # Not every shape is measured in every layout.
+    return table.reindex(columns=[x for x in wanted if x in table]).fillna("")
 
 
 def turns(record: Record, regime: str = "cold") -> pd.DataFrame:
