@@ -134,7 +134,7 @@ def test_each_field_asks_and_remembers_for_itself(raced):
     assert {path.name for path in raced.folder.iterdir()} == {"matmul", "hopper"}
     assert hopper.which(a, b).startswith("folded: block_m=128, block_n=256")
     with searching.forgetting():
-        assert set(ways.FIELDS) == {"matmul", "hopper"}
+        assert set(ways.FIELDS) >= {"matmul", "hopper"}
         matmul(a, b)
         assert raced.launched[-1] == ("described", "matmul")
 

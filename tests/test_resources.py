@@ -276,7 +276,7 @@ def built(
     """Three books, built by one process: with a draft, without, and a broken one."""
     sys.path.insert(0, str(ROOT / "book" / "_ext"))
     folder = tmp_path_factory.mktemp("books")
-    small_book(folder / "draft", ["matmul", "hopper"])
+    small_book(folder / "draft", ["matmul", "hopper", "fp8"])
     small_book(folder / "whole", [], fp8="# The page fp8\n")
     broken = small_book(folder / "broken", []) / "book"
     sys.path.pop(0)

@@ -14,6 +14,7 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     mbarrier,
     tma,
     warpgroup_mma,
+    warpgroup_mma_init,
 )
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
@@ -186,8 +187,48 @@ class TestRuns:
         assert [event.on for event in run(kernel)] == ["bars[2]"]
 
 
-def ranges():
-    gl.arange(0, 8, None)
+class TestGlobalMemory:
+    """What threads read themselves: scales, and where they are."""
+
+    @staticmethod
+    def kernel(x, out_desc, n, FIRST: gl.constexpr):
+        offs = gl.arange(0, 16, layout=None) + FIRST
+        found = gl.load(x + offs // 2 * 3, mask=offs < n, other=7.0)
+        one = gl.load(x + 3)
+        tile = gl.zeros([16, 16], gl.float32) + gl.expand_dims(found, 1) * one
+        place = room(out_desc, 1).index(0)
+        place.store((2 * tile + 1.0).to(out_desc.dtype))
+        fence_async_shared()
+        async_store(out_desc, [0, 0], place)
+        tma.store_wait(0)
+
+    def made(self, n, first=0):
+        x, out = torch.arange(64.0)[1:], torch.zeros(SIDE, SIDE).bfloat16()
+        run(gluon.jit(self.kernel), x, described(out), n, FIRST=first)
+        return out
+
+    def test_what_is_off_is_not_read(self):
+        out = self.made(10)
+        lanes = torch.arange(16)
+        expected = torch.where(lanes < 10, lanes // 2 * 3 + 1.0, 7.0) * 4.0 * 2 + 1
+        assert (out.float() == expected[:, None].bfloat16().float()).all()
+
+    def test_what_is_on_lies_inside(self):
+        self.made(10, first=30)
+        with pytest.raises(IndexError, match="outside of a tensor of 63 elements"):
+            self.made(46, first=30)
+
+    def test_sums_in_flight_are_no_numbers(self):
+        def body():
+            acc = warpgroup_mma_init(gl.zeros([8, 8], gl.float32))
+            return gl.zeros([8, 8], gl.float32) * acc
+
+        with pytest.raises(ScheduleError, match="sums are read"):
+            run(gluon.jit(body))
+
+
+def fills():
+    gl.full([8, 8], 0, gl.float32)
 
 
 def invalidates():
@@ -206,8 +247,8 @@ def adds_up():
     tl.sum(None)
 
 
-def more():
-    return gl.zeros([8, 8], gl.float32) + 1
+def shares():
+    return gl.zeros([8, 8], gl.float32) / 2
 
 
 def less():
@@ -230,12 +271,12 @@ class TestWhatIsNotModelled:
     @pytest.mark.parametrize(
         ("body", "name"),
         [
-            (ranges, r"\.arange"),
+            (fills, r"\.full"),
             (invalidates, r"\.invalidate"),
             (copies, r"async_copy\.commit_group"),
             (describes, r"tma\.make_tensor_descriptor"),
             (adds_up, r"\.sum"),
-            (more, r"Tile\.__add__"),
+            (shares, r"Tile\.__truediv__"),
             (less, r"Tile\.__rsub__"),
             (reduces, r"Tile\.sum"),
             (assembles, r"inline assembly 'add\.u32'"),

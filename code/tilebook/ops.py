@@ -8,6 +8,7 @@ Each name is the operator that its chapter exports, or chooses among several cha
 kernels by hardware, shape and dtype.
 """
 
+from tilebook.fp8 import quantize, scaled_matmul
 from tilebook.hopper import matmul
 from tilebook.memory import copy
 from tilebook.parallel import add
@@ -22,6 +23,8 @@ __all__ = [
     "copy",
     "gather",
     "matmul",
+    "quantize",
+    "scaled_matmul",
     "scatter",
     "scatter_add",
     "total",

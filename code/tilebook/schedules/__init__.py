@@ -34,9 +34,10 @@ from typing import Any
 
 import torch
 
+from tilebook.schedules.descriptors import Descriptor
 from tilebook.schedules.events import Event, Meeting, Span, meetings, spans
-from tilebook.schedules.language import Descriptor
 from tilebook.schedules.machine import Deadlock, Machine, ScheduleError, on
+from tilebook.schedules.tiles import Pointer
 from tilebook.schedules.translation import Translation, unwrapped
 
 __all__ = [
@@ -62,8 +63,8 @@ def run(
     Args:
         kernel: decorated with @gluon.jit.
         grid: programs along one axis.
-        args: as for a launch; descriptors' tensors are on the CPU, and those that the
-            kernel stores to are changed.
+        args: as for a launch; tensors are on the CPU, descriptors' too, and those that
+            the kernel stores to are changed.
         seed: which of the possible orders.
         meta: constexprs and options, as for a launch.
 
@@ -78,9 +79,7 @@ def run(
     """
     if len(grid) != 1:
         raise ValueError(f"programs are counted along one axis, got grid {grid}")
-    values = [
-        Descriptor(x) if hasattr(x, "block_shape") else unwrapped(x) for x in args
-    ]
+    values = [_argument(x) for x in args]
     meta = {name: unwrapped(x) for name, x in meta.items() if name not in OPTIONS}
     body = Translation().of(kernel)
     found = []
@@ -95,6 +94,12 @@ def run(
             raise
         found.append(machine.events)
     return found
+
+
+def _argument(x: Any) -> Any:
+    if hasattr(x, "block_shape"):
+        return Descriptor(x)
+    return Pointer(x) if isinstance(x, torch.Tensor) else unwrapped(x)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Tiles in registers."""
 
 import itertools
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -22,6 +23,9 @@ DTYPES = {
     gl.bfloat16: torch.bfloat16,
     gl.float16: torch.float16,
     gl.float32: torch.float32,
+    gl.float8e4nv: torch.float8_e4m3fn,
+    gl.float8e5: torch.float8_e5m2,
+    gl.int1: torch.bool,
     gl.int8: torch.int8,
     gl.int32: torch.int32,
     gl.int64: torch.int64,
@@ -62,6 +66,66 @@ class Tile(Missing):
         return Tile(self.value.permute(tuple(order)))
 
 
+class Pointer(Missing):
+    """An address in global memory, or a tile of them.
+
+    Args:
+        base: the tensor that was passed.
+        offset: elements from its first one: an integer, or a tile of them.
+    """
+
+    def __init__(self, base: torch.Tensor, offset: Any = 0) -> None:
+        self.base = base
+        self.offset = offset
+
+    def __add__(self, more: Any) -> "Pointer":
+        return Pointer(self.base, self.offset + more)
+
+    def read(self, mask: Any, other: Any) -> Any:
+        """Load what is there, and nothing where the mask is off.
+
+        Args:
+            mask: a truth, a tile of them, or None.
+            other: what lanes get that are off.
+
+        Raises:
+            IndexError: a lane that is on lies outside the tensor.
+        """
+        flat = self.base.as_strided((_extent(self.base),), (1,))
+        if not isinstance(self.offset, Tile):
+            return _inside(flat, torch.tensor(self.offset)).item()
+        at = self.offset.value
+        on = torch.ones_like(at, dtype=torch.bool) if mask is None else mask.value
+        found = _inside(flat, torch.where(on, at, 0))
+        return Tile(torch.where(on, found, torch.tensor(other, dtype=found.dtype)))
+
+
+def _extent(x: torch.Tensor) -> int:
+    """Elements from a tensor's first one to the end of its last."""
+    sizes = zip(x.shape, x.stride(), strict=True)
+    return 1 + sum((size - 1) * stride for size, stride in sizes)
+
+
+def _inside(flat: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
+    if bool(((at < 0) | (at >= len(flat))).any()):
+        raise IndexError(f"a load outside of a tensor of {len(flat)} elements")
+    return flat[at]
+
+
+def _raw(x: Any) -> Any:
+    if isinstance(x, Tile):
+        return x.value
+    # Of sums whose products are under way this asks too soon, and says so.
+    return x if isinstance(x, int | float) else x.shape
+
+
+def _operation(name: str) -> Callable[..., Tile]:
+    def operate(self: Tile, other: Any) -> Tile:
+        return Tile(getattr(operator, name)(self.value, _raw(other)))
+
+    return operate
+
+
 def _refuse(name: str) -> Callable[..., Any]:
     def refuse(self: Any, *args: Any) -> Any:
         raise NotImplementedError(f"Tile.{name} is not modelled")
@@ -70,8 +134,13 @@ def _refuse(name: str) -> Callable[..., Any]:
 
 
 for _name, _side in itertools.product(
-    ("add", "sub", "mul", "truediv", "floordiv", "mod", "and", "or", "xor"), ("", "r")
+    ("sub", "truediv", "mod", "and", "or", "xor"), ("", "r")
 ):
     setattr(Tile, f"__{_side}{_name}__", _refuse(f"__{_side}{_name}__"))
-for _name in ("neg", "getitem", "lt", "le", "gt", "ge"):
+for _name in ("neg", "getitem", "le", "gt", "ge"):
     setattr(Tile, f"__{_name}__", _refuse(f"__{_name}__"))
+# What finds places in memory, and what scales sums.
+for _name in ("add", "mul", "floordiv", "lt"):
+    setattr(Tile, f"__{_name}__", _operation(_name))
+for _name in ("add", "mul"):
+    setattr(Tile, f"__r{_name}__", _operation(_name))

@@ -1,0 +1,81 @@
+"""Read once, written twice: a matrix and its transpose, each with scales of its own.
+
+The gradient of a layer multiplies along the other side: its operands are transposes,
+and those of 8 bits have to lie along the sum. A tile of 128 by 128 has whole groups of
+both directions. Its codes leave by rows, and once more by columns.
+"""
+
+import triton
+import triton.language as tl
+
+from tilebook.fp8 import arithmetic
+from tilebook.fp8.arithmetic import codes, loaded, magnitude, scales
+from tilebook.fp8.operands import Job
+from tilebook.fp8.scaling import Quantized
+from tilebook.tiling.operands import check_grid
+
+SIDE = 128
+"""Of a tile, and of its groups."""
+WARPS = 8
+
+
+@triton.jit
+def both_kernel(
+    x_ptr, up_ptr, codes_ptr, scale_ptr, turned_ptr, turned_scale_ptr, m, k,
+    x_m, x_k, up_m, up_k, scale_m, scale_k, turned_k, turned_m,
+    SIDE: tl.constexpr, TALL: tl.constexpr,
+    LARGEST: tl.constexpr, FLOOR: tl.constexpr, TOP: tl.constexpr, POWER: tl.constexpr,
+):  # fmt: skip
+    across = tl.cdiv(k, SIDE)
+    pid_m = (tl.program_id(0) // across).to(tl.int64)
+    pid_k = (tl.program_id(0) % across).to(tl.int64)
+    offs_m = pid_m * SIDE + tl.arange(0, SIDE)
+    offs_k = pid_k * SIDE + tl.arange(0, SIDE)
+    mask = (offs_m < m)[:, None] & (offs_k < k)[None, :]
+    x = loaded(
+        x_ptr, up_ptr,
+        offs_m[:, None] * x_m + offs_k[None, :] * x_k,
+        offs_m[:, None] * up_m + offs_k[None, :] * up_k,
+        mask,
+    )  # fmt: skip  # (SIDE, SIDE)
+    size = magnitude(x)
+    by_row, by_column = tl.max(size, axis=1), tl.max(size, axis=0)
+    place = codes_ptr + offs_m[:, None] * k + offs_k[None, :]
+    turned = turned_ptr + offs_k[:, None] * m + offs_m[None, :]
+    if TALL:
+        scale, inverse = scales(tl.max(by_row, axis=0), LARGEST, FLOOR)
+        y = codes(x * inverse, LARGEST, codes_ptr.dtype.element_ty)
+        tl.store(place, y, mask=mask)
+        tl.store(turned, tl.trans(y), mask=tl.trans(mask))
+        tl.store(scale_ptr + pid_m * scale_m + pid_k * scale_k, scale)
+        tl.store(turned_scale_ptr + pid_k * turned_k + pid_m * turned_m, scale)
+    else:
+        scale, inverse = scales(by_row, LARGEST, FLOOR)
+        y = codes(x * inverse[:, None], LARGEST, codes_ptr.dtype.element_ty)
+        tl.store(place, y, mask=mask)
+        there = scale_ptr + offs_m * scale_m + pid_k * scale_k
+        tl.store(there, scale, mask=offs_m < m)
+        scale, inverse = scales(by_column, LARGEST, FLOOR)
+        y = codes(x * inverse[None, :], LARGEST, codes_ptr.dtype.element_ty)
+        tl.store(turned, tl.trans(y), mask=tl.trans(mask))
+        there = turned_scale_ptr + offs_k * turned_k + pid_m * turned_m
+        tl.store(there, scale, mask=offs_k < k)
+
+
+def launch(job: Job, turned: Quantized) -> None:
+    """Launch the kernel.
+
+    Args:
+        job: the matrix, with the granularity "1x128" or "128x128".
+        turned: where its transpose (k, m) goes.
+
+    Raises:
+        ValueError: there are more tiles than a grid has programs.
+    """
+    count = check_grid(-(-job.m // SIDE) * -(-job.k // SIDE), "tiles")
+    job.wrap(both_kernel)[(count,)](
+        job.x, job.up, job.codes, job.scale, turned.codes, turned.scale, job.m, job.k,
+        *job.strides, *job.scale.stride(), *turned.scale.stride(),
+        SIDE=SIDE, TALL=job.granularity == "128x128",
+        **arithmetic.constants(job.codes.dtype), num_warps=WARPS,
+    )  # fmt: skip

@@ -1,0 +1,255 @@
+"""What the chapter measures: products and quantisers."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from tilebook import device, measure
+from tilebook.fp8 import (
+    conclusions,
+    experiments_errors,
+    quantizing,
+    scaling,
+    shapes,
+    ways,
+)
+from tilebook.fp8.products import Product
+from tilebook.matmul import accuracy
+from tilebook.matmul.shapes import Shape
+from tilebook.measure import Bench, Provider, Row
+
+__all__ = [
+    "conclusions",
+    "experiments_errors",
+    "fp8_gemm",
+    "fp8_ladder",
+    "fp8_quantize",
+]
+
+BOUND = 2.0**-6
+"""Relative error allowed in products: sums that tensor cores cut off, and their result
+in bfloat16. Random signs keep it far below."""
+REGIMES = ("cold", "steady")
+MATRICES = ((4096, 4096), (16384, 4096), (8192, 8192), (4096, 28672), (16384, 16384))
+"""Rows and columns that are quantised."""
+MATRICES_BRIEF = MATRICES[2:3]
+LADDER = (Shape(4096, 4096, 4096), Shape(8192, 8192, 8192))
+LADDER_BRIEF = LADDER[:1]
+
+
+def _place(a: torch.Tensor, b: torch.Tensor, *_: Any) -> torch.Tensor:
+    shape = (a.shape[0], b.shape[1])
+    return torch.empty(shape, dtype=torch.bfloat16, device=a.device)
+
+
+def compare(
+    bench: Bench, shape: Shape, name: str, ours: dict[str, Callable[..., Any]]
+) -> None:
+    """Compare products of ours with the library's, on one scaling.
+
+    Args:
+        bench: gets the rows.
+        shape: of the product.
+        name: one of `shapes.SCALINGS`.
+        ours: by name.
+    """
+    make = functools.partial(_operands, shape, name)
+    peers = {
+        "_scaled_mm": shapes.theirs(name, False),
+        "_scaled_mm, fast": shapes.theirs(name, True),
+    }
+    peers = shapes.working(peers, make())
+    providers = {
+        **{key: Provider(fn, ours=True, bound=BOUND) for key, fn in ours.items()},
+        **{key: Provider(fn, bound=BOUND) for key, fn in peers.items()},
+    }
+    bench.compare(
+        op="matmul_fp8",
+        shape=shape._asdict() | {"scaling": shapes.CODES[name]},
+        dtype=torch.float8_e4m3fn,
+        providers=providers,
+        make_inputs=make,
+        make_output=_place,
+        reference=shapes.exact,
+        bytes=shapes.moved(shape, name),
+        flops=shape.flops,
+        regimes=REGIMES,
+        length=accuracy.length(shape.k),
+    )
+
+
+def _operands(shape: Shape, name: str) -> shapes.Operands:
+    return shapes.prepared(name, shapes.operands(shape, name))
+
+
+@measure.experiment(
+    "fp8-gemm",
+    question="How near does scaled_matmul come to the library, scaling by scaling?",
+    op="matmul_fp8",
+    modules=("fp8.public",),
+)
+def fp8_gemm(bench: Bench) -> list[Row]:
+    cases = (
+        *bench.choose(shapes.LARGE, shapes.LARGE_BRIEF),
+        *bench.choose(shapes.DECODING, shapes.DECODING_BRIEF),
+    )
+    for name in shapes.SCALINGS:
+        own = {"scaled_matmul": shapes.ours(False)}
+        if name != "block":
+            own["scaled_matmul, fast"] = shapes.ours(True)
+        for shape in cases:
+            compare(bench, shape, name, own)
+    return bench.rows
+
+
+def rung(kernel: str, fast: bool) -> Callable[..., torch.Tensor]:
+    """A rung of the ladder, as a function of operands.
+
+    Args:
+        kernel: one of `ways.KERNELS`.
+        fast: whether tensor cores may sum all of k.
+    """
+
+    def call(a: Any, b: Any, scale_a: Any, scale_b: Any) -> torch.Tensor:
+        out = _place(a, b)
+        made = Product(a, b, scale_a, scale_b, out, fast=fast)
+        ways.KERNELS[kernel].launch(made)
+        return out
+
+    return call
+
+
+RUNGS = {
+    "row": {
+        **{f"{name}, fast": rung(name, True) for name in ("tiled", "described")},
+        **{f"{name}, fast": rung(name, True) for name in ("cooperative", "folded")},
+        "described": rung("described", False),
+        "promoted": rung("promoted", False),
+    },
+    "block": {name: rung(name, False) for name in ("tiled", "described", "promoted")},
+}
+"""By scaling."""
+
+
+@measure.experiment(
+    "fp8-ladder",
+    question="What is each rung worth, with scales at the end and by blocks?",
+    op="matmul_fp8",
+    modules=("fp8.public",),
+)
+def fp8_ladder(bench: Bench) -> list[Row]:
+    for name, rungs in RUNGS.items():
+        for shape in bench.choose(LADDER, LADDER_BRIEF):
+            compare(bench, shape, name, rungs)
+    return bench.rows
+
+
+def reference(x: torch.Tensor, granularity: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Codes as numbers, not rounded, and scales, in the operand's precision.
+
+    Args:
+        x: the matrix.
+        granularity: one of `scaling.GRANULARITIES` but "mx".
+    """
+    amax = scaling.largest(x, granularity)
+    scale = amax / 448
+    return x / _spread(scale, granularity, x.shape), scale
+
+
+def _spread(scale: torch.Tensor, granularity: str, shape: Any) -> torch.Tensor:
+    m, k = shape
+    rows, columns, _ = scaling.GRANULARITIES[granularity]
+    scale = scale.repeat_interleave(rows or m, 0)[:m]
+    return scale.repeat_interleave(columns or k, 1)[:, :k]
+
+
+def eagerly(x: torch.Tensor, granularity: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Quantise with PyTorch's own operations: what torch.compile gets.
+
+    Args:
+        x: (m, k), sides whole groups.
+        granularity: one of `scaling.GRANULARITIES` but "mx".
+    """
+    m, k = x.shape
+    rows, columns, _ = scaling.GRANULARITIES[granularity]
+    rows, columns = rows or m, columns or k
+    groups = x.float().view(m // rows, rows, k // columns, columns)
+    amax = groups.abs().amax((1, 3), keepdim=True).clamp(min=448 * scaling.SMALLEST)
+    scale = amax / 448
+    codes = (groups * (1 / scale)).clamp(-448, 448).to(torch.float8_e4m3fn)
+    return codes.view(m, k), scale[:, 0, :, 0]
+
+
+@measure.experiment(
+    "fp8-quantize",
+    question="How near to the memory's limit is a quantiser?",
+    op="quantize",
+    modules=("fp8.quantizing",),
+)
+def fp8_quantize(bench: Bench) -> list[Row]:
+    for m, k in bench.choose(MATRICES, MATRICES_BRIEF):
+        for granularity in ("tensor", "row", "1x128", "128x128"):
+            peer = functools.partial(eagerly, granularity=granularity)
+            own = functools.partial(quantizing.quantize, granularity=granularity)
+            bench.compare(
+                op=f"quantize {granularity}",
+                shape={"m": m, "k": k},
+                dtype=torch.bfloat16,
+                providers={
+                    "quantize": Provider(own, ours=True, bound=0.05),
+                    "torch.compile": _bounded(measure.compiled(peer)),
+                },
+                make_inputs=functools.partial(_drawn, m, k),
+                make_output=_codes,
+                reference=functools.partial(reference, granularity=granularity),
+                bytes=3.0 * m * k,
+                regimes=REGIMES,
+            )
+        _fused(bench, m, k)
+    return bench.rows
+
+
+def _bounded(provider: Provider) -> Provider:
+    return Provider(build=provider.build, bound=0.05)
+
+
+def _drawn(m: int, k: int) -> tuple[torch.Tensor]:
+    return (torch.randn(m, k, device=device.torch_device()).bfloat16(),)
+
+
+def _codes(x: torch.Tensor, *_: Any) -> torch.Tensor:
+    return torch.empty(x.shape, dtype=torch.float8_e4m3fn, device=x.device)
+
+
+def _fused(bench: Bench, m: int, k: int) -> None:
+    """Time what else quantises, by the bytes that it has to move."""
+    (x,), (up,) = _drawn(m, k), _drawn(m, k)
+    weight = torch.ones(k, device=x.device, dtype=x.dtype)
+    scale = torch.full((1, 1), 0.01, device=x.device)
+    calls: dict[str, tuple[Callable[[], Any], float]] = {
+        "delayed": (lambda: quantizing.quantize_delayed(x, scale), 3),
+        "mx": (lambda: quantizing.quantize(x, "mx"), 3),
+        "1x128 of the transpose": (lambda: quantizing.quantize(x.t(), "1x128"), 3),
+        "both 1x128": (lambda: quantizing.quantize_both(x, "1x128"), 4),
+        "both 128x128": (lambda: quantizing.quantize_both(x, "128x128"), 4),
+        "silu 1x128": (lambda: quantizing.silu_and_mul_quantize(x, up, "1x128"), 5),
+        "norm row": (lambda: quantizing.rms_norm_quantize(x, weight), 3),
+        "norm 1x128": (lambda: quantizing.rms_norm_quantize(x, weight, "1x128"), 3),
+    }
+    timers = {
+        name: functools.partial(bench.time_cold, call)
+        for name, (call, _) in calls.items()
+    }
+    for name, timing in bench.interleaved(timers).items():
+        bench.row(
+            impl="quantize",
+            op=name,
+            ours=True,
+            shape={"m": m, "k": k},
+            dtype=torch.bfloat16,
+            regime="cold",
+            timing=timing,
+            bytes=calls[name][1] * m * k,
+        )

@@ -1,0 +1,161 @@
+"""Rung 5, two levels of sums: blocks by tensor cores, and their sum by float32's own
+addition (Gluon).
+
+A group of warps multiplies one block of 128 terms from zero, waits for it, scales it
+and adds it to its sums. Meanwhile tensor cores are the other group's: with two groups
+of warps the one's additions hide behind the other's products. Scales
+of rows are asked for two blocks ahead, and held in registers.
+"""
+
+from triton.experimental import gluon
+from triton.experimental.gluon import language as gl
+from triton.experimental.gluon.language.nvidia.hopper import (
+    mbarrier,
+    tma,
+    warpgroup_mma_init,
+    warpgroup_mma_wait,
+)
+
+from tilebook.fp8 import warps
+from tilebook.fp8.products import Product
+from tilebook.fp8.warps import Config, columns_of, finished, rows_of, scales_at
+from tilebook.hopper.wgmma import barriers, begin, place_of, produce, put_all, ring_of
+
+CONFIGS = (
+    *(Config(128, 128, 6), Config(128, 128, 5), Config(128, 64, 8)),
+    *(Config(128, 128, 6, group=16), Config(128, 32, 8)),
+)
+"""What to try on a card; of two equals `config_for` takes the first."""
+META = {"REGISTERS": 232, "num_warps": 4}
+"""Registers of a thread of the second group, and warps of the first."""
+
+
+@gluon.jit
+def consume(
+    out_desc, a_ring, b_ring, places, arrived, free,
+    scale_a_ptr, scale_b_ptr, bias_ptr, m, n, k,
+    scale_am, scale_ak, scale_bk, scale_bn, bias_n,
+    PART: gl.constexpr,
+    BLOCK_M: gl.constexpr, BLOCK_N: gl.constexpr, BLOCK_K: gl.constexpr,
+    GROUP: gl.constexpr, GROUP_A: gl.constexpr, GROUP_B: gl.constexpr,
+    BLOCKS: gl.constexpr,
+):  # fmt: skip
+    """Multiply one half of every tile block by block, then store it."""
+    STAGES: gl.constexpr = b_ring.shape[0]
+    HALF: gl.constexpr = BLOCK_M // 2
+    layout: gl.constexpr = gl.NVMMADistributedLayout(
+        version=[3, 0], warps_per_cta=[4, 1], instr_shape=[16, BLOCK_N, 32]
+    )
+    place = places.index(PART)
+    tiles = gl.cdiv(m, BLOCK_M) * gl.cdiv(n, BLOCK_N)
+    steps = gl.cdiv(k, BLOCK_K)
+    chunk = 0
+    for tile in range(gl.program_id(0), tiles, gl.num_programs(0)):
+        row, column = place_of(tile, m, n, BLOCK_M, BLOCK_N, GROUP)
+        row += PART * HALF
+        # A group may be wholly below the last row: its scales are of the last there is.
+        known = gl.minimum(row, m - 1)
+        down: gl.constexpr = gl.SliceLayout(1, layout)
+        across: gl.constexpr = gl.SliceLayout(0, layout)
+        sums = gl.zeros([HALF, BLOCK_N], gl.float32, layout)
+        if BLOCKS:
+            left = scales_at(
+                scale_a_ptr, known, m, scale_am, 0, scale_ak, HALF, GROUP_A, down
+            )
+            after = scales_at(
+                scale_a_ptr, known, m, scale_am, gl.minimum(1, steps - 1), scale_ak,
+                HALF, GROUP_A, down,
+            )  # fmt: skip
+        for step in range(steps):
+            acc = warpgroup_mma_init(gl.zeros([HALF, BLOCK_N], gl.float32, layout))
+            acc = begin(
+                acc, a_ring, b_ring, arrived, chunk, False, PART, 2, False, True
+            )
+            if BLOCKS:
+                # Of columns there may be many, for which registers have no room.
+                right = scales_at(
+                    scale_b_ptr, column, n, scale_bn, step, scale_bk,
+                    BLOCK_N, GROUP_B, across,
+                )  # fmt: skip
+                last = scales_at(
+                    scale_a_ptr, known, m, scale_am, gl.minimum(step + 2, steps - 1),
+                    scale_ak, HALF, GROUP_A, down,
+                )  # fmt: skip
+            found = warpgroup_mma_wait(0, deps=(acc,))
+            mbarrier.arrive(free.index(chunk % STAGES))
+            if BLOCKS:
+                if GROUP_B < BLOCK_N:
+                    found = found * columns_of(right, BLOCK_N, GROUP_B)
+                    sums = sums + found * rows_of(left, HALF, GROUP_A)
+                else:
+                    sums = sums + found * rows_of(left * right, HALF, GROUP_A)
+                left, after = after, last
+            else:
+                sums = sums + found
+            chunk += 1
+        sums = finished(
+            sums, known, column, m, n, scale_a_ptr, scale_b_ptr, bias_ptr,
+            scale_am, scale_bn, bias_n, GROUP_A, GROUP_B, BLOCKS, layout,
+        )  # fmt: skip
+        put_all(sums.to(out_desc.dtype), out_desc, row, column, place)
+    tma.store_wait(0)
+
+
+@gluon.jit
+def matmul_kernel(
+    a_desc, b_desc, out_desc, scale_a_ptr, scale_b_ptr, bias_ptr, m, n, k,
+    scale_am, scale_ak, scale_bk, scale_bn, bias_n,
+    GROUP_A: gl.constexpr, GROUP_B: gl.constexpr,
+    BLOCKS: gl.constexpr, FAST: gl.constexpr,
+    BLOCK_M: gl.constexpr, BLOCK_N: gl.constexpr, BLOCK_K: gl.constexpr,
+    STAGES: gl.constexpr, GROUP: gl.constexpr, REGISTERS: gl.constexpr,
+):  # fmt: skip
+    a_ring, b_ring = ring_of(a_desc, 2 * STAGES), ring_of(b_desc, STAGES)
+    places = ring_of(out_desc, 2)
+    arrived, free = barriers(STAGES, 1), barriers(STAGES, 2)
+    gl.warp_specialize(
+        [
+            (consume, (
+                out_desc, a_ring, b_ring, places, arrived, free,
+                scale_a_ptr, scale_b_ptr, bias_ptr, m, n, k,
+                scale_am, scale_ak, scale_bk, scale_bn, bias_n, 0,
+                BLOCK_M, BLOCK_N, BLOCK_K, GROUP, GROUP_A, GROUP_B, BLOCKS,
+            )),
+            (consume, (
+                out_desc, a_ring, b_ring, places, arrived, free,
+                scale_a_ptr, scale_b_ptr, bias_ptr, m, n, k,
+                scale_am, scale_ak, scale_bk, scale_bn, bias_n, 1,
+                BLOCK_M, BLOCK_N, BLOCK_K, GROUP, GROUP_A, GROUP_B, BLOCKS,
+            )),
+            (produce, (
+                a_desc, b_desc, b_desc, a_ring, b_ring, b_ring, arrived, free, None,
+                m, n, k, BLOCK_M, BLOCK_N, 0, BLOCK_K, 2, 1, False, True, GROUP,
+            )),
+        ],
+        [4, 1],
+        [REGISTERS, 40],
+    )  # fmt: skip
+
+
+def refusal(product: Product) -> str | None:
+    """Say why this kernel can't make a product; None if it can."""
+    return warps.refusal(product)
+
+
+def room(product: Product, config: Config) -> Config | None:
+    """Fit a configuration to this process's GPU; see `warps.room`."""
+    return warps.room(config)
+
+
+def config_for(product: Product) -> Config:
+    """Choose how to launch the kernel; see `warps.config_for`."""
+    return warps.config_for(product, CONFIGS)
+
+
+def launch(product: Product, config: Config | None = None) -> None:
+    """Launch the kernel; see `warps.launch`.
+
+    Raises:
+        ValueError: the product is refused, or has more tiles than 32 bits count.
+    """
+    warps.launch(matmul_kernel, product, config or config_for(product), META)

@@ -1,0 +1,202 @@
+"""A program holds whole rows: a scale per row, and what needs the row first, the norm.
+
+Where a row fits into registers it is read once. A longer one is walked over, once for
+its norm and its largest magnitude and once more for its codes; what the second walk
+reads is in L2 still, if the rows that are under way fit there.
+
+A norm scales by r = 1 / sqrt(mean of squares + eps). Rounding keeps order, so the
+largest magnitude of (x w) r is that of x w, times r: one walk finds both.
+"""
+
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+
+from tilebook.fp8 import arithmetic
+from tilebook.fp8.arithmetic import codes, loaded, magnitude, powers, scales
+from tilebook.fp8.operands import Job
+from tilebook.fp8.scaling import GRANULARITIES
+from tilebook.tiling.operands import check_grid
+
+ELEMENTS = 4096
+"""Of a tile, where rows are short."""
+LONGEST = 16384
+"""Elements of a row that registers hold."""
+TURNED = 64
+"""Rows of a tile where neighbours lie along columns."""
+
+
+class Config(NamedTuple):
+    """How `rows_kernel` is launched."""
+
+    rows: int
+    """Of a program, a power of two."""
+    block: int
+    """Elements of a row at a time, a power of two: all of them, or a part."""
+    num_warps: int
+
+
+class Norm(NamedTuple):
+    """What rows are normalised with."""
+
+    weight: torch.Tensor
+    """(k,), any stride."""
+    eps: float
+    """Added to the mean of squares."""
+
+
+@triton.jit
+def part(
+    x_ptr, up_ptr, weight_ptr, offs_m, start, m, k, x_m, x_k, up_m, up_k, weight_k,
+    BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Load a part of some rows, and the same times the weight."""
+    offs_k = tl.cast(start, tl.int64) + tl.arange(0, BLOCK)
+    mask = (offs_m < m)[:, None] & (offs_k < k)[None, :]
+    x = loaded(
+        x_ptr, up_ptr,
+        offs_m[:, None] * x_m + offs_k[None, :] * x_k,
+        offs_m[:, None] * up_m + offs_k[None, :] * up_k,
+        mask,
+    )  # fmt: skip  # (ROWS, BLOCK)
+    y = x
+    if weight_ptr is not None:
+        weight = tl.load(weight_ptr + offs_k * weight_k, mask=offs_k < k, other=0.0)
+        y = x * weight.to(tl.float32)[None, :]
+    return x, y
+
+
+@triton.jit
+def finish(
+    y, amax, codes_ptr, scale_ptr, offs_m, start, m, k, scale_m, scale_k,
+    BLOCK: tl.constexpr, WIDTH: tl.constexpr,
+    LARGEST: tl.constexpr, FLOOR: tl.constexpr, TOP: tl.constexpr, POWER: tl.constexpr,
+):  # fmt: skip
+    """Store codes of a part of some rows; with WIDTH find its groups' scales, and store
+    these, too. Without, `amax` is that of the rows."""
+    ROWS: tl.constexpr = y.shape[0]
+    offs_k = tl.cast(start, tl.int64) + tl.arange(0, BLOCK)
+    mask_m = offs_m < m
+    if WIDTH:
+        GROUPS: tl.constexpr = BLOCK // WIDTH
+        y = tl.reshape(y, (ROWS, GROUPS, WIDTH))
+        most = tl.max(magnitude(y), axis=2)  # (ROWS, GROUPS)
+        if POWER != "":
+            scale, inverse = powers(most, LARGEST, TOP, POWER)
+        else:
+            scale, inverse = scales(most, LARGEST, FLOOR)
+        y = tl.reshape(y * inverse[:, :, None], (ROWS, BLOCK))
+        offs_g = tl.cast(start, tl.int64) // WIDTH + tl.arange(0, GROUPS)
+        tl.store(
+            scale_ptr + offs_m[:, None] * scale_m + offs_g[None, :] * scale_k,
+            scale,
+            mask=mask_m[:, None] & (offs_g < tl.cdiv(k, WIDTH))[None, :],
+        )
+    else:
+        scale, inverse = scales(amax, LARGEST, FLOOR)
+        y = y * inverse[:, None]
+    tl.store(
+        codes_ptr + offs_m[:, None] * k + offs_k[None, :],
+        codes(y, LARGEST, codes_ptr.dtype.element_ty),
+        mask=mask_m[:, None] & (offs_k < k)[None, :],
+    )
+
+
+@triton.jit
+def rows_kernel(
+    x_ptr, up_ptr, weight_ptr, codes_ptr, scale_ptr, m, k, eps,
+    x_m, x_k, up_m, up_k, weight_k, scale_m, scale_k,
+    ROWS: tl.constexpr, BLOCK: tl.constexpr, ONCE: tl.constexpr, WIDTH: tl.constexpr,
+    LARGEST: tl.constexpr, FLOOR: tl.constexpr, TOP: tl.constexpr, POWER: tl.constexpr,
+):  # fmt: skip
+    offs_m = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    if ONCE:
+        x, y = part(
+            x_ptr, up_ptr, weight_ptr, offs_m, 0, m, k, x_m, x_k, up_m, up_k,
+            weight_k, BLOCK,
+        )  # fmt: skip
+        if weight_ptr is not None:
+            y *= tl.rsqrt(tl.sum(x * x, axis=1) / k + eps)[:, None]
+        amax = tl.max(magnitude(y), axis=1)
+        finish(
+            y, amax, codes_ptr, scale_ptr, offs_m, 0, m, k, scale_m, scale_k,
+            BLOCK, WIDTH, LARGEST, FLOOR, TOP, POWER,
+        )  # fmt: skip
+    else:
+        squares = tl.zeros((ROWS,), tl.float32)
+        amax = tl.zeros((ROWS,), tl.int32)
+        for start in range(0, k, BLOCK):
+            x, y = part(
+                x_ptr, up_ptr, weight_ptr, offs_m, start, m, k, x_m, x_k, up_m, up_k,
+                weight_k, BLOCK,
+            )  # fmt: skip
+            squares += tl.sum(x * x, axis=1)
+            amax = tl.maximum(amax, tl.max(magnitude(y), axis=1))
+        factor = tl.rsqrt(squares / k + eps)
+        if weight_ptr is not None:
+            amax = magnitude(amax.to(tl.float32, bitcast=True) * factor)
+        for start in range(0, k, BLOCK):
+            _, y = part(
+                x_ptr, up_ptr, weight_ptr, offs_m, start, m, k, x_m, x_k, up_m, up_k,
+                weight_k, BLOCK,
+            )  # fmt: skip
+            if weight_ptr is not None:
+                y *= factor[:, None]
+            finish(
+                y, amax, codes_ptr, scale_ptr, offs_m, start, m, k, scale_m, scale_k,
+                BLOCK, WIDTH, LARGEST, FLOOR, TOP, POWER,
+            )  # fmt: skip
+    if WIDTH == 0:
+        scale, _ = scales(amax, LARGEST, FLOOR)
+        tl.store(scale_ptr + offs_m * scale_m, scale, mask=offs_m < m)
+
+
+def config_for(job: Job) -> Config:
+    """Choose how to launch the kernel.
+
+    Args:
+        job: the matrix and how it is quantised.
+
+    Returns:
+        The whole row up to `LONGEST`, several of them where rows are short, and parts
+        of longer ones. Where neighbours lie along columns `TURNED` rows, in parts.
+    """
+    if job.turned:
+        return Config(TURNED, 128, 8)
+    block = min(LONGEST, max(128, triton.next_power_of_2(job.k)))
+    if job.k > LONGEST:
+        return Config(1, 8192, 16)
+    return Config(max(1, ELEMENTS // block), block, min(16, max(4, block // 1024)))
+
+
+def launch(job: Job, config: Config | None = None, norm: Norm | None = None) -> None:
+    """Launch the kernel.
+
+    Args:
+        job: the matrix and how it is quantised: "row", or with `norm` "1x128" or "mx".
+        config: how; by default what `config_for` chooses.
+        norm: what rows are normalised with, if they are.
+
+    Raises:
+        ValueError: there are more rows than a grid has programs, or `config` has parts
+            that aren't whole groups.
+    """
+    config = config or config_for(job)
+    width = GRANULARITIES[job.granularity].columns or 0
+    if width and config.block % width:
+        raise ValueError(f"config must have whole groups of {width}: {config.block}")
+    scale = job.scale
+    if scale.dtype == torch.float8_e8m0fnu:
+        scale = scale.view(torch.uint8)
+    weight, eps = norm or (None, 0.0)
+    stride = 0 if weight is None else weight.stride(0)
+    programs = check_grid(-(-job.m // config.rows), "rows")
+    job.wrap(rows_kernel)[(programs,)](
+        job.x, job.up, weight, job.codes, scale, job.m, job.k, eps,
+        *job.strides, stride, *scale.stride(),
+        ROWS=config.rows, BLOCK=config.block, ONCE=config.block >= job.k, WIDTH=width,
+        **arithmetic.constants(job.codes.dtype, job.rounding),
+        num_warps=config.num_warps,
+    )  # fmt: skip

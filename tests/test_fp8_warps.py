@@ -1,0 +1,254 @@
+"""Gluon kernels for eight bits: on the CPU in any order, and compiled as they ship."""
+
+import re
+
+import hypothesis.strategies as st
+import pytest
+import torch
+from hypothesis import given
+
+from tilebook import compile_only, schedules, testing
+from tilebook import device as here
+from tilebook.fp8 import (
+    cooperative,
+    evidence,
+    folded,
+    products,
+    promoted,
+    scaling,
+    warps,
+)
+from tilebook.fp8.products import Product
+from tilebook.fp8.warps import Config
+
+KERNELS = (cooperative, promoted, folded)
+BF16, FP16 = torch.bfloat16, torch.float16
+# Tiles so small that a program has several, of several chunks, in few slots.
+SMALL = (Config(64, 32, 3, group=2), Config(32, 32, 2, 2, group=1))
+MODES = {
+    "row": ("row", "row"),
+    "tensor": ("tensor", "row"),
+    "blocks": ("1x128", "128x128"),
+    "vectors": ("128x128", "1x128"),
+}
+
+
+def name(value):
+    return getattr(value, "__name__", str(value)).rpartition(".")[2]
+
+
+each_kernel = pytest.mark.parametrize("kernel", KERNELS, ids=name)
+
+
+def made(mode, shape, *, dtype=BF16, bias=False, fast=True):
+    """A product over what is no number, with room between the rows of the result."""
+    m, n, k = shape
+    x = torch.randn(m, k) * torch.logspace(-2, 2, k)
+    w = torch.randn(n, k) * torch.logspace(2, -2, k)
+    a, b = (
+        scaling.reference(y, granularity)
+        for y, granularity in zip((x, w), MODES[mode], strict=True)
+    )
+    out = torch.full((m, -(-n // 8) * 8 + 8), torch.nan, dtype=dtype)[:, :n]
+    vector = torch.randn(n) if bias else None
+    return Product(a.codes, b.codes.t(), a.scale, b.scale.t(), out, vector, fast)
+
+
+def scheduled(kernel, product, config, programs, seed):
+    """Make a product in one of the orders that barriers allow."""
+    (found,) = evidence.launches_of(kernel, product, config)
+    return schedules.run(
+        found.kernel, (programs,), *found.args, **found.meta, seed=seed
+    )
+
+
+def assert_right(product):
+    """Within its bound, and nothing beside it is written."""
+    products.assert_right(product)
+    out = product.out
+    assert out._base[:, out.shape[1] :].isnan().all()
+
+
+class TestOnTheCPU:
+    @each_kernel
+    @pytest.mark.parametrize("mode", MODES)
+    def test_modes(self, kernel, mode):
+        for seed, shape in enumerate([(33, 40, 272), (70, 72, 384)]):
+            product = made(mode, shape, bias=seed == 1, dtype=(BF16, FP16)[seed])
+            if kernel.refusal(product):
+                assert product.blocks
+                assert kernel is not promoted
+                return
+            scheduled(kernel, product, SMALL[seed], 1 + 2 * seed, seed)
+            assert_right(product)
+
+    @each_kernel
+    def test_any_order(self, kernel):
+        """Programs with several tiles, fewer than tiles, and more; one block."""
+        for seed in range(4):
+            mode = "blocks" if kernel is promoted and seed % 2 else "row"
+            product = made(mode, (100, 40, (144, 16)[seed == 3]))
+            scheduled(kernel, product, SMALL[seed % 2], (1, 2, 5, 20)[seed], seed)
+            assert_right(product)
+
+    def test_two_levels_without_scales(self):
+        product = made("row", (40, 40, 400), fast=False)
+        scheduled(promoted, product, SMALL[0], 2, 1)
+        assert_right(product)
+
+    @each_kernel
+    def test_infinities_and_nan_stay_in_their_row_and_column(self, kernel):
+        product = made("row", (40, 40, 272))
+        product.a[3, 5] = product.b[7, 33] = torch.nan
+        scheduled(kernel, product, SMALL[0], 2, 0)
+        assert_right(product)
+
+    @each_kernel
+    def test_who_meets_at_barriers(self, kernel):
+        product = made("row", (64, 64, 272))
+        (events,) = scheduled(kernel, product, SMALL[0], 1, 0)
+        found = {
+            name: (set(meeting.arrive), set(meeting.wait))
+            for name, meeting in schedules.meetings(events).items()
+        }
+        groups, producer = {"consume 0", "consume 1"}, {"produce"}
+        assert found["arrived"] == ({*producer, "copy engine"}, groups)
+        assert found["free"] == (groups, producer)
+
+
+class TestMistakes:
+    """An order that shows each is found."""
+
+    @pytest.mark.parametrize(
+        ("old", "new"),
+        [
+            ("found = warpgroup_mma_wait(0, deps=(acc,))\n            mbarrier.arrive("
+             "free.index(chunk % STAGES))",
+             "mbarrier.arrive(free.index(chunk % STAGES))\n            found = "
+             "warpgroup_mma_wait(0, deps=(acc,))"),
+            ("found = warpgroup_mma_wait(0, deps=(acc,))",
+             "found = warpgroup_mma_wait(1, deps=(acc,))"),
+            ("left, after = after, last", "left, after = last, after"),
+            ("gl.minimum(step + 2, steps - 1)", "gl.minimum(step + 1, steps - 1)"),
+            ("right = scales_at(\n                    scale_b_ptr, column, n, scale_bn,"
+             " step", "right = scales_at(\n                    scale_b_ptr, column, n, "
+             "scale_bn, 0"),
+            ("row += PART * HALF", "row += 0"),
+        ],
+    )  # fmt: skip
+    def test_in_promoted(self, old, new):
+        def all_orders():
+            for seed in range(6):
+                product = made("blocks", (70, 40, 640))
+                scheduled(promoted, product, SMALL[0], 2, seed)
+                assert_right(product)
+
+        with (
+            testing.mutated_module(promoted, old, new),
+            pytest.raises((AssertionError, schedules.ScheduleError)),
+        ):
+            all_orders()
+
+
+class TestRefusals:
+    def test_each_rule(self):
+        product = made("row", (40, 40, 272))
+        assert warps.refusal(product) is None
+        for changes, match in (
+            ({"out": product.out.float()}, "the result must be of bfloat16 or float16"),
+            ({"b": product.b.contiguous()}, "b's transpose can't be described: its la"),
+            ({"a": product.a[:, 1:]}, "a can't be described: it must start at a mult"),
+            (
+                {
+                    "scale_a": torch.empty(1, device="meta").as_strided(
+                        (40, 1), (2**27, 1)
+                    )
+                },
+                "scale_a must lie within 2.31 elements",
+            ),
+        ):
+            with pytest.raises(ValueError, match=match):
+                promoted.launch(product._replace(**changes))
+
+    def test_what_has_no_end_scales(self):
+        for kernel in (cooperative, folded):
+            with pytest.raises(ValueError, match="scales must not change along k"):
+                kernel.launch(made("blocks", (40, 40, 272)))
+            with pytest.raises(ValueError, match="the sum must be fast"):
+                kernel.launch(made("row", (40, 40, 272), fast=False))
+
+
+class TestConfigurations:
+    @each_kernel
+    def test_those_to_choose_from_fit_as_they_are(self, kernel):
+        for config in kernel.CONFIGS:
+            assert warps.room(config) == config
+        assert len(set(kernel.CONFIGS)) == len(kernel.CONFIGS)
+
+    @each_kernel
+    @given(sizes=st.tuples(*[st.integers(1, 40_000)] * 3))
+    def test_fit_for_any_shape(self, kernel, sizes):
+        m, n, k = sizes
+        product = evidence.product_for(m, n, -(-k // 16) * 16, "row", fast=True)
+        config = kernel.config_for(product)
+        assert config.num_stages >= 2
+        assert warps.shared_bytes(config) <= warps.SHARED
+
+
+def cases():
+    for kernel in KERNELS:
+        for mode in ("row",) if kernel is not promoted else ("1x128", "row"):
+            for i, config in enumerate(kernel.CONFIGS):
+                marks = [pytest.mark.slow] if i else []
+                yield pytest.param(
+                    kernel, config, mode, id=f"{name(kernel)}-{mode}-{i}", marks=marks
+                )
+
+
+@pytest.mark.parametrize(("kernel", "config", "mode"), [*cases()])
+def test_compiles_clean(kernel, config, mode):
+    product = evidence.product_for(4096, 4096, 4096, mode, fast=kernel is not promoted)
+    (each,) = evidence.launches_of(kernel, product, config)
+    artefact = compile_only.compile(
+        each.kernel, *each.args, target="sm_90", **each.meta
+    )
+    found = artefact.evidence
+    assert found.spill_store_bytes == found.spill_load_bytes == found.stack_bytes == 0
+    assert not found.warnings
+    assert set(found.mma) == {"wgmma"}
+    assert found.tma_loads
+    assert found.tma_stores
+    assert not found.async_copies
+    assert not found.global_stores
+    assert found.shared_bytes <= warps.shared_bytes(config) <= warps.SHARED
+    counts = re.findall(r"setmaxnreg\.\w+\.sync\.aligned\.u32\s+(\d+)", artefact.ptx)
+    assert {232, 40} < {int(count) for count in counts}
+    assert "wgmma.mma_async.sync.aligned" in artefact.ptx
+    assert ".f32.e4m3.e4m3" in artefact.ptx
+
+
+@pytest.mark.gpu
+class TestOnAGPU:
+    @each_kernel
+    @pytest.mark.parametrize("mode", MODES)
+    @pytest.mark.parametrize("shape", [(1000, 1032, 2064), (300, 520, 144)], ids=str)
+    def test_every_configuration(self, kernel, mode, shape, device):
+        if not here.has("wgmma"):
+            pytest.skip("needs Hopper's tensor cores")
+        base = made(mode, shape, bias=True)
+        if kernel.refusal(base):
+            pytest.skip("not for scales that change along k")
+        tensors = (x if x is None else x.to(device) for x in base[:6])
+        base = Product(*tensors, fast=base.fast)
+        for config in kernel.CONFIGS:
+            with testing.guarded():
+                out = torch.empty(shape[0], shape[1], dtype=BF16, device=device)
+                product = base._replace(out=out)
+                kernel.launch(product, config)
+            products.assert_right(product, bits=13)
+
+            def again(product=product, config=config):
+                kernel.launch(product, config)
+                return product.out
+
+            testing.deterministic(again)
