@@ -14,7 +14,7 @@ from tilebook.hopper import (
     wgmma,
     widths,
 )
-from tilebook.matmul import evidence
+from tilebook.matmul import described, evidence
 from tilebook.matmul.shapes import Shape
 
 RUNGS = (pipelined, cooperative, folded, pingpong, widths)
@@ -99,3 +99,26 @@ def test_without_packing_products_wait_for_the_tile_that_is_stored():
             found.kernel, *found.args, target="sm_90", **found.meta
         )
     assert SERIALISED in [notice.code for notice in artefact.evidence.warnings]
+
+
+def test_each_step_of_pipelined_divides_and_those_of_described_do_not():
+    """Reciprocals in the loop over chunks: what the chapter suspects of its gaps."""
+
+    def steps(rung):
+        lines = compiled(rung, None, "NT").sass.splitlines()
+        labels = {}
+        for at, line in enumerate(lines):
+            if label := re.match(r"(\.L\S+):", line):
+                labels[label[1]] = at
+            jump = re.search(r"BRA `\((\.L\S+)\)", line)
+            if jump and jump[1] in labels:
+                loop = "\n".join(lines[labels[jump[1]] : at])
+                if "HGMMA" in loop and "UTMALDG" in loop:
+                    return loop
+        raise AssertionError("no loop multiplies and loads")
+
+    assert steps(pipelined).count("MUFU.RCP") == 3
+    whole = steps(described)
+    skipped = re.search(r"BRA `\((\.L\S+)\)", whole[: whole.index("MUFU.RCP")])
+    assert skipped
+    assert whole.index(skipped[1] + ":") > whole.rindex("MUFU.RCP")

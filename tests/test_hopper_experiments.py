@@ -60,7 +60,7 @@ def shrink(patch):
     patch.setattr(experiments, "SMALL", Shape(16, 16, 16))
     patch.setattr(timeline, "launch", planned)
     for module in (folded, made):
-        patch.setattr(module, "launch", lambda task: None)
+        patch.setattr(module, "launch", lambda task, config=None: None)
     for name, value in (("LARGE", 8), ("ROWS", 8), ("SHORT", 8), ("LONG", 16)):
         patch.setattr(conclusions, name, value)
 

@@ -81,6 +81,22 @@ def test_shares_of_time():
     assert figures.hidden(spans[:2]) == 0
 
 
+def test_clocks_of_products_and_of_what_is_between():
+    spans = [
+        Span(FIRST, "multiply", 0, 0, 50),
+        Span(FIRST, "store", 0, 50, 64),
+        Span(FIRST, "multiply", 2, 66, 76),
+        Span(FIRST, "multiply", 4, 100, 120),
+        Span(SECOND, "multiply", 1, 5, 10),
+        Span(SECOND, "multiply", 3, 12, 42),
+    ]
+    # Its first tile waits for memory. After it 10, 20 and 30; between, 16, 24 and 2.
+    assert figures.clocks(spans) == (20, 16)
+    assert figures.clocks(figures.planned("cooperative")) == (8192, figures.END)
+    assert figures.clocks(figures.planned("folded")) == (8192, 0)
+    assert figures.clocks(figures.planned("pingpong", 1024)) == (8192, 8192)
+
+
 def test_what_the_plans_say_of_hidden_ends():
     hidden = {n: figures.hidden(figures.planned(n)) for n in MODULES}
     assert hidden == {"cooperative": 0, "folded": 1, "pingpong": 1}

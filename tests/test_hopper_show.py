@@ -5,7 +5,7 @@ import torch
 import triton
 
 from tilebook import schedules
-from tilebook.hopper import elsewhere, folded, show, smallest
+from tilebook.hopper import elsewhere, folded, places, show, smallest
 from tilebook.matmul import evidence
 from tilebook.testing import mutants
 
@@ -204,7 +204,8 @@ def test_what_the_slow_tables_show_is_begun(monkeypatch):
     begun = []
     monkeypatch.setattr(show.evidence, "ahead", begun.extend)
     show.begin()
-    assert len(begun) == len(show.RUNGS) + len(elsewhere.wanted())
+    more = (elsewhere.wanted(), places.wanted())
+    assert len(begun) == len(show.RUNGS) + sum(map(len, more))
     assert {target for _, target in begun} == set(elsewhere.TARGETS)
     names = {each.kernel.__name__ for each, _ in begun}
     assert names == {"matmul_kernel"}

@@ -139,6 +139,24 @@ def pingpong_short(record: Record) -> float:
     return _sweep(record, "pingpong", SHORT) / _sweep(record, "cooperative", SHORT)
 
 
+@measure.value("hopper-k-sweep")
+def pingpong_long(record: Record) -> float:
+    """The same where they are long."""
+    return _sweep(record, "pingpong", LONG) / _sweep(record, "cooperative", LONG)
+
+
+@measure.value("hopper-k-sweep")
+def producer_short(record: Record) -> float:
+    """Of `cooperative` over `pipelined`, where sums are short."""
+    return _sweep(record, "cooperative", SHORT) / _sweep(record, "pipelined", SHORT)
+
+
+@measure.value("hopper-k-sweep")
+def producer_long(record: Record) -> float:
+    """The same where they are long."""
+    return _sweep(record, "cooperative", LONG) / _sweep(record, "pipelined", LONG)
+
+
 @measure.claim(
     "hopper-k-sweep",
     "The shorter the sums, the more a hidden store is worth: at k = 512 more than at "
@@ -169,6 +187,34 @@ def folded_hidden(record: Record) -> float:
 def pingpong_hidden(record: Record) -> float:
     """The same of `pingpong`."""
     return _hidden(record, "pingpong")
+
+
+def _clocks(record: Record, name: str) -> tuple[float, float]:
+    return figures.clocks(figures.measured(record)[name])
+
+
+@measure.value("hopper-timeline")
+def cooperative_products(record: Record) -> float:
+    """Clocks from the first of a tile's products to the last."""
+    return _clocks(record, "cooperative")[0]
+
+
+@measure.value("hopper-timeline")
+def cooperative_end(record: Record) -> float:
+    """Clocks from a tile's last product to the next one's first."""
+    return _clocks(record, "cooperative")[1]
+
+
+@measure.value("hopper-timeline")
+def folded_products(record: Record) -> float:
+    """Clocks of a tile's products, with the tile before being stored."""
+    return _clocks(record, "folded")[0]
+
+
+@measure.value("hopper-timeline")
+def folded_end(record: Record) -> float:
+    """Clocks from a tile's last product to the next one's first."""
+    return _clocks(record, "folded")[1]
 
 
 @measure.claim(

@@ -1,5 +1,7 @@
 """The chapter's pictures: who does what when, as planned and as measured."""
 
+import itertools
+import statistics
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
@@ -120,6 +122,25 @@ def hidden(spans: Iterable[Span]) -> float:
             until = max(until, end)
     total = sum(s.end - s.begin for s in stores)
     return covered / total if total else 0.0
+
+
+def clocks(spans: Iterable[Span]) -> tuple[float, float]:
+    """Say how long a group multiplies, and how long it doesn't between two tiles.
+
+    Args:
+        spans: of a schedule with at least two tiles to a group.
+
+    Returns:
+        Medians over tiles and groups but for a group's first: clocks from the first of
+        a tile's products to the last, and from there to the next tile's first.
+    """
+    spans = [span for span in spans if span.what == "multiply"]
+    products, ends = [], []
+    for who in (FIRST, SECOND):
+        mine = sorted((s.begin, s.end) for s in spans if s.who == who)
+        products += [end - begin for begin, end in mine[1:]]
+        ends += [after - end for (_, end), (after, _) in itertools.pairwise(mine)]
+    return statistics.median(products), statistics.median(ends)
 
 
 def measured(record: Record) -> dict[str, list[Span]]:

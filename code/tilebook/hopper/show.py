@@ -23,6 +23,7 @@ from tilebook.hopper import (
     made,
     pingpong,
     pipelined,
+    places,
     smallest,
     widths,
 )
@@ -87,7 +88,7 @@ def begin() -> threading.Thread:
         (launched(module, CONFIGS.get(name), layout="NT")[0], "sm_90")
         for name, module in RUNGS.items()
     ]
-    return evidence.ahead([*here, *elsewhere.wanted()])
+    return evidence.ahead([*here, *elsewhere.wanted(), *places.wanted()])
 
 
 def compiled(name: str) -> Artefact:
