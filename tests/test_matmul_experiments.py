@@ -44,6 +44,7 @@ def shrink(patch):
         patch.setattr(experiments, name, (*TINY, Shape(8, 8, 8)))
     patch.setattr(conclusions, "LARGE", 8)
     patch.setattr(conclusions, "THOUSAND", TINY[0])
+    patch.setattr(conclusions, "ONE_ROW", TINY[0])
     patch.setattr(conclusions, "EVEN", TINY[1])
     patch.setattr(conclusions, "FITTING", TINY[0])
     patch.setattr(conclusions_linear, "TALL", TINY[0].m)

@@ -8,8 +8,12 @@ from tilebook.measure import Ratio, Record, Row
 PEERS = ("cuBLAS", "torch.compile")
 LARGE = 4096
 """Side of the square that the text speaks of."""
+ODD = 4095
+"""Rows of that product."""
 THOUSAND, EVEN = (1000, 1000, 1000), (1024, 1024, 1024)
 """Products of as many tiles, whose rows begin anywhere or at a cache's lines."""
+ONE_ROW = (1, 4096, 4096)
+"""A product that waits for its weight."""
 FITTING = (512, 10240, 8192)
 """The product whose tiles of 320 columns are a full turn."""
 SMS, WARPS, CLOCK_GHZ = 132, 64, 1.7
@@ -94,6 +98,12 @@ _against_cublas("fp16", "float16")
 
 
 @measure.value("matmul-bf16")
+def mean_but_odd(record: Record) -> float:
+    """`mean_over_cublas` without the shape whose rows begin at odd places."""
+    return mean(against(record.part(lambda row: row["shape"]["m"] != ODD), "cuBLAS"))
+
+
+@measure.value("matmul-bf16")
 def thousand_over_1024(record: Record) -> float:
     """Time of 1000 cubed over that of 1024 cubed, each in its best order of memory."""
     odd, even = (
@@ -173,6 +183,13 @@ def each_rung_is_faster(record: Record) -> tuple[bool, str]:
 def thin_mean(record: Record) -> float:
     """Geometric mean over cuBLAS of products of few rows."""
     return mean(against(record, "cuBLAS"))
+
+
+@measure.value("matmul-skinny")
+def one_row_us(record: Record) -> float:
+    """Microseconds of a row times 4,096 by 4,096, in the better regime."""
+    sides = dict(zip("mnk", ONE_ROW, strict=True))
+    return record.best(impl="matmul", **sides)["ms"] * 1e3
 
 
 @measure.value("matmul-skinny")

@@ -84,20 +84,19 @@ def row(artefact: Artefact) -> dict[str, object]:
         artefact: compiled for one of `LIMITS`.
 
     Returns:
-        Its matrix instruction; what brings operands, copies past the registers, TMA
-        loads and loads into registers by width in bits; bytes of shared memory;
-        registers and bytes spilled of a thread; and `warps`.
+        Its matrix instruction; `warps`; what brings operands, copies past the
+        registers, TMA loads and loads into registers by width in bits; bytes of shared
+        memory; registers of a thread.
     """
     made = artefact.evidence
     return {
         "unit": ", ".join(made.mma),
+        "warps": warps(artefact),
         "async copies": made.async_copies,
         "TMA": made.tma_loads,
         "loads": ", ".join(f"{n} x {bits}" for bits, n in made.global_loads.items()),
         "shared": made.shared_bytes,
         "registers": made.registers,
-        "spilled": max(made.spill_store_bytes, made.spill_load_bytes),
-        "warps": warps(artefact),
     }
 
 

@@ -11,7 +11,7 @@ BUSY = TILES / (TURNS * SMS)
 SIDE, GBPS = 8192, 3000
 MICROSECONDS = 2 * SIDE * SIDE / GBPS / 1e3
 
-# Each operand of TF32 is off by up to 2^-11 of itself, and a product has two.
+# Each operand rounded to TF32 is off by up to 2^-11 of itself; a product has two.
 OFF = 2 * 2.0**-11
 
 QUESTIONS = (
@@ -77,15 +77,16 @@ QUESTIONS = (
         ),
         options=(
             "Sums are kept in bfloat16",
-            "Operands were rounded to TF32",
+            "Operands were multiplied in TF32",
             "Parts of sums are added by atomics",
             "A block of terms is missing",
         ),
-        answer="Operands were rounded to TF32",
+        answer="Operands were multiplied in TF32",
         explanation=(
-            f"A rounding of both operands costs up to {OFF:.1e} of a term, and no more "
-            "in long sums than in short ones. Narrow sums get worse with k, atomics "
-            "change last bits, and a missing block is a larger error."
+            f"Eleven bits of two operands cost up to {OFF:.1e} of a term if they are "
+            "rounded and twice that if they are cut, and no more in long sums than in "
+            "short ones. Narrow sums get worse with k, atomics change last bits, and a "
+            "missing block is a larger error."
         ),
     ),
 )

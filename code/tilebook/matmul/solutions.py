@@ -80,7 +80,7 @@ def gelu_kernel(
     for start in range(0, k, BLOCK_K):
         offs_k = start + tl.arange(0, BLOCK_K)
         a_at = a_ptr + offs_m[:, None] * k + offs_k[None, :]
-        b_at = b_ptr + offs_k[:, None] * n + offs_n[None, :]
+        b_at = b_ptr + offs_k[:, None].to(tl.int64) * n + offs_n[None, :]
         a = tl.load(a_at, mask=in_m & (offs_k < k)[None, :], other=0.0)
         b = tl.load(b_at, mask=(offs_k < k)[:, None] & in_n, other=0.0)
         acc = tl.dot(a, b, acc)
@@ -107,7 +107,7 @@ def parts_kernel(
     for start in range(part * span, tl.minimum(part * span + span, k), BLOCK_K):
         offs_k = start + tl.arange(0, BLOCK_K)
         a_at = a_ptr + offs_m[:, None] * k + offs_k[None, :]
-        b_at = b_ptr + offs_k[:, None] * n + offs_n[None, :]
+        b_at = b_ptr + offs_k[:, None].to(tl.int64) * n + offs_n[None, :]
         a = tl.load(a_at, mask=in_m & (offs_k < k)[None, :], other=0.0)
         b = tl.load(b_at, mask=(offs_k < k)[:, None] & in_n, other=0.0)
         acc = tl.dot(a, b, acc)
@@ -128,7 +128,7 @@ def scales_kernel(
     for start in range(0, k, BLOCK_K):
         offs_k = start + tl.arange(0, BLOCK_K)
         a_at = a_ptr + offs_m[:, None] * k + offs_k[None, :]
-        b_at = b_ptr + offs_k[:, None] * n + offs_n[None, :]
+        b_at = b_ptr + offs_k[:, None].to(tl.int64) * n + offs_n[None, :]
         a = tl.load(a_at, mask=in_m & (offs_k < k)[None, :], other=0)
         b = tl.load(b_at, mask=(offs_k < k)[:, None] & in_n, other=0)
         acc = tl.dot(a, b, acc, out_dtype=tl.int32)
@@ -156,7 +156,7 @@ def complex_kernel(
         in_a = in_m & (offs_k < k)[None, :]
         in_b = (offs_k < k)[:, None] & in_n
         a_at = offs_m[:, None] * k + offs_k[None, :]
-        b_at = offs_k[:, None] * n + offs_n[None, :]
+        b_at = offs_k[:, None].to(tl.int64) * n + offs_n[None, :]
         ar = tl.load(ar_ptr + a_at, mask=in_a, other=0.0)  # (BLOCK_M, BLOCK_K)
         ai = tl.load(ai_ptr + a_at, mask=in_a, other=0.0)
         br = tl.load(br_ptr + b_at, mask=in_b, other=0.0)  # (BLOCK_K, BLOCK_N)
@@ -224,12 +224,12 @@ def exact_kernel(
     for start in range(0, k, BLOCK_K):
         offs_k = start + tl.arange(0, BLOCK_K)
         a_at = a_ptr + offs_m[:, None] * k + offs_k[None, :]
-        b_at = b_ptr + offs_k[:, None] * n + offs_n[None, :]
+        b_at = b_ptr + offs_k[:, None].to(tl.int64) * n + offs_n[None, :]
         a = tl.load(a_at, mask=in_m & (offs_k < k)[None, :], other=0.0)
         b = tl.load(b_at, mask=(offs_k < k)[:, None] & in_n, other=0.0)
         a_high, a_middle, a_low = thirds(a)
         b_high, b_middle, b_low = thirds(b)
-        # The three of nine that are left out are at most 2^-24 of a term.
+        # The three of nine that are left out are at most 2^-23 of a term.
         small = tl.dot(a_middle, b_middle)
         small = tl.dot(a_high, b_low, small)
         small = tl.dot(a_low, b_high, small)
