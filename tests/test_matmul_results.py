@@ -60,10 +60,10 @@ def test_what_is_no_layer_stands_by_layout():
     assert [*table.index] == [
         *("4096 x 4096 x 4096", "1000 x 1000 x 1000", "8192 x 8192 x 512"),
     ]
-    assert table.loc["4096 x 4096 x 4096", ["NN", "NT"]].tolist() == [1.5, 0.5]
-    assert table.loc["8192 x 8192 x 512", "NN"] == 0.75
-    assert table.loc["4096 x 4096 x 4096", "TFLOP/s"] == 68.7
-    assert results.others(MADE, "steady").loc["4096 x 4096 x 4096", "NN"] == 4.0
+    assert table.loc["4096 x 4096 x 4096", ["NN", "NT"]].tolist() == ["1.500", "0.500"]
+    assert table.loc["8192 x 8192 x 512", "NN"] == "0.750"
+    assert table.loc["4096 x 4096 x 4096", "TFLOP/s"] == "68.7"
+    assert results.others(MADE, "steady").loc["4096 x 4096 x 4096", "NN"] == "4.000"
 
 
 def test_turns_stand_by_implementation():

@@ -66,7 +66,7 @@ def others(record: Record, regime: str = "cold") -> pd.DataFrame:
         A row for each shape that is no layer's, with the ratio of rates by layout and
         TFLOP/s for rows beside rows (NN).
     """
-    found: dict[str, dict[str, float]] = {}
+    found: dict[str, dict[str, str]] = {}
     layer_sides = {pair for sides in shapes.LAYERS.values() for pair in sides.values()}
     for row, ratio in record.against("matmul", "cuBLAS"):
         m, n, k = (row["shape"][side] for side in "mnk")
@@ -74,13 +74,13 @@ def others(record: Record, regime: str = "cold") -> pd.DataFrame:
             continue
         name = f"{m} x {n} x {k}"
         layout = OPS[row["op"]]
-        found.setdefault(name, {})[layout] = round(ratio.median, 3)
+        found.setdefault(name, {})[layout] = f"{ratio.median:.3f}"
         if layout == "NN":
-            found[name]["TFLOP/s"] = round(row["tflops"], 1)
+            found[name]["TFLOP/s"] = f"{row['tflops']:.1f}"
     table = pd.DataFrame.from_dict(found, orient="index").rename_axis("m x n x k")
-    wanted = [*OPS.values(), "TFLOP/s"]
+    wanted = [x for x in (*OPS.values(), "TFLOP/s") if x in table]
     # Not every shape is measured in every layout.
-    return table.reindex(columns=[x for x in wanted if x in table]).fillna("")
+    return table.reindex(columns=wanted).fillna("")
 
 
 def turns(record: Record, regime: str = "cold") -> pd.DataFrame:
