@@ -160,3 +160,10 @@ def test_a_view_that_only_says_it_is_negated_is_refused():
             contiguous=True,
         )
     check.tensor(lazy.resolve_neg(), "x")
+
+
+def test_a_nested_tensor_is_refused_before_it_is_asked_for_its_shape():
+    nested = torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)])
+    for wanted in ({}, {"ndim": 2}, {"shape": (2, None)}):
+        with pytest.raises(ValueError, match="x must be dense and strided"):
+            check.tensor(nested, "x", **wanted)

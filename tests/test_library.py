@@ -5,6 +5,7 @@ import contextlib
 import pytest
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils.flop_counter import FlopCounterMode
 
 from tilebook import device as here
 from tilebook import library
@@ -82,6 +83,14 @@ def test_forward_mode_is_refused(device):
             library.eager(torch.autograd.forward_ad.make_dual(x, x))
     with pytest.raises(NotImplementedError, match="no forward-mode derivative"):
         torch.func.jvp(library.eager, (x,), (x,))
+
+
+def test_forward_mode_is_refused_below_a_mode(device):
+    x = torch.randn(4, device=device)
+    with torch.autograd.forward_ad.dual_level(), FlopCounterMode(display=False):
+        assert not library.eager(x)
+        with pytest.raises(NotImplementedError, match="no forward-mode derivative"):
+            library.eager(torch.autograd.forward_ad.make_dual(x, x))
 
 
 def test_the_operator_suits_the_mode():

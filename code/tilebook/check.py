@@ -52,6 +52,9 @@ def tensor(
                 f"{name} must be {_either(_dtype(d) for d in allowed)}, "
                 f"got {_dtype(x.dtype)}"
             )
+    # A nested tensor has neither a rank to compare nor a shape.
+    if x.layout is not torch.strided or x.is_nested:
+        raise ValueError(f"{name} must be dense and strided, got {_layout(x)}")
     if ndim is not None:
         ranks = (ndim,) if isinstance(ndim, int) else tuple(ndim)
         if x.ndim not in ranks:
@@ -68,8 +71,6 @@ def tensor(
         same = x.device.type == wanted_device.type
         if not same or wanted_device.index not in (None, x.device.index):
             raise ValueError(f"{name} must be on {wanted_device}, got {x.device}")
-    if x.layout is not torch.strided or x.is_nested:
-        raise ValueError(f"{name} must be dense and strided, got {_layout(x)}")
     # Whoever traces for torch.compile can't ask, and resolves such views itself.
     if contiguous and not torch.compiler.is_compiling() and (x.is_neg() or x.is_conj()):
         raise ValueError(

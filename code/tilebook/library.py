@@ -75,14 +75,15 @@ def eager(*tensors: torch.Tensor) -> bool:
 
     Raises:
         NotImplementedError: a tensor carries a forward-mode derivative, which
-            operators of `torch.library` would drop in silence.
+            operators of `torch.library` would drop in silence. Code that torch.compile
+            has traced can't ask, and drops it.
     """
-    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
-        return False
-    if torch.jit.is_tracing():
+    if torch.compiler.is_compiling():
         return False
     if forward_ad._current_level >= 0:
         no_tangent(*tensors)
+        return False
+    if torch._C._len_torch_dispatch_stack() or torch.jit.is_tracing():
         return False
     grad = torch.is_grad_enabled()
     for tensor in tensors:

@@ -37,6 +37,7 @@ def matmul(
             can't reach it.
 
     Notes:
+        As `tilebook.matmul.matmul`, whose notes hold here.
         Safe in `torch.compile` and in CUDA graphs: while one is recorded nothing is
         measured. `which` says which kernel serves.
     """

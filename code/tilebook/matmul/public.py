@@ -147,9 +147,12 @@ def matmul(
             can't reach it.
 
     Notes:
-        `choose` picks the kernel. Summed in float32 (int32 for int8) and rounded once;
-        float64 is left to PyTorch. Repeats are equal to the bit as long as the way that
-        a search chose is remembered; another search may choose another order of sums.
+        `choose` picks the kernel. Summed in float32 and rounded once, or in int32,
+        where sums that it doesn't hold wrap; float64 is left to PyTorch. A gradient
+        that arrives in float32, because `out_dtype` is, is rounded to the operands'
+        type first. Autocasting is not heeded: operands are taken as they come. Repeats
+        are equal to the bit as long as the way that a search chose is remembered;
+        another search may choose another order of sums.
     """
     return among(a, b, precision, out_dtype, "matmul")
 
