@@ -16,6 +16,8 @@ NEEDS = {
     "gpu": "Live on a GPU, recorded elsewhere",
     "sm90": "Live on Hopper (sm_90), recorded elsewhere",
 }
+# Ids that every solution's and every exercise's body comes with.
+BODIES = frozenset({"solution-content", "exercise-content"})
 # Where a page's metadata keep its length, for the learning path.
 MINUTES = "bookext_minutes"
 FRAME = re.compile(r"^(?:Cell In\[\d+\]|File )", re.M)
@@ -115,11 +117,7 @@ def number_once(app: Sphinx, doctree: nodes.document, docname: str) -> None:
     """
     for section in doctree.findall(nodes.section):
         if not isinstance(section.parent, nodes.section | nodes.document):
-            section["ids"] = [
-                name
-                for name in section["ids"]
-                if name not in {"solution-content", "exercise-content"}
-            ]
+            section["ids"] = [name for name in section["ids"] if name not in BODIES]
 
 
 def setup(app: Sphinx) -> None:

@@ -21,6 +21,7 @@ from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util.build_phase import BuildPhase
 
 from bookext.api import entry_name, in_reference
+from bookext.chapters import BODIES
 from bookext.inputs import files_for
 from bookext.machine import PACKAGE, package_root
 
@@ -131,7 +132,10 @@ def mentioned_in(env: BuildEnvironment) -> Places:
 def note(places: Places, name: str, docname: str, node: nodes.Node) -> None:
     """Note that ``node``, in some section of a page, is about the object ``name``."""
     section = node.parent
-    while section is not None and not isinstance(section, nodes.section):
+    # The bodies of exercises and solutions are sections that lose their ids.
+    while section is not None and not (
+        isinstance(section, nodes.section) and BODIES.isdisjoint(section["ids"])
+    ):
         section = section.parent
     if section is None:
         return
@@ -241,7 +245,8 @@ def mend_back_links(
 ) -> None:
     """Lead each "[docs]" of a source page to the entry that its code has.
 
-    Sphinx takes one name for all of a module, that of the package if it exports any.
+    Sphinx takes one name for all of a module: that of the package if it exports any, or
+    that of a module which holds an instance of one of its classes.
     """
     if not pagename.startswith("_modules/") or "body" not in context:
         return
@@ -249,11 +254,10 @@ def mend_back_links(
     objects = app.env.domains.python_domain.objects
 
     def mended(match: re.Match[str]) -> str:
-        parts = module.split(".")
-        for depth in range(len(parts), 0, -1):
-            name = match[1].removeprefix(".".join(parts[:depth]) + ".")
-            entry = objects.get(f"{module}.{name}")
-            if name != match[1] and entry:
+        parts = match[1].split(".")
+        for depth in range(1, len(parts)):
+            entry = objects.get(".".join([module, *parts[depth:]]))
+            if entry:
                 page = app.builder.get_relative_uri(pagename, entry.docname)
                 return f'href="{page}#{entry.node_id}"'
         return match[0]

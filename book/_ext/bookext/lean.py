@@ -58,11 +58,11 @@ BOXES = {
 }
 HEAD = """\
 /* Icons of Font Awesome Free, https://fontawesome.com, CC BY 4.0. */
-:is(.fas, .fab, .fa-solid, .fa-brands)::before {
+:is(.fas, .fab, .fa-solid, .fa-brands, a.github)::before {
   display: inline-block;
   vertical-align: -0.19em;
 }
-:is(.fas, .fab, .fa-solid, .fa-brands)::before,
+:is(.fas, .fab, .fa-solid, .fa-brands, a.github)::before,
 div.admonition > p.admonition-title::after {
   content: "" !important;
   width: 1.125em;
@@ -76,7 +76,7 @@ div.admonition.dropdown > p.admonition-title::after {
   content: none !important;
 }
 @media (forced-colors: active) {
-  :is(.fas, .fab, .fa-solid, .fa-brands)::before,
+  :is(.fas, .fab, .fa-solid, .fa-brands, a.github)::before,
   div.admonition > p.admonition-title::after {
     forced-color-adjust: none;
     background: CanvasText;
@@ -138,12 +138,16 @@ def sheet(script: str) -> str:
         for family, names in ICONS.items()
         for name in names
     }
-    # A box of a kind is a box: its kind comes later.
-    places = [(f".fa-{name}", name) for name in drawn] + [
-        (f"div.{kind} > p.admonition-title", name)
-        for name, kinds in BOXES.items()
-        for kind in kinds
-    ]
+    # Links to repositories; and a box of a kind is a box: its kind comes later.
+    places = (
+        [(f".fa-{name}", name) for name in drawn]
+        + [("a.github", "github")]
+        + [
+            (f"div.{kind} > p.admonition-title", name)
+            for name, kinds in BOXES.items()
+            for kind in kinds
+        ]
+    )
     return HEAD + "".join(
         RULE.format(where=where, data=drawn[name]) for where, name in places
     )
