@@ -10,6 +10,7 @@ import pytest
 import yaml
 from bs4 import BeautifulSoup
 from docutils import nodes
+from sphinx import addnodes
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT / "book" / "operations.yaml"
@@ -264,6 +265,41 @@ def test_the_page_is_written_again_whatever_changes():
     assert again(None, env) == ["book/operations"]
     env.found_docs.clear()
     assert again(None, env) == []
+
+
+def test_a_function_is_not_explained_in_a_folded_solution():
+    crossref = part("crossref")
+    section = nodes.section("", nodes.title("", "One"), ids=["one"])
+    body = nodes.section("", ids=["solution-content"])
+    for where, name in ((section, "open"), (body, "folded")):
+        where += addnodes.pending_xref("", refdomain="py", reftarget=name)
+    section += nodes.container("", body)
+    doctree = nodes.document(None, None)
+    doctree += section
+    env = SimpleNamespace(current_document=SimpleNamespace(docname="chapters/x"))
+    crossref.Explained().process_doc(SimpleNamespace(env=env), doctree)
+    assert crossref.mentioned_in(env) == {"open": [("chapters/x", "one", "One")]}
+
+
+def test_a_source_page_leads_back_to_its_own_entries():
+    """Of a class of which another module holds an instance, too."""
+    crossref = part("crossref")
+    entry = SimpleNamespace(docname="book/api/a", node_id="tilebook.a.shapes.Shape")
+    app = SimpleNamespace(
+        env=SimpleNamespace(
+            domains=SimpleNamespace(
+                python_domain=SimpleNamespace(
+                    objects={"tilebook.a.shapes.Shape": entry}
+                )
+            )
+        ),
+        builder=SimpleNamespace(get_relative_uri=lambda start, to: f"{to}.html"),
+    )
+    for found in ("tilebook.a.evidence.Shape", "tilebook.a.Shape"):
+        context = {"body": f'<a href="x.html#{found}">[docs]</a>'}
+        crossref.mend_back_links(app, "_modules/tilebook/a/shapes", "", context, None)
+        wanted = '<a href="book/api/a.html#tilebook.a.shapes.Shape">[docs]</a>'
+        assert context["body"] == wanted
 
 
 def test_no_place_is_in_a_folded_solution():

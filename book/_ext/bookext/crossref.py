@@ -115,8 +115,17 @@ class Explained(EnvironmentCollector):
             if "shown" in holder:
                 note(shown_in(app.env), holder["shown"], docname, holder)
         for ref in doctree.findall(addnodes.pending_xref):
-            if ref.get("refdomain") == "py":
+            if ref.get("refdomain") == "py" and not folded(ref):
                 note(mentioned_in(app.env), ref["reftarget"], docname, ref)
+
+
+def folded(node: nodes.Node) -> bool:
+    """Whether a node is in the body of an exercise or a solution: no link finds it."""
+    while node is not None:
+        if isinstance(node, nodes.section) and not BODIES.isdisjoint(node["ids"]):
+            return True
+        node = node.parent
+    return False
 
 
 def shown_in(env: BuildEnvironment) -> Places:
@@ -132,10 +141,7 @@ def mentioned_in(env: BuildEnvironment) -> Places:
 def note(places: Places, name: str, docname: str, node: nodes.Node) -> None:
     """Note that ``node``, in some section of a page, is about the object ``name``."""
     section = node.parent
-    # The bodies of exercises and solutions are sections that lose their ids.
-    while section is not None and not (
-        isinstance(section, nodes.section) and BODIES.isdisjoint(section["ids"])
-    ):
+    while section is not None and not isinstance(section, nodes.section):
         section = section.parent
     if section is None:
         return
