@@ -146,6 +146,18 @@ def ordered_tflops(record: Record) -> float:
 
 
 @measure.value("matmul-ladder")
+def clock_before_mhz(record: Record) -> float:
+    """The multiprocessors' clock under load, before."""
+    return record.provenance["clocks"]["sm_mhz_before"] or 0.0
+
+
+@measure.value("matmul-ladder")
+def clock_after_mhz(record: Record) -> float:
+    """The same afterwards."""
+    return record.provenance["clocks"]["sm_mhz_after"] or 0.0
+
+
+@measure.value("matmul-ladder")
 def least_over_cublas(record: Record) -> float:
     """The least of matmul's rates over cuBLAS's, on squares."""
     return min(ratio.median for ratio in against(record, "cuBLAS"))
