@@ -8,7 +8,8 @@ the next instruction's; or in the next block of 128, which a precise sum adds by
 
 The model, `modelled`, is what such results suggest (and what others report of Hopper):
 of the sum so far and 32 products the largest exponent is taken, all are cut off `bits`
-bits behind it, towards zero, and added. The sum is kept as it is.
+bits behind it, towards zero, and added. Of the sum as many bits are kept behind its own
+first one.
 """
 
 from typing import NamedTuple
@@ -109,11 +110,20 @@ def modelled(
         terms = x[:, first:last, None] * y[None, first:last, :]
         terms = torch.cat([terms, sums[:, None, :]], 1)
         # frexp's significand is from 1/2 on: its exponent is one more. Zero has none.
-        exponent = torch.where(terms == 0, LOWEST, torch.frexp(terms).exponent - 1)
-        exponent = exponent.amax(1, keepdim=True)
-        step = torch.ldexp(torch.ones_like(sums[:, None]), exponent - bits)
-        sums = (torch.trunc(terms / step) * step).sum(1)
+        highest = _exponent(terms).amax(1, keepdim=True)
+        sums = _cut(terms, highest - bits).sum(1)
+        sums = _cut(sums, _exponent(sums) - bits)
     return total + sums.float()
+
+
+def _exponent(x: torch.Tensor) -> torch.Tensor:
+    # frexp's significand is from 1/2 on: its exponent is one more. Zero has none.
+    return torch.where(x == 0, LOWEST, torch.frexp(x).exponent - 1)
+
+
+def _cut(x: torch.Tensor, exponent: torch.Tensor) -> torch.Tensor:
+    step = torch.ldexp(torch.ones_like(x), exponent)
+    return torch.trunc(x / step) * step
 
 
 @triton.jit
