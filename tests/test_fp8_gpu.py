@@ -37,7 +37,7 @@ def test_quantisers_repeat_to_the_bit(granularity, card):
     expected = scaling.reference(x, granularity)
     for found, wanted in zip(call, expected, strict=True):
         assert torch.equal(
-            found.contiguous().view(torch.uint8), wanted.contiguous().view(torch.uint8)
+            found.flatten().view(torch.uint8), wanted.flatten().view(torch.uint8)
         )
 
 
@@ -99,4 +99,4 @@ def test_what_is_kept_is_what_the_model_says(fast, card):
     modelled = accumulation.modelled(a, b, 13, block)
     off, expected = errors.relative(out, exact), errors.relative(modelled, exact)
     assert 0.99 * expected < off < 1.01 * expected
-    assert (out == modelled).double().mean() > 0.9
+    assert (out == modelled).double().mean() > 0.999

@@ -5,8 +5,16 @@ from types import ModuleType
 
 import torch
 
-from tilebook import device
-from tilebook.hopper import cooperative, folded, launching, pingpong, pipelined, widths
+from tilebook import check, device
+from tilebook.hopper import (
+    cooperative,
+    folded,
+    launching,
+    pingpong,
+    pipelined,
+    remainder,
+    widths,
+)
 from tilebook.matmul import described, searching
 from tilebook.matmul import ways as earlier
 from tilebook.matmul.choose import choose
@@ -24,7 +32,7 @@ GROUPS = {"pingpong": 1}
 """Groups of warps that share a tile's rows, if not two."""
 EXTRA = {"folded": 0.95, "cooperative": 1.0, "pipelined": 1.02, "pingpong": 1.0}
 """What a kernel costs beside `described`, as a factor."""
-ENTRANTS = 14
+ENTRANTS = 15
 """Ways that are compiled and timed for a new question."""
 
 
@@ -45,13 +53,17 @@ def fitting_ways(task: Task) -> Iterator[tuple[float, Way]]:
     for config in widths.CONFIGS:
         if (fitted := widths.room(config)) is not None:
             yield widths.seconds(task, fitted), Way("widths", tuple(fitted))
+    for own in remainder.CONFIGS:
+        if remainder.room(task, own) is not None:
+            yield remainder.seconds(task, own), Way("remainder", tuple(own))
 
 
-KERNELS = {**earlier.KERNELS, **TILED, "widths": widths}
+KERNELS = {**earlier.KERNELS, **TILED, "widths": widths, "remainder": remainder}
 CONFIGS = {
     **earlier.CONFIGS,
     **dict.fromkeys(TILED, launching.Config),
     "widths": widths.Config,
+    "remainder": remainder.Config,
 }
 
 
@@ -91,6 +103,8 @@ def which(a: torch.Tensor, b: torch.Tensor) -> str:
     Notes:
         Where a GPU is there and the question is new, it is measured first.
     """
+    check.tensor(a, "a")
+    check.tensor(b, "b")
     task, any_work = task_of(a.detach(), b.detach())
     if not any_work:
         return "nothing to launch"
