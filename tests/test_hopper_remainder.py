@@ -193,7 +193,7 @@ class TestOnAGPU:
         # A turn of wide tiles, and a part of one of narrower ones, ragged in each side.
         n = 256 * (sms // 3) + width * (sms // 3 - 1) - 8
         dtype = BF16 if turn[0] == "N" else FP16
-        a, b = self.make(380, n, 328, dtype, turn, hopper)
+        a, b = self.make(376, n, 328, dtype, turn, hopper)
         with testing.guarded():
             made, _ = task_of(a, b)
             remainder.launch(made, config)

@@ -11,6 +11,7 @@ from tilebook.fp8 import (
     described,
     few,
     folded,
+    paired,
     products,
     promoted,
     tiled,
@@ -27,17 +28,18 @@ KERNELS: Mapping[str, ModuleType] = {
     "few": few,
     "cooperative": cooperative,
     "promoted": promoted,
+    "paired": paired,
     "folded": folded,
 }
 """By name; each has `launch(product, config)`."""
 CONFIGS: Mapping[str, type] = {
     **{name: KERNELS[name].Config for name in ("tiled", "described", "few")},
-    **dict.fromkeys(("cooperative", "promoted", "folded"), warps.Config),
+    **dict.fromkeys(("cooperative", "promoted", "paired", "folded"), warps.Config),
 }
 """What each is launched with."""
 EXTRA = {"tiled": 1.3, "described": 1.1, "folded": 0.95}
 """What a kernel costs beside one whose warps are in groups, as a factor."""
-ENTRANTS = 12
+ENTRANTS = 13
 """Ways that are compiled and timed for a new question."""
 LONG = 2**20
 """Elements of `b` from which on reading it is what a product of few rows costs."""
@@ -63,7 +65,7 @@ def fitting_ways(product: Product) -> Iterator[tuple[float, Way]]:
             cost = products.seconds(product, tile, config.parts)
             yield cost, Way("few", tuple(config))
     if device.has("wgmma"):
-        for name in ("cooperative", "promoted", "folded"):
+        for name in ("cooperative", "promoted", "paired", "folded"):
             if KERNELS[name].refusal(product) is None:
                 yield from _tiles(product, name, KERNELS[name].CONFIGS)
 
