@@ -74,6 +74,7 @@ def launched(rung, product):
 
 
 class TestRungs:
+    @pytest.mark.sanitize
     @each_mode
     @each_rung
     def test_every_mode(self, rung, mode, device):
@@ -95,6 +96,7 @@ class TestRungs:
         wide = product.a.float().to(torch.float8_e5m2)
         launched(rung, product._replace(a=wide))
 
+    @pytest.mark.sanitize
     @pytest.mark.parametrize("shape", [(1, 1, 1), (3, 5, 129), (16, 1, 7)], ids=str)
     def test_any_size(self, shape, device):
         for mode in ("row", "blocks"):
@@ -134,6 +136,7 @@ class TestFew:
         ]
         assert all(torch.equal(x, again[0]) for x in again)
 
+    @pytest.mark.sanitize
     def test_no_part_is_empty(self, device):
         for parts in (3, 4, 5, 9):
             product = made("blocks", (2, 16, 5 * 128), device)
@@ -300,7 +303,7 @@ class TestWays:
         product = evidence.product_for(m, 4096, 4096, mode, fast=fast)
         found = earlier.entrants(product, "fp8")
         assert len(set(found)) == len(found) <= ways.ENTRANTS
-        kernels = {"tiled", "described", "promoted"}
+        kernels = {"tiled", "described", "promoted", "paired"}
         if m <= few.MOST:
             kernels.add("few")
         if fast and mode != "1x128":

@@ -285,3 +285,21 @@ class TestOnAGPU:
                 return product.out
 
             testing.deterministic(again)
+
+    @pytest.mark.sanitize
+    @each_kernel
+    @pytest.mark.parametrize("mode", MODES)
+    def test_small(self, kernel, mode, device):
+        """A tile and parts of others, for compute-sanitizer to watch."""
+        if not here.has("wgmma"):
+            pytest.skip("needs Hopper's tensor cores")
+        base = made(mode, (200, 136, 304), bias=True)
+        if kernel.refusal(base):
+            pytest.skip("not for scales that change along k")
+        tensors = (x if x is None else x.to(device) for x in base[:6])
+        base = Product(*tensors, fast=base.fast)
+        with testing.guarded():
+            out = torch.empty(200, 136, dtype=BF16, device=device)
+            product = base._replace(out=out)
+            kernel.launch(product)
+        products.assert_right(product, bits=13)

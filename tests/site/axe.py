@@ -15,10 +15,10 @@ SETTLED = """Promise.race([
     Promise.allSettled(document.getAnimations().map(x => x.finished)),
     new Promise(done => setTimeout(done, 3000)),
 ]).then(() => true)"""
-# A page of code has thousands of words in a dozen dresses, and axe takes milliseconds for
-# each. What a style sheet does to a word follows from its class and from those of all
-# that it stands in: of each such line of descent one word stays, and the others become
-# text of what they stand in, which may be such a word itself.
+# A page of code has thousands of words in a dozen dresses, and axe takes milliseconds
+# for each. What a style sheet does to a word follows from its class and from those of
+# all that it stands in: of each such line of descent one word stays, and the others
+# become text of what they stand in, which may be such a word itself.
 ALIKE = """() => {
     const all = "pre span[class], code span[class], dt.sig span[class]";
     for (let joined = true; joined;) {
@@ -27,7 +27,9 @@ ALIKE = """() => {
         for (const word of document.querySelectorAll(all)) {
             if (word.attributes.length !== 1 || word.firstElementChild) continue;
             const line = [];
-            for (let x = word; x; x = x.parentElement) line.push(x.localName, x.className);
+            for (let x = word; x; x = x.parentElement) {
+                line.push(x.localName, x.className);
+            }
             const key = line.join(">");
             joined ||= seen.has(key);
             if (seen.has(key)) word.replaceWith(...word.childNodes);
