@@ -132,7 +132,7 @@ class TestMistakes:
             ("found = warpgroup_mma_wait(0, deps=(acc,))",
              "found = warpgroup_mma_wait(1, deps=(acc,))"),
             ("left, after = after, last", "left, after = last, after"),
-            ("ahead = gl.minimum(step + 2,", "ahead = gl.minimum(step + 1,"),
+            ("scale_am, step + 2,", "scale_am, step + 1,"),
             ("right, right_after = right_after, right_last",
              "right, right_after = right_last, right_after"),
             ("row += PART * HALF", "row += 0"),

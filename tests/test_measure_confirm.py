@@ -79,6 +79,8 @@ def test_a_record_that_holds_says_so_and_keeps_its_numbers(kept):
         ", 2026-01-02; 2 of 6 rows came out within 0.0% on 2026-03-04, after a change "
         "of check."
     )
+    # A part of a record was confirmed with the whole of it.
+    assert "; 2 of 6 rows" in read.part(lambda row: row["ours"]).stamp()
     # A later change isn't covered.
     data = json.loads(path.read_text())
     data["confirmed"]["digest"]["check"] = "1" * 12
@@ -175,8 +177,9 @@ def test_a_card_without_a_record_has_nothing_to_confirm(kept, tmp_path):
     [
         (lambda d: d.update(date="today"), "confirmed.date"),
         (lambda d: d.update(digest={}), "confirmed.digest"),
-        (lambda d: d.update(rows=0), "a row or more"),
-        (lambda d: d.update(moved=-0.1), "how far it moved"),
+        (lambda d: d.update(rows=0), "some of the rows"),
+        (lambda d: d.update(rows=7), "some of the rows"),
+        (lambda d: d.update(moved=-0.1), "how far they moved"),
         (lambda d: d.pop("commit"), "confirmed.commit is missing"),
         (lambda d: d.update(more=1), "confirmed.more is not part"),
     ],

@@ -22,7 +22,7 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 
 from tilebook.fp8 import warps
 from tilebook.fp8.products import Product
-from tilebook.fp8.warps import Config, columns_of, finished, rows_of
+from tilebook.fp8.warps import Config, columns_of, finished, rows_of, scales_at
 from tilebook.hopper.wgmma import barriers, begin, place_of, produce, put_all, ring_of
 
 CONFIGS = (
@@ -32,26 +32,6 @@ CONFIGS = (
 """What to try on a card; of two equals `config_for` takes the first."""
 META = {"REGISTERS": 232, "num_warps": 4}
 """Registers of a thread of the second group, and warps of the first."""
-
-
-@gluon.jit
-def scales_of(
-    ptr, start, side, stride, block, blocks, stride_k,
-    SIZE: gl.constexpr, GROUP: gl.constexpr, layout: gl.constexpr,
-):  # fmt: skip
-    """Load the scales of SIZE rows, or columns, for a block of terms: one if they share
-    it, or a vector; 0 past the last block."""
-    if GROUP >= SIZE:
-        place = ptr + start // GROUP * stride + block * stride_k
-        found = gl.load(place, mask=block < blocks, other=0.0)
-    else:
-        offs = gl.arange(0, SIZE, layout=layout) + start
-        found = gl.load(
-            ptr + (offs // GROUP * stride + block * stride_k),
-            mask=(offs < side) & (block < blocks),
-            other=0.0,
-        )
-    return found
 
 
 @gluon.jit
@@ -66,7 +46,7 @@ def added(
     if BLOCKS:
         if GROUP_B < COLUMNS:
             # Of columns there are many scales: registers have no room for more of them.
-            right = scales_of(
+            right = scales_at(
                 scale_b_ptr, column, n, scale_bn, block, blocks, scale_bk,
                 COLUMNS, GROUP_B, gl.SliceLayout(0, layout),
             )  # fmt: skip
@@ -121,20 +101,20 @@ def consume(
         sums = gl.zeros([HALF, BLOCK_N], gl.float32, layout)
         even_left, odd_left, even_right, odd_right = 0.0, 0.0, 0.0, 0.0
         if BLOCKS:
-            even_left = scales_of(
+            even_left = scales_at(
                 scale_a_ptr, known, m, scale_am, 0, blocks, scale_ak,
                 HALF, GROUP_A, down,
             )  # fmt: skip
-            odd_left = scales_of(
+            odd_left = scales_at(
                 scale_a_ptr, known, m, scale_am, 1, blocks, scale_ak,
                 HALF, GROUP_A, down,
             )  # fmt: skip
         if ROOM:
-            even_right = scales_of(
+            even_right = scales_at(
                 scale_b_ptr, column, n, scale_bn, 0, blocks, scale_bk,
                 BLOCK_N, GROUP_B, across,
             )  # fmt: skip
-            odd_right = scales_of(
+            odd_right = scales_at(
                 scale_b_ptr, column, n, scale_bn, 1, blocks, scale_bk,
                 BLOCK_N, GROUP_B, across,
             )  # fmt: skip
@@ -149,12 +129,12 @@ def consume(
                 block, blocks, scale_bk, GROUP_A, GROUP_B, BLOCKS, layout,
             )  # fmt: skip
             if BLOCKS:
-                even_left = scales_of(
+                even_left = scales_at(
                     scale_a_ptr, known, m, scale_am, block + 2, blocks, scale_ak,
                     HALF, GROUP_A, down,
                 )  # fmt: skip
             if ROOM:
-                even_right = scales_of(
+                even_right = scales_at(
                     scale_b_ptr, column, n, scale_bn, block + 2, blocks, scale_bk,
                     BLOCK_N, GROUP_B, across,
                 )  # fmt: skip
@@ -165,12 +145,12 @@ def consume(
                 block + 1, blocks, scale_bk, GROUP_A, GROUP_B, BLOCKS, layout,
             )  # fmt: skip
             if BLOCKS:
-                odd_left = scales_of(
+                odd_left = scales_at(
                     scale_a_ptr, known, m, scale_am, block + 3, blocks, scale_ak,
                     HALF, GROUP_A, down,
                 )  # fmt: skip
             if ROOM:
-                odd_right = scales_of(
+                odd_right = scales_at(
                     scale_b_ptr, column, n, scale_bn, block + 3, blocks, scale_bk,
                     BLOCK_N, GROUP_B, across,
                 )  # fmt: skip

@@ -60,20 +60,21 @@ def consume(
         sums = gl.zeros([HALF, BLOCK_N], gl.float32, layout)
         if BLOCKS:
             left = scales_at(
-                scale_a_ptr, known, m, scale_am, 0, scale_ak, HALF, GROUP_A, down
-            )
+                scale_a_ptr, known, m, scale_am, 0, steps, scale_ak,
+                HALF, GROUP_A, down,
+            )  # fmt: skip
             after = scales_at(
-                scale_a_ptr, known, m, scale_am, gl.minimum(1, steps - 1), scale_ak,
+                scale_a_ptr, known, m, scale_am, 1, steps, scale_ak,
                 HALF, GROUP_A, down,
             )  # fmt: skip
             if GROUP_B >= BLOCK_N:
                 right = scales_at(
-                    scale_b_ptr, column, n, scale_bn, 0, scale_bk,
+                    scale_b_ptr, column, n, scale_bn, 0, steps, scale_bk,
                     BLOCK_N, GROUP_B, across,
                 )  # fmt: skip
                 right_after = scales_at(
-                    scale_b_ptr, column, n, scale_bn, gl.minimum(1, steps - 1),
-                    scale_bk, BLOCK_N, GROUP_B, across,
+                    scale_b_ptr, column, n, scale_bn, 1, steps, scale_bk,
+                    BLOCK_N, GROUP_B, across,
                 )  # fmt: skip
         for step in range(steps):
             acc = warpgroup_mma_init(gl.zeros([HALF, BLOCK_N], gl.float32, layout))
@@ -81,20 +82,19 @@ def consume(
                 acc, a_ring, b_ring, arrived, chunk, False, PART, 2, False, True
             )
             if BLOCKS:
-                ahead = gl.minimum(step + 2, steps - 1)
                 if GROUP_B < BLOCK_N:
                     # For many scales of columns registers have no room.
                     right = scales_at(
-                        scale_b_ptr, column, n, scale_bn, step, scale_bk,
+                        scale_b_ptr, column, n, scale_bn, step, steps, scale_bk,
                         BLOCK_N, GROUP_B, across,
                     )  # fmt: skip
                 else:
                     right_last = scales_at(
-                        scale_b_ptr, column, n, scale_bn, ahead, scale_bk,
+                        scale_b_ptr, column, n, scale_bn, step + 2, steps, scale_bk,
                         BLOCK_N, GROUP_B, across,
                     )  # fmt: skip
                 last = scales_at(
-                    scale_a_ptr, known, m, scale_am, ahead, scale_ak,
+                    scale_a_ptr, known, m, scale_am, step + 2, steps, scale_ak,
                     HALF, GROUP_A, down,
                 )  # fmt: skip
             found = warpgroup_mma_wait(0, deps=(acc,))

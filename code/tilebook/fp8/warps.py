@@ -52,18 +52,19 @@ class Config(NamedTuple):
 
 @gluon.jit
 def scales_at(
-    ptr, start, side, stride, block, stride_k,
+    ptr, start, side, stride, block, blocks, stride_k,
     SIZE: gl.constexpr, GROUP: gl.constexpr, layout: gl.constexpr,
 ):  # fmt: skip
     """Load the scales of SIZE rows, or columns, for a block of terms: one if they share
-    it, or a vector."""
+    it, or a vector; 0 past the last block."""
     if GROUP >= SIZE:
-        found = gl.load(ptr + start // GROUP * stride + block * stride_k)
+        place = ptr + start // GROUP * stride + block * stride_k
+        found = gl.load(place, mask=block < blocks, other=0.0)
     else:
         offs = gl.arange(0, SIZE, layout=layout) + start
         found = gl.load(
             ptr + (offs // GROUP * stride + block * stride_k),
-            mask=offs < side,
+            mask=(offs < side) & (block < blocks),
             other=0.0,
         )
     return found
@@ -94,11 +95,11 @@ def finished(
     across: gl.constexpr = gl.SliceLayout(0, layout)
     if not BLOCKS:
         left = scales_at(
-            scale_a_ptr, row, m, scale_am, 0, 0, ROWS, GROUP_A,
+            scale_a_ptr, row, m, scale_am, 0, 1, 0, ROWS, GROUP_A,
             gl.SliceLayout(1, layout),
         )  # fmt: skip
         right = scales_at(
-            scale_b_ptr, column, n, scale_bn, 0, 0, COLUMNS, GROUP_B, across
+            scale_b_ptr, column, n, scale_bn, 0, 1, 0, COLUMNS, GROUP_B, across
         )
         sums = sums * rows_of(left, ROWS, GROUP_A)
         sums = sums * columns_of(right, COLUMNS, GROUP_B)

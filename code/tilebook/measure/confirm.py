@@ -75,6 +75,7 @@ def confirm(
         "driver": now["driver"],
         "digest": now["digest"],
         "rows": len(made.rows),
+        "of": len(kept.rows),
         "moved": round(moved, 4),
     }
     found = dataclasses.replace(kept, confirmed=confirmed)

@@ -264,7 +264,7 @@ class Record:
         if self.confirmed:
             last = self.confirmed
             names = ", ".join(_differing(self.provenance["digest"], last["digest"]))
-            line += f"; {last['rows']} of {len(self.rows)} rows came out within "
+            line += f"; {last['rows']} of {last['of']} rows came out within "
             line += f"{last['moved']:.1%} on {last['date']}, after a change of {names}"
         moved = self.stale()
         if moved:

@@ -49,6 +49,7 @@ CONFIRMED = {
     "driver": OPTIONAL_TEXT,
     "digest": dict,
     "rows": int,
+    "of": int,
     "moved": NUMBER,
 }
 CANARY = {"open": dict, "close": dict, "drift": NUMBER, "repeats": int}
@@ -122,9 +123,9 @@ def check(data: Any, source: str) -> None:
 def _confirmed(data: Any, source: str) -> None:
     _fields(data, CONFIRMED, source, "confirmed")
     _dated(data, source, "confirmed")
-    if data["rows"] < 1 or data["moved"] < 0:
-        got = [data["rows"], data["moved"]]
-        _refuse(source, "confirmed", "a row or more, and how far it moved", got)
+    if not 1 <= data["rows"] <= data["of"] or data["moved"] < 0:
+        got = [data["rows"], data["of"], data["moved"]]
+        _refuse(source, "confirmed", "some of the rows, and how far they moved", got)
 
 
 def _dated(data: dict[str, Any], source: str, where: str) -> None:
