@@ -124,7 +124,9 @@ MISTAKES = {
     "a chunk too many at first": (
         pipelined, "gl.static_range(STAGES - 1)", "gl.static_range(STAGES)"),
     "the last tile's chunks are asked for once more": (
-        pipelined, "chunk < chunks", "chunk < chunks + 1"),
+        pipelined, "tile < tiles", "tile < tiles + gl.num_programs(0)"),
+    "the chunks of a tile are asked for in another's place": (
+        pipelined, "place_of(there,", "place_of(0 * there,"),
     "both groups store from one place": (
         cooperative, "place = places.index(PART)", "place = places.index(0)"),
     "a group walks another way": (

@@ -32,24 +32,29 @@ WARPS = 8
 
 @gluon.jit
 def fetch(
-    a_desc, b_desc, a_ring, b_ring, arrived, chunk, chunks, steps, m, n,
+    a_desc, b_desc, a_ring, b_ring, arrived, chunk, tile, row, column, step, m, n, k,
     BLOCK_M: gl.constexpr, BLOCK_N: gl.constexpr, BLOCK_K: gl.constexpr,
     A_TURNED: gl.constexpr, B_TURNED: gl.constexpr, GROUP: gl.constexpr,
 ):  # fmt: skip
-    """Ask for a chunk of one of this program's tiles, if there are so many."""
-    STAGES: gl.constexpr = b_ring.shape[0]
-    # Past the last tile, where nothing is asked for, there is no place to compute.
-    last = gl.cdiv(m, BLOCK_M) * gl.cdiv(n, BLOCK_N) - 1
-    tile = gl.minimum(gl.program_id(0) + chunk // steps * gl.num_programs(0), last)
-    row, column = place_of(tile, m, n, BLOCK_M, BLOCK_N, GROUP)
-    term = chunk % steps * BLOCK_K
-    slot = chunk % STAGES
-    here, any_left = arrived.index(slot), chunk < chunks
+    """Ask for a chunk, if there is such a tile; say which chunk is the next."""
+    slot = chunk % b_ring.shape[0]
+    tiles = gl.cdiv(m, BLOCK_M) * gl.cdiv(n, BLOCK_N)
+    here, any_left = arrived.index(slot), tile < tiles
     mbarrier.expect(
         here, a_desc.block_type.nbytes + b_desc.block_type.nbytes, pred=any_left
     )
+    term = step * BLOCK_K
     bring(a_desc, row, term, here, a_ring.index(slot), any_left, A_TURNED)
     bring(b_desc, term, column, here, b_ring.index(slot), any_left, B_TURNED)
+    step += 1
+    # Divisions take as long as a product: once a tile is often enough.
+    if step * BLOCK_K >= k:
+        step = 0
+        tile += gl.num_programs(0)
+        # Past the last tile, where nothing is asked for, there is no place to compute.
+        there = gl.minimum(tile, tiles - 1)
+        row, column = place_of(there, m, n, BLOCK_M, BLOCK_N, GROUP)
+    return tile, row, column, step
 
 
 @gluon.jit
@@ -75,32 +80,33 @@ def matmul_kernel(
     a_ring, b_ring = ring_of(a_desc, STAGES), ring_of(b_desc, STAGES)
     place = ring_of(out_desc, 1).index(0)
     arrived = barriers(STAGES, 1)
-    first, each = gl.program_id(0), gl.num_programs(0)
-    turns = gl.cdiv(gl.cdiv(m, BLOCK_M) * gl.cdiv(n, BLOCK_N) - first, each)
-    steps = gl.cdiv(k, BLOCK_K)
+    tiles = gl.cdiv(m, BLOCK_M) * gl.cdiv(n, BLOCK_N)
+    # What is asked for runs ahead of what is multiplied, into the tiles after it.
+    ahead, ahead_step = gl.program_id(0), 0
+    row, column = place_of(gl.minimum(ahead, tiles - 1), m, n, BLOCK_M, BLOCK_N, GROUP)
     for i in gl.static_range(STAGES - 1):
-        fetch(
-            a_desc, b_desc, a_ring, b_ring, arrived, i, turns * steps, steps, m, n,
-            BLOCK_M, BLOCK_N, BLOCK_K, A_TURNED, B_TURNED, GROUP,
+        ahead, row, column, ahead_step = fetch(
+            a_desc, b_desc, a_ring, b_ring, arrived, i, ahead, row, column, ahead_step,
+            m, n, k, BLOCK_M, BLOCK_N, BLOCK_K, A_TURNED, B_TURNED, GROUP,
         )  # fmt: skip
     chunk = 0
-    for turn in range(turns):
+    for tile in range(gl.program_id(0), tiles, gl.num_programs(0)):
         acc = warpgroup_mma_init(gl.zeros([BLOCK_M, BLOCK_N], gl.float32, layout))
-        for step in range(steps):
+        for step in range(gl.cdiv(k, BLOCK_K)):
             acc = begin(
                 acc, a_ring, b_ring, arrived, chunk, step > 0, 0, 1, A_TURNED, B_TURNED
             )
             # The product before this one is done: its slot is the next to be filled.
             acc = warpgroup_mma_init(warpgroup_mma_wait(1, deps=(acc,)))
-            fetch(
+            ahead, row, column, ahead_step = fetch(
                 a_desc, b_desc, a_ring, b_ring, arrived, chunk + STAGES - 1,
-                turns * steps, steps, m, n,
+                ahead, row, column, ahead_step, m, n, k,
                 BLOCK_M, BLOCK_N, BLOCK_K, A_TURNED, B_TURNED, GROUP,
             )  # fmt: skip
             chunk += 1
         sums = warpgroup_mma_wait(0, deps=(acc,)).to(out_desc.dtype)
-        row, column = place_of(first + turn * each, m, n, BLOCK_M, BLOCK_N, GROUP)
-        put_all(sums, out_desc, row, column, place)
+        here_row, here_column = place_of(tile, m, n, BLOCK_M, BLOCK_N, GROUP)
+        put_all(sums, out_desc, here_row, here_column, place)
     tma.store_wait(0)
 
 
