@@ -76,8 +76,6 @@ math_number_all = False
 exercise_style = "solution_follow_exercise"
 bibtex_bibfiles = ["book/references.bib"]
 bibtex_reference_style = "author_year"
-# A value as Python prints it may hold a path or an address of the builder's machine.
-autodoc_default_options = {"no-value": True}
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
+from bs4 import BeautifulSoup
 from docutils import nodes
 from docutils.utils import new_document
 from packaging.version import Version
@@ -370,3 +371,55 @@ def test_the_reference_leaves_drafts_out(
     app.config.exclude_patterns.pop()
     api.write_pages(app)
     assert {path.stem for path in pages.glob("*.md")} == written | {"tiling"}
+
+
+LADDER = '''\
+"""A module."""
+
+import json
+
+LADDER = (json, json)
+"""The rungs in order."""
+RUNGS: dict[str, object] = {"first": json}
+"""The rungs by name."""
+
+
+class Config:
+    """How a kernel is launched."""
+
+    rung = json
+    """A module."""
+'''
+REFERENCE = """\
+import sys
+sys.path[:0] = [{ext!r}, {here!r}]
+project, html_theme = "Tiny", "basic"
+extensions = ["sphinx.ext.autodoc", "bookext.api"]
+"""
+
+
+def test_the_reference_shows_no_path_of_the_builder(tmp_path: Path):
+    here = tmp_path / "source"
+    here.mkdir()
+    ext = str(ROOT / "book" / "_ext")
+    (here / "conf.py").write_text(REFERENCE.format(ext=ext, here=str(here)))
+    (here / "ladder_of_modules.py").write_text(LADDER)
+    listed = ".. automodule:: ladder_of_modules\n   :members:\n"
+    (here / "index.rst").write_text(f"Tiny\n====\n\n{listed}")
+    command = [
+        sys.executable,
+        "-m",
+        "sphinx",
+        "-q",
+        "-W",
+        str(here),
+        str(tmp_path / "x"),
+    ]
+    subprocess.run(command, check=True)
+    page = BeautifulSoup((tmp_path / "x" / "index.html").read_bytes(), "html.parser")
+    shown = page.get_text()
+    for name in ("LADDER", "RUNGS", "Config", "Config.rung"):
+        assert page.find(id=f"ladder_of_modules.{name}")
+    assert "The rungs in order." in shown
+    assert "module 'json'" not in shown
+    assert str(Path(json.__file__).parent) not in shown

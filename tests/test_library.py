@@ -116,6 +116,23 @@ def test_nothing_changes_on_the_current_device(device):
     assert isinstance(context, contextlib.nullcontext)
 
 
+def test_a_trace_is_refused_but_not_of_an_operator(device):
+    def launched(x):
+        with library.on(x):
+            return torch.empty_like(x)
+
+    @library.operator("tilebook_test::twice", opaque=True)
+    def twice(x: torch.Tensor) -> torch.Tensor:
+        with library.on(x):
+            return 2 * x
+
+    x, y = torch.randn(4, device=device), torch.randn(4, device=device)
+    with pytest.raises(NotImplementedError, match=r"such as tilebook\.ops\.matmul"):
+        torch.jit.trace(launched, (x,))
+    traced = torch.jit.trace(lambda x: twice(x), (x,))
+    assert torch.equal(traced(y), 2 * y)
+
+
 @pytest.mark.gpu
 def test_another_gpu_becomes_current():
     if torch.cuda.device_count() < 2:

@@ -204,6 +204,27 @@ def test_a_copy_has_aligned_rows_and_the_same_elements():
     assert padded.aligned(kept) is kept
 
 
+@pytest.mark.usefixtures("hopper")
+@pytest.mark.parametrize("rows", [1, 2, 64])
+def test_rows_that_lie_too_far_apart_are_not_described(rows):
+    def apart(size):
+        x = torch.empty(rows, 64, dtype=torch.bfloat16, device="meta")
+        return x.as_strided((rows, 64), (size // 2, 1))
+
+    far, near = apart(2**40), apart(2**40 - 16)
+    assert descriptors.unfit(near) is None
+    assert "less than 2^40 bytes apart, got 1099511627776" in descriptors.unfit(far)
+    assert descriptors.turned(near.t())
+    assert not descriptors.turned(far.t())
+    b = torch.empty(64, 64, dtype=torch.bfloat16, device="meta")
+    product = operands.Task(far, b, b[:1].expand(rows, 64))
+    assert "a can't be described" in described.refusal(product)
+    assert descriptors.unfit(padded.aligned(far)) is None
+    named = {way.kernel for _, way in ways.fitting_ways(product)}
+    assert "described" not in named
+    assert "padded" in named
+
+
 @pytest.mark.parametrize("layout", ["NN", "NT"])
 @pytest.mark.parametrize("shape", [(33, 17, 19), (1, 3, 5), (70, 66, 35)])
 def test_padding_changes_no_product(shape, layout):

@@ -121,7 +121,17 @@ def on(tensor: torch.Tensor) -> AbstractContextManager:
 
     Returns:
         A context; entering it costs next to nothing if nothing has to change.
+
+    Raises:
+        NotImplementedError: `torch.jit.trace` runs, and would record the allocation of
+            the result but no launch. It doesn't run inside an `operator`, which it
+            records as a whole.
     """
+    if torch.jit.is_tracing():
+        raise NotImplementedError(
+            "torch.jit.trace doesn't record a kernel that a rung launches: trace an "
+            "operator, such as tilebook.ops.matmul or tilebook.softmax.softmax"
+        )
     if tensor.is_cuda and tensor.device.index != torch.cuda.current_device():
         return torch.cuda.device(tensor.device)
     return contextlib.nullcontext()

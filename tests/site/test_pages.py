@@ -44,6 +44,10 @@ def test_every_link_and_anchor_resolves(site: Path, soups: dict):
     assert not broken, "\n".join(broken)
 
 
+def test_no_page_shows_where_it_was_built(soups: dict):
+    assert not [name for name, soup in soups.items() if str(ROOT) in soup.get_text()]
+
+
 def test_nothing_is_loaded_from_another_host(soups: dict):
     foreign = [
         f"{name}: {link}"

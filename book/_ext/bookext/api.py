@@ -201,7 +201,19 @@ def resolve(
     )
 
 
+def without_values(
+    app: Sphinx, what: str, name: str, value: object, options: Any, lines: list[str]
+) -> None:
+    """Show no values: as Python prints them they may hold paths of the builder's.
+
+    `automodule` passes its options on to what it lists, and there `no-value` is
+    heeded. But from Sphinx 9 on it takes no such option itself, nor its default.
+    """
+    options.no_value = True
+
+
 def setup(app: Sphinx) -> None:
     """Register the hooks."""
     app.connect("builder-inited", write_pages)
+    app.connect("autodoc-process-docstring", without_values)
     app.connect("missing-reference", resolve)

@@ -5,11 +5,12 @@ from types import ModuleType
 
 import torch
 
-from tilebook import device
+from tilebook import check, device
 from tilebook.hopper import cooperative, folded, launching, pingpong, pipelined, widths
 from tilebook.matmul import described, searching
 from tilebook.matmul import ways as earlier
 from tilebook.matmul.choose import choose
+from tilebook.matmul.limits import Limits, powers
 from tilebook.matmul.operands import Task, task_of
 from tilebook.matmul.ways import Field, Way
 
@@ -53,6 +54,21 @@ CONFIGS = {
     **dict.fromkeys(TILED, launching.Config),
     "widths": widths.Config,
 }
+OWN = {"block_k": powers(16, 128), "num_stages": range(2, 17)}
+LIMITS: Mapping[str, Limits] = {
+    **earlier.LIMITS,
+    # A group of four warps takes 64 rows or more.
+    **{
+        name: {
+            **OWN,
+            "block_m": powers(64 * GROUPS.get(name, 2), 256),
+            "pieces": (1, 2),
+        }
+        for name in TILED
+    },
+    "widths": {**OWN, "block_m": (128, 256)},
+}
+"""What an answer may be made of, where that is other than `limits.LIMITS`."""
 
 
 def rule(task: Task, chosen: ModuleType) -> ModuleType:
@@ -69,7 +85,7 @@ def rule(task: Task, chosen: ModuleType) -> ModuleType:
     return folded if chosen is described and serves else chosen
 
 
-earlier.FIELDS["hopper"] = Field(KERNELS, CONFIGS, fitting_ways, ENTRANTS, rule)
+earlier.FIELDS["hopper"] = Field(KERNELS, CONFIGS, fitting_ways, ENTRANTS, rule, LIMITS)
 
 
 def which(a: torch.Tensor, b: torch.Tensor) -> str:
@@ -91,6 +107,8 @@ def which(a: torch.Tensor, b: torch.Tensor) -> str:
     Notes:
         Where a GPU is there and the question is new, it is measured first.
     """
+    check.tensor(a, "a")
+    check.tensor(b, "b")
     task, any_work = task_of(a.detach(), b.detach())
     if not any_work:
         return "nothing to launch"

@@ -1,7 +1,7 @@
 """The kernels that may multiply, what each can be tried with, and what it may cost."""
 
 from collections.abc import Callable, Iterator, Mapping
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any, NamedTuple
 
 
@@ -11,6 +11,7 @@ from tilebook.matmul import (
     described,
     estimates,
     fitting,
+    limits,
     ordered,
     padded,
     persistent,
@@ -18,6 +19,7 @@ from tilebook.matmul import (
     streamed,
     vectors,
 )
+from tilebook.matmul.limits import Limits, powers
 from tilebook.matmul.operands import Task
 from tilebook.matmul.shares import seams
 
@@ -41,6 +43,14 @@ CONFIGS: Mapping[str, type] = {
     },
 }
 """What each is launched with."""
+LIMITS: Mapping[str, Limits] = {
+    **{
+        name: {"block_m": powers(64, 256)} for name in ("described", "padded", "beside")
+    },
+    # Of the pairs of an activation both halves belong to one program.
+    "vectors": {"block_n": powers(2, 128), "block_k": powers(8, 2048)},
+}
+"""What an answer may be made of, where that is other than `limits.LIMITS`."""
 ENTRANTS, BEST = 9, 6
 """Ways that are compiled and timed for a new question, and how many of them are those
 that should cost least, of whatever kernels."""
@@ -78,6 +88,9 @@ class Field(NamedTuple):
     """Ways that are compiled and timed for a new question."""
     rule: Callable[[Task, ModuleType], ModuleType] = lambda task, chosen: chosen
     """Makes of the kernel that `choose` names the one to launch unmeasured."""
+    limits: Mapping[str, Limits] = MappingProxyType({})
+    """By kernel: what an answer may be made of, where that is other than
+    `limits.LIMITS`."""
 
 
 def launch(task: Task, way: Way, field: str = "matmul") -> None:
@@ -94,21 +107,16 @@ def read(answer: Any, field: str = "matmul") -> Way | None:
         field: one of `FIELDS`.
 
     Returns:
-        The way; None for what is none, or no longer one.
+        The way; None for what is none, or no longer one, or beyond the limits of what
+        any product is raced with.
     """
+    entered = FIELDS[field]
     try:
         kernel, config = answer
-        named = FIELDS[field].configs[kernel](*config)._asdict()
+        named = entered.configs[kernel](*config)._asdict()
     except (KeyError, TypeError, ValueError):
         return None
-    if not all(type(x) in (int, bool) and x >= 0 for x in named.values()):
-        return None
-    blocks = [
-        x for name, x in named.items() if name.startswith("block_") or name == "more"
-    ]
-    known = ("num_warps", "num_stages", "parts", "programs", "pieces")
-    counts = [named[name] for name in known if name in named]
-    if any(x < 1 or x & (x - 1) for x in blocks) or min(counts) < 1:
+    if not limits.sound(named, entered.limits.get(kernel, {})):
         return None
     return Way(kernel, tuple(named.values()))
 
@@ -203,5 +211,5 @@ def _detour(task: Task, cost: float) -> float:
     return cost + (APART - 1) * max(0.0, cost - estimates.reading(task))
 
 
-FIELDS = {"matmul": Field(KERNELS, CONFIGS, fitting_ways)}
+FIELDS = {"matmul": Field(KERNELS, CONFIGS, fitting_ways, limits=LIMITS)}
 """By name; a later chapter enters its own kernels beside these under its name."""
