@@ -41,7 +41,7 @@ PYTEST = $(PY) -m pytest --quiet --numprocesses $(WORKERS) --dist loadgroup \
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help html html-live epub pdf record test times tune verify test-versions check-site speed \
+.PHONY: help html html-live epub pdf record confirm test times tune verify test-versions check-site speed \
         lint serve wheelhouse clean
 
 help: ## say what each target does
@@ -63,6 +63,9 @@ pdf: html ## print it as _build/thinking-in-tiles.pdf; needs Chromium
 record: $(READY) ## on a GPU: measure [ONLY=prefix] and write the committed records
 	@$(PY) tools/compile_ahead.py '$(ONLY)' --workers $$(nproc)
 	@$(PY) -m tilebook.measure --record $(if $(ONLY),--only $(ONLY))
+
+confirm: $(READY) ## on a GPU: after a change that changes no time, measure a sample again
+	@$(PY) -m tilebook.measure --confirm $(if $(ONLY),--only $(ONLY))
 
 test: $(READY) ## run the tests, all but those of the built pages
 	@$(PYTEST) --ignore tests/site

@@ -60,7 +60,7 @@ class registry:
 
 class Record:
     name, slug, gpu, live = "one-speed", "g1", "Tiny GPU", False
-    rows, provenance = [], {}
+    rows, provenance, confirmed = [], {}, None
     def value(self, name):
         if name == "lost":
             raise ValueError("no row has impl=lost")

@@ -142,7 +142,7 @@ class Claim:
 
 class Record:
     name, slug, gpu, live = "one-speed", "g1", "Tiny GPU", False
-    rows, provenance = [], {}
+    rows, provenance, confirmed = [], {}, None
     def value(self, name):
         return 1234.5
     def stale(self):

@@ -11,6 +11,7 @@ from tilebook.fp8 import (
     experiments,
     experiments_errors,
     quantizing,
+    results,
     scaling,
     shapes,
 )
@@ -36,6 +37,7 @@ def shrink(patch):
     """Make every size small, and every peer one that runs here."""
     tiny = (Shape(16, 16, 256),)
     patch.setattr(conclusions, "MOST", 8)
+    patch.setattr(experiments, "SEARCHED", tiny)
     for name in ("LARGE", "LARGE_BRIEF"):
         patch.setattr(shapes, name, tiny)
     for name in ("DECODING", "DECODING_BRIEF"):
@@ -82,6 +84,14 @@ def test_what_is_measured_is_what_was_promised():
     assert sides == {(4096, 4096), (8192, 28672), (28672, 8192)}
     assert set(shapes.DECODING_BRIEF) <= set(shapes.DECODING)
     assert set(shapes.LARGE_BRIEF) <= set(shapes.LARGE)
+    assert set(experiments.LADDER_BRIEF) <= set(experiments.LADDER)
+    assert len(experiments.LADDER) >= 8
+    # What prose quotes is in a live build, too.
+    assert {conclusions.ONE, conclusions.MANY} <= set(shapes.DECODING_BRIEF)
+    assert conclusions.SQUARE in {shape.n for shape in experiments.LADDER_BRIEF}
+    searched = set(experiments.SEARCHED)
+    assert searched <= {*shapes.LARGE, *shapes.DECODING}
+    assert searched & set(shapes.LARGE_BRIEF)
     assert experiments_errors.TERMS[0] == 128
     assert experiments_errors.TERMS[-1] == 65536
 
@@ -93,7 +103,8 @@ def test_each_scaling_and_each_peer_is_measured(measured):
         for row in record.rows
         if row["shape"]["m"] > 2
     }
-    every = ("scaled_matmul", "scaled_matmul, fast", "_scaled_mm", "_scaled_mm, fast")
+    names = ("scaled_matmul", "_scaled_mm", "torch.compile")
+    every = (*names, *(f"{name}, fast" for name in names))
     expected = {(code, name) for code in (0, 1) for name in every}
     # What the library refuses is left out, and ours has one way.
     assert found == expected | {(2, "scaled_matmul"), (2, "_scaled_mm")}
@@ -110,10 +121,11 @@ def test_ways_to_sum_take_the_same_operands(name):
 
 def test_every_value_can_be_told(measured, monkeypatch):
     monkeypatch.setattr(conclusions, "MOST", 8)
+    for name in ("ONE", "MANY"):
+        monkeypatch.setattr(conclusions, name, Shape(2, 16, 256))
+    monkeypatch.setattr(conclusions, "SQUARE", 16)
     for name, record in measured.items():
         assert measure.values(name)
-        if name == "fp8-ladder":
-            continue
         for value in measure.values(name):
             assert record.value(value) >= 0
 
@@ -183,16 +195,86 @@ def test_the_claims_on_errors_hold_on_any_machine(measured):
 
 def test_the_claim_on_sums_reads_the_longest(measured):
     record = measured["fp8-accumulate"]
-    (held,) = measure.claims("fp8-accumulate")
+    model, mends = measure.claims("fp8-accumulate")
     # Here all sums are exact to float32.
-    assert held.broken(record)
+    assert model.broken(record)
+    assert mends.broken(record)
     for row in record.select(impl="fast", op="positive", k=256):
         row["relative_error"] = 0.5
-    assert not held.broken(record)
+    assert not mends.broken(record)
+    for row in record.rows:
+        if "alike" in row["extra"]:
+            row["extra"]["alike"] = 1.0
+    assert not model.broken(record)
+    row["extra"]["alike"] = 0.99
+    assert model.broken(record)
     # In the interpreter nothing is lost; in the model what it says.
     assert record.value("bits_kept") == accumulation.MOST
     (row,) = record.select(op="bits beside", impl="modelled, fast")
     assert row["extra"]["kept"] == conclusions.MODEL_BITS
+
+
+class TestTables:
+    """What the page makes of records."""
+
+    def test_few_rows(self, measured, monkeypatch):
+        monkeypatch.setattr(results, "SIDE", 16)
+        record = measured["fp8-gemm"].part(lambda row: row["shape"]["m"] == 2)
+        for row in record.rows:
+            row["shape"]["k"] = 16
+            row["bytes"], row["ms"] = 4e6, 0.016 if row["ours"] else 0.02
+        table = results.decoding(record)
+        # At the simulated copy's 1,000 GB/s.
+        assert table.loc[2].to_dict() == {
+            "floor, µs": 4.0,
+            "scaled_matmul, µs": 16.0,
+            "share of the floor": "25%",
+            "_scaled_mm, µs": 20.0,
+        }
+        assert results.shares(record).loc[2, "16 x 16"] == "25%"
+
+    def test_the_article_in_microseconds(self):
+        times = [results.article_us(m) for m in results.ARTICLE]
+        assert max(times) < 13.5
+        assert min(times) > 11.9
+
+    def test_large(self, measured, monkeypatch):
+        monkeypatch.setattr(shapes, "FEW_ROWS", (8,))
+        faster = retimed(measured["fp8-gemm"], 0.5, impl="scaled_matmul", scaling=1)
+        table = results.large(faster)
+        assert list(table.index) == ["16 x 16 x 256"]
+        assert table.loc["16 x 16 x 256", "row"] == 2 * table["tensor"].item()
+        assert "block, fast" not in table
+
+    def test_ladder(self, measured):
+        table = results.ladder(measured["fp8-ladder"], "block")
+        kernels = {"tiled", "described", "promoted", "paired"}
+        assert {*kernels, "_scaled_mm"} == set(table.index)
+        assert list(table.columns) == [16]
+
+    def test_quantizers(self, measured):
+        record = measured["fp8-quantize"]
+        for row in record.rows:
+            row["gbps"] = 500.0
+        table = results.quantizers(record)
+        assert (table == "0.50").all().all()
+        assert ("row", "torch.compile") in table.index
+        assert ("norm 1x128", "quantize") in table.index
+
+    def test_errors(self, measured):
+        table = results.lost(measured["fp8-error"])
+        assert list(table.columns) == list(scaling.GRANULARITIES)
+        kinds = ["gaussian", "student"]
+        larger = [f"outliers, {int(x):,} times" for x in errors.LARGER]
+        assert list(table.index) == [*kinds, *larger]
+
+    def test_sums(self, measured):
+        record = measured["fp8-accumulate"]
+        bits = results.kept(record)
+        assert list(bits.columns) == list(accumulation.PLACES)
+        assert bits.loc["modelled, fast", "beside"] == conclusions.MODEL_BITS
+        assert bits.loc["fast", "beside"] == accumulation.MOST
+        assert list(results.sums(record, "positive").columns) == [128, 256]
 
 
 class TestErrors:

@@ -7,7 +7,9 @@ import torch
 import triton
 
 from tilebook import compile_only, fp8, ops
-from tilebook.fp8 import errors, figures, formats, mx, scaling, show
+from tilebook.fp8 import elsewhere, errors, figures, formats, mx, scaling, show
+
+VERSION = tuple(int(part) for part in triton.__version__.split(".")[:2])
 
 
 def test_the_ladder_is_what_the_package_says_it_is():
@@ -111,6 +113,107 @@ class TestMX:
             away.abs().amin(-1), ((x.view(8, 3, 32) / scale).abs() - steps).abs()
         )
         assert not mx.fp4(torch.zeros(2, 40)).any()
+
+
+def test_a_tile_of_sums_that_is_there_twice_is_half_as_large():
+    narrow, wide, tall = re.findall(r"registers, (no|[\d,]+ B) spill", show.too_wide())
+    assert narrow == "no"
+    assert min(int(x.removesuffix(" B")) for x in (wide, tall)) > 500
+
+
+def test_the_trace_goes_from_the_tile_to_the_codes():
+    table = show.trace()
+    assert list(table.index) == ["x", "x", "amax", "scale", "inverse", "y"]
+    shapes = [(16, 256), (16, 2, 128), *[(16, 2)] * 3, (16, 256)]
+    assert table["shape"].tolist() == shapes
+
+
+def test_costs_are_those_of_the_datasheet():
+    """At 3,350 GB/s, 989 and 1,979 TFLOP/s; what the text concludes of them."""
+    table = show.costs()
+    few, many = table.loc[16], table.loc[8192]
+    assert few["bf16, µs"] == pytest.approx(2 * 8192**2 / 3.35e6, abs=0.06)
+    assert few["eight bits, µs"] == pytest.approx(8192**2 / 3.35e6, abs=0.06)
+    assert many["eight bits, µs"] == pytest.approx(2 * 8192**3 / 1.979e9, rel=1e-3)
+    share = many["quantising the rows, µs"] / many["eight bits, µs"]
+    assert share == pytest.approx(3 * 1979 / (2 * 3.35) / 8192, rel=0.01)
+    assert share == pytest.approx(1 / 9, rel=0.05)
+
+
+class TestElsewhere:
+    """What the table of other hardware says, and the text of it."""
+
+    @pytest.fixture
+    def table(self):
+        return elsewhere.table()
+
+    def test_ampere_has_one_of_the_formats(self, table):
+        refused = table.loc[("e4m3fn", "sm_80")]
+        assert refused.tolist() == ["type fp8e4nv not supported"] * 2
+        if VERSION >= (3, 7):
+            # The ptxas of 3.6 fails on what comes of the other.
+            assert ".f16.f16" in table.loc[("e5m2", "sm_80"), "product"]
+
+    @pytest.mark.parametrize("name", elsewhere.DTYPES)
+    def test_units(self, table, name):
+        short = name.removesuffix("fn")
+        found = table["product"][name]
+        assert found["sm_89"].startswith("mma.sync")
+        assert found["sm_90"].startswith("wgmma")
+        for target in ("sm_89", "sm_90"):
+            assert f".{short}.{short}" in found[target]
+        assert found["sm_100"].startswith("tcgen05")
+        assert found["gfx942"].endswith("_f16")
+        assert found["gfx950"].endswith("f8f6f4")
+
+    @pytest.mark.parametrize("name", elsewhere.DTYPES)
+    def test_rounding(self, table, name):
+        short = name.removesuffix("fn")
+        found = table["quantiser"][name]
+        assert found["sm_90"] == found["sm_100"] == f"cvt.rn.satfinite.{short}x2.f32"
+        assert found["gfx942"] == "bit by bit"
+        if VERSION >= (3, 7):
+            assert found["gfx950"].startswith("v_cvt")
+
+    def test_ada_cuts_off_before_it_rounds(self, table):
+        """Until some version before 3.9, whose instruction takes float32."""
+        found = table.loc[("e4m3fn", "sm_89"), "quantiser"]
+        made = elsewhere.compiled("quantiser", "e4m3fn", "sm_89")
+        by_halves = found.endswith(".e4m3x2.f16x2") and "cvt.rz.f16.f32" in made.ptx
+        assert by_halves or found.endswith(".e4m3x2.f32")
+        if VERSION < (3, 8) or VERSION >= (3, 9):
+            assert by_halves == (VERSION < (3, 8))
+        # Just above the middle of 16 and 18 in float32, and the middle in float16.
+        x = torch.tensor([17.0]).nextafter(torch.tensor([18.0]))
+        middle = torch.tensor([17.0])
+        assert formats.round_to(x, formats.E4M3).item() == 18
+        assert formats.round_to(middle, formats.E4M3).item() == 16
+        assert x.half().float().item() == 17
+
+    def test_what_a_compiler_says_is_short(self):
+        inner = ValueError("at 3:4\n  the line\nit fails")
+        outer = RuntimeError("something")
+        outer.__cause__ = inner
+        assert elsewhere._said(outer) == "it fails"
+        assert elsewhere._said(ValueError()) == "ValueError"
+
+
+def test_the_chapters_numbers_of_mx():
+    """What its cell prints, to the digits that the text draws conclusions from."""
+    torch.manual_seed(3)
+    left, right = torch.randn(64, 1024), torch.randn(32, 1024)
+    exact = left.double() @ right.double().t()
+    found = {}
+    for rounding in formats.ROUNDINGS:
+        a, b = (scaling.reference(x, "mx", rounding=rounding) for x in (left, right))
+        product = mx.emulated(a.codes, b.codes, a.scale, b.scale)
+        found[rounding] = errors.relative(product, exact)
+    assert found["up"] < found["down"] < 0.05
+    four = mx.fp4(left).double() @ mx.fp4(right).double().t()
+    assert 1 / 7 < errors.relative(four, exact) < 1 / 5
+    groups = left.view(-1, 32).abs().amax(1)
+    cut = torch.exp2(torch.log2(groups) % 1) > 448 / 256
+    assert 1 / 8 < float(cut.float().mean()) < 1 / 5
 
 
 def test_quantisers_say_what_they_compile_to():

@@ -13,6 +13,7 @@ from tilebook.fp8 import (
     cooperative,
     evidence,
     folded,
+    paired,
     products,
     promoted,
     scaling,
@@ -21,7 +22,9 @@ from tilebook.fp8 import (
 from tilebook.fp8.products import Product
 from tilebook.fp8.warps import Config
 
-KERNELS = (cooperative, promoted, folded)
+PRECISE = (promoted, paired)
+"""Kernels that take sums in two levels, and scales that change along k."""
+KERNELS = (cooperative, *PRECISE, folded)
 BF16, FP16 = torch.bfloat16, torch.float16
 # Tiles so small that a program has several, of several chunks, in few slots.
 SMALL = (Config(64, 32, 3, group=2), Config(32, 32, 2, 2, group=1))
@@ -77,7 +80,7 @@ class TestOnTheCPU:
             product = made(mode, shape, bias=seed == 1, dtype=(BF16, FP16)[seed])
             if kernel.refusal(product):
                 assert product.blocks
-                assert kernel is not promoted
+                assert kernel not in PRECISE
                 return
             scheduled(kernel, product, SMALL[seed], 1 + 2 * seed, seed)
             assert_right(product)
@@ -86,7 +89,7 @@ class TestOnTheCPU:
     def test_any_order(self, kernel):
         """Programs with several tiles, fewer than tiles, and more; one block."""
         for seed in range(4):
-            mode = "blocks" if kernel is promoted and seed % 2 else "row"
+            mode = "blocks" if kernel in PRECISE and seed % 2 else "row"
             product = made(mode, (100, 40, (144, 16)[seed == 3]))
             scheduled(kernel, product, SMALL[seed % 2], (1, 2, 5, 20)[seed], seed)
             assert_right(product)
@@ -129,10 +132,9 @@ class TestMistakes:
             ("found = warpgroup_mma_wait(0, deps=(acc,))",
              "found = warpgroup_mma_wait(1, deps=(acc,))"),
             ("left, after = after, last", "left, after = last, after"),
-            ("gl.minimum(step + 2, steps - 1)", "gl.minimum(step + 1, steps - 1)"),
-            ("right = scales_at(\n                    scale_b_ptr, column, n, scale_bn,"
-             " step", "right = scales_at(\n                    scale_b_ptr, column, n, "
-             "scale_bn, 0"),
+            ("ahead = gl.minimum(step + 2,", "ahead = gl.minimum(step + 1,"),
+            ("right, right_after = right_after, right_last",
+             "right, right_after = right_last, right_after"),
             ("row += PART * HALF", "row += 0"),
         ],
     )  # fmt: skip
@@ -146,6 +148,37 @@ class TestMistakes:
         with (
             testing.mutated_module(promoted, old, new),
             pytest.raises((AssertionError, schedules.ScheduleError)),
+        ):
+            all_orders()
+
+    @pytest.mark.parametrize(
+        ("old", "new"),
+        [
+            ("free.index(chunk % STAGES)", "free.index((chunk + 1) % STAGES)"),
+            ("free.index((chunk + 1) % STAGES)", "free.index(chunk % STAGES)"),
+            ("warpgroup_mma_wait(1, deps=(even,))",
+             "warpgroup_mma_wait(2, deps=(even,))"),
+            ("warpgroup_mma_wait(0, deps=(odd,))",
+             "warpgroup_mma_wait(1, deps=(odd,))"),
+            ("even = gl.cdiv(k, 2 * BLOCK_K) * 2 * BLOCK_K", "even = k"),
+            ("scale_a_ptr, known, m, scale_am, block + 2, blocks",
+             "scale_a_ptr, known, m, scale_am, block + 3, blocks"),
+            ("scale_b_ptr, column, n, scale_bn, block + 3, blocks",
+             "scale_b_ptr, column, n, scale_bn, block + 2, blocks"),
+            ("chunk += 2", "chunk += 1"),
+        ],
+    )  # fmt: skip
+    def test_in_paired(self, old, new):
+        def all_orders():
+            for seed in range(6):
+                product = made("blocks", (70, 40, 640))
+                scheduled(paired, product, SMALL[0], 2, seed)
+                assert_right(product)
+
+        all_orders()
+        with (
+            testing.mutated_module(paired, old, new),
+            pytest.raises((AssertionError, RuntimeError, IndexError)),
         ):
             all_orders()
 
@@ -197,7 +230,7 @@ class TestConfigurations:
 
 def cases():
     for kernel in KERNELS:
-        for mode in ("row",) if kernel is not promoted else ("1x128", "row"):
+        for mode in ("row",) if kernel not in PRECISE else ("1x128", "row"):
             for i, config in enumerate(kernel.CONFIGS):
                 marks = [pytest.mark.slow] if i else []
                 yield pytest.param(
@@ -207,7 +240,7 @@ def cases():
 
 @pytest.mark.parametrize(("kernel", "config", "mode"), [*cases()])
 def test_compiles_clean(kernel, config, mode):
-    product = evidence.product_for(4096, 4096, 4096, mode, fast=kernel is not promoted)
+    product = evidence.product_for(4096, 4096, 4096, mode, fast=kernel not in PRECISE)
     (each,) = evidence.launches_of(kernel, product, config)
     artefact = compile_only.compile(
         each.kernel, *each.args, target="sm_90", **each.meta
@@ -252,3 +285,21 @@ class TestOnAGPU:
                 return product.out
 
             testing.deterministic(again)
+
+    @pytest.mark.sanitize
+    @each_kernel
+    @pytest.mark.parametrize("mode", MODES)
+    def test_small(self, kernel, mode, device):
+        """A tile and parts of others, for compute-sanitizer to watch."""
+        if not here.has("wgmma"):
+            pytest.skip("needs Hopper's tensor cores")
+        base = made(mode, (200, 136, 304), bias=True)
+        if kernel.refusal(base):
+            pytest.skip("not for scales that change along k")
+        tensors = (x if x is None else x.to(device) for x in base[:6])
+        base = Product(*tensors, fast=base.fast)
+        with testing.guarded():
+            out = torch.empty(200, 136, dtype=BF16, device=device)
+            product = base._replace(out=out)
+            kernel.launch(product)
+        products.assert_right(product, bits=13)

@@ -117,6 +117,8 @@ def test_only_the_last_step_of_a_tile_divides():
                     return loop
         raise AssertionError("no loop multiplies and loads")
 
+    # All warps wait for one another around the orders, and for each chunk.
+    assert steps(pipelined).count("BAR.SYNC") == 3
     for rung in (pipelined, described):
         whole = steps(rung)
         before = whole[: whole.index("MUFU.RCP")]

@@ -24,6 +24,7 @@ NAMES = (
     "hopper-k-sweep",
     "hopper-ladder",
     "hopper-matmul",
+    "hopper-remainder",
     "hopper-timeline",
 )
 TINY = (Shape(8, 8, 8), Shape(16, 8, 16))
@@ -50,9 +51,9 @@ def shrink(patch):
     cases = tuple((shape, "NT") for shape in TINY)
     for name in ("CASES", "CASES_BRIEF", "SEARCHED", "SEARCHED_BRIEF"):
         patch.setattr(earlier, name, cases)
-    for name in ("LADDER", "LADDER_BRIEF", "SUMS", "SUMS_BRIEF"):
+    for name in ("LADDER", "LADDER_BRIEF", "SUMS", "SUMS_BRIEF", "OVER", "OVER_BRIEF"):
         patch.setattr(experiments, name, TINY)
-    for name in ("RUNGS", "SCHEDULES"):
+    for name in ("RUNGS", "SCHEDULES", "CUTS"):
         patch.setattr(
             experiments, name, dict.fromkeys(getattr(experiments, name), stand_in)
         )
@@ -63,6 +64,7 @@ def shrink(patch):
         patch.setattr(module, "launch", lambda task, config=None: None)
     for name, value in (("LARGE", 8), ("ROWS", 8), ("SHORT", 8), ("LONG", 16)):
         patch.setattr(conclusions, name, value)
+    patch.setattr(conclusions, "OVER", tuple(TINY[0]))
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +144,28 @@ def test_the_claim_on_sums_is_about_short_ones(measured):
     assert claim.broken(record)
     assert not claim.broken(retimed(record, 0.9, impl="folded", k=8))
     assert claim.broken(retimed(record, 0.9, impl="folded", k=16))
+
+
+@pytest.mark.usefixtures("small")
+def test_the_claim_on_what_is_left_over(measured):
+    (claim,) = measure.claims("hopper-remainder")
+    record = measured["hopper-remainder"]
+    assert claim.broken(record)
+    assert not claim.broken(retimed(record, 0.9, impl="remainder"))
+    assert claim.broken(retimed(record, 0.99, impl="remainder"))
+    table = results.cuts(record)
+    assert list(table.index) == ["8 x 8 x 8", "16 x 8 x 16"]
+    assert list(table.columns) == [*experiments.CUTS, "matmul"]
+    assert (table == 1).all(axis=None)
+
+
+def test_what_is_left_over_is_a_part_of_a_turn():
+    for shape in experiments.OVER:
+        count = -(-shape.m // 128) * -(-shape.n // 256)
+        assert count > 132
+        assert count % 132
+    assert tuple(experiments.OVER[0]) == conclusions.OVER
+    assert set(experiments.OVER) <= {shape for shape, _ in earlier.CASES}
 
 
 @pytest.mark.usefixtures("small")

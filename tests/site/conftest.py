@@ -2,6 +2,7 @@
 
 import functools
 import os
+import re
 import shutil
 import threading
 import tomllib
@@ -18,13 +19,22 @@ ROOT = Path(__file__).resolve().parents[2]
 SITE = Path(os.environ.get("TILEBOOK_SITE", ROOT / "_build" / "html"))
 WIDTHS = {"desktop": 1280, "phone": 390}
 THEMES = ("light", "dark")
+# A word of highlighted code, whose one attribute is the class of its kind.
+WORD = re.compile(r'<span class="[a-z][a-z0-9]?">([^<>]*)</span>')
 
 
+# Before pytest-xdist looks for groups.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark every test here: it reads the built site. What is slow begins first."""
+    """Mark every test here: it reads the built site. What is slow begins first.
+
+    One worker parses the pages for all that is asked of them as files.
+    """
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.site)
+            if "soups" in item.fixturenames:
+                item.add_marker(pytest.mark.xdist_group("soups"))
     items.sort(key=lambda item: not {"site", "slow"} <= set(item.keywords))
 
 
@@ -57,10 +67,13 @@ def site() -> Path:
 
 @pytest.fixture(scope="session")
 def soups(site: Path) -> dict[str, BeautifulSoup]:
-    """Every page of the site, parsed, by its address; not the theme's templates."""
+    """Every page of the site, parsed, by its address; not the theme's templates.
+
+    Words of code are bare text: nine tags in ten, of which a file's test asks nothing.
+    """
     return {
         path.relative_to(site).as_posix(): BeautifulSoup(
-            path.read_bytes(), "html.parser"
+            WORD.sub(r"\1", path.read_text(encoding="utf-8")), "html.parser"
         )
         for path in sorted(site.rglob("*.html"))
         if "_static" not in path.parts

@@ -7,25 +7,15 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser
 
+from . import axe
 from .conftest import THEMES, WIDTHS, pages, written_pages
 
-# An animation that a page keeps going never ends.
-SETTLED = """Promise.race([
-    Promise.allSettled(document.getAnimations().map(x => x.finished)),
-    new Promise(done => setTimeout(done, 3000)),
-]).then(() => true)"""
 # Characters of a font of icons, which the site doesn't bring.
 GLYPHS = r"""[...document.querySelectorAll("*")].flatMap(element =>
     ["::before", "::after"].map(part => getComputedStyle(element, part).content)
 ).filter(content => /[\ue000-\uf8ff]/.test(content)).length"""
-RULES = {
-    "runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"],
-    # Of what passes one element is enough to know.
-    "resultTypes": ["violations"],
-}
 
 
 def every() -> Iterator[pytest.param]:
@@ -66,21 +56,10 @@ def test_page_is_whole(shown: SimpleNamespace):
 
 
 def test_axe_finds_nothing(shown: SimpleNamespace):
-    page, found = shown.page, []
     # Colours don't change with the width, nor sizes with the theme; the reference is
     # long and made alike, and gets by with one theme at each width.
     themes = THEMES if shown.width == "desktop" else THEMES[1:]
     if shown.name.startswith("book/api/") and shown.width == "desktop":
         themes = THEMES[:1]
-    for theme in themes:
-        page.emulate_media(color_scheme=theme)
-        page.wait_for_function(f"document.documentElement.dataset.theme == '{theme}'")
-        page.evaluate(SETTLED)
-        result = Axe().run(page, options=RULES).response
-        assert result["passes"], "axe checked nothing"
-        found += [
-            f"{theme}: {rule['id']}: {node['target']} {node['failureSummary']}"
-            for rule in result["violations"]
-            for node in rule["nodes"]
-        ]
+    found = axe.violations(shown.page, themes)
     assert not found, "\n".join(found[:10])

@@ -34,6 +34,7 @@ class Quote:
         live: whether this build measured it.
         stamp: one line that says what measured it, and when.
         stale: the modules whose code has moved on since.
+        confirmed: that a sample came out the same for later code, and when.
         values: the numbers that prose quotes; an error's text where there is none.
         claims: what the book says of it; each sentence, whether it holds, a detail.
         rows: the measurements themselves.
@@ -46,6 +47,7 @@ class Quote:
     live: bool
     stamp: str
     stale: list[str]
+    confirmed: dict[str, Any] | None
     values: dict[str, Any]
     claims: list[tuple[str, bool, str]]
     rows: list[dict[str, Any]]
@@ -89,6 +91,7 @@ def quote_of(record: Any) -> Quote:
         live=record.live,
         stamp=record.stamp(),
         stale=record.stale(),
+        confirmed=dict(record.confirmed) if record.confirmed else None,
         values=values,
         claims=[
             (claim.text, claim.name not in broken, broken.get(claim.name) or "")

@@ -52,6 +52,10 @@ def record_rows(quotes: list[Quote]) -> list[tuple[str, list[Cell]]]:
     for quote in quotes:
         made = quote.provenance
         state: Cell = nodes.inline("", "this code", classes=["current"])
+        if quote.confirmed and not quote.stale:
+            last = quote.confirmed
+            text = f"this code: {last['rows']} of the rows again on {last['date']}"
+            state = nodes.inline("", text, classes=["current"])
         if quote.stale:
             text = f"earlier code; moved since: {', '.join(quote.stale)}"
             state = nodes.inline("", text, classes=["older"])

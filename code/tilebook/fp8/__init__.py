@@ -9,13 +9,22 @@ order:
 * `few`: few rows, sides swapped, the terms of a sum shared out.
 * `cooperative`: a warp that only loads, two groups that only multiply (Gluon).
 * `promoted`: blocks of terms by tensor cores, their sum by float32's addition (Gluon).
+* `paired`: the same with two blocks under way in each group (Gluon).
 * `folded`: a tile is stored while the next one's first products are under way (Gluon).
 
 `accumulation` finds out what tensor cores keep of a sum, `errors` what eight bits cost,
 and `mx` multiplies for Blackwell. `scaled_matmul` chooses among the ladder.
 """
 
-from tilebook.fp8 import cooperative, described, few, folded, promoted, tiled
+from tilebook.fp8 import (
+    cooperative,
+    described,
+    few,
+    folded,
+    paired,
+    promoted,
+    tiled,
+)
 from tilebook.fp8.public import scaled_matmul, which
 from tilebook.fp8.quantizing import (
     quantize,
@@ -34,6 +43,7 @@ __all__ = [
     "described",
     "few",
     "folded",
+    "paired",
     "promoted",
     "quantize",
     "quantize_both",
@@ -45,5 +55,5 @@ __all__ = [
     "which",
 ]
 
-LADDER = (tiled, described, few, cooperative, promoted, folded)
+LADDER = (tiled, described, few, cooperative, promoted, paired, folded)
 """The rungs of `scaled_matmul`, in order."""

@@ -7,8 +7,10 @@ term stands beside the large one in the same 32 terms, which one instruction tak
 the next instruction's; or in the next block of 128, which a precise sum adds by itself.
 
 The model, `modelled`, is what such results suggest (and what others report of Hopper):
-of the sum so far and 32 products the largest exponent is taken, all are cut off `bits`
-bits behind it, towards zero, and added. The sum is kept as it is.
+a product's exponent is the sum of its operands', though the product of their
+significands may be 2 or more. The largest exponent among 32 products and the sum so far
+is taken, all are cut off `bits` bits behind it, towards zero, and added. Of the new sum
+as many bits are kept behind its own first one.
 """
 
 from typing import NamedTuple
@@ -29,7 +31,7 @@ PLACES = {"beside": 1, "next instruction": STEP, "next block": BLOCK}
 ROWS, COLUMNS = 64, 64
 """Of the products that are looked at: a tile."""
 LOWEST = -200
-"""An exponent below those of all sums."""
+"""An exponent below those of all products and sums."""
 LIMITS = (None, 128, 64, 32)
 """Of `max_num_imprecise_acc`: terms that tensor cores may sum alone; None is all."""
 
@@ -106,14 +108,23 @@ def modelled(
         if block and first % block == 0:
             total, sums = total + sums.float(), torch.zeros_like(sums)
         last = min(first + STEP, k)
-        terms = x[:, first:last, None] * y[None, first:last, :]
-        terms = torch.cat([terms, sums[:, None, :]], 1)
-        # frexp's significand is from 1/2 on: its exponent is one more. Zero has none.
-        exponent = torch.where(terms == 0, LOWEST, torch.frexp(terms).exponent - 1)
-        exponent = exponent.amax(1, keepdim=True)
-        step = torch.ldexp(torch.ones_like(sums[:, None]), exponent - bits)
-        sums = (torch.trunc(terms / step) * step).sum(1)
+        left, right = x[:, first:last, None], y[None, first:last, :]
+        terms = torch.cat([left * right, sums[:, None, :]], 1)
+        exponents = [_exponent(left) + _exponent(right), _exponent(sums)[:, None, :]]
+        highest = torch.cat(exponents, 1).amax(1, keepdim=True)
+        sums = _cut(terms, highest - bits).sum(1)
+        sums = _cut(sums, _exponent(sums) - bits)
     return total + sums.float()
+
+
+def _exponent(x: torch.Tensor) -> torch.Tensor:
+    # frexp's significand is from 1/2 on: its exponent is one more. Zero has none.
+    return torch.where(x == 0, LOWEST, torch.frexp(x).exponent - 1)
+
+
+def _cut(x: torch.Tensor, exponent: torch.Tensor) -> torch.Tensor:
+    step = torch.ldexp(torch.ones_like(x), exponent)
+    return torch.trunc(x / step) * step
 
 
 @triton.jit

@@ -9,6 +9,7 @@ import torch
 from tilebook import device, measure
 from tilebook.fp8 import (
     conclusions,
+    conclusions_errors,
     experiments_errors,
     quantizing,
     scaling,
@@ -22,6 +23,7 @@ from tilebook.measure import Bench, Provider, Row
 
 __all__ = [
     "conclusions",
+    "conclusions_errors",
     "experiments_errors",
     "fp8_gemm",
     "fp8_ladder",
@@ -35,8 +37,12 @@ REGIMES = ("cold", "steady")
 MATRICES = ((4096, 4096), (16384, 4096), (8192, 8192), (4096, 28672), (16384, 16384))
 """Rows and columns that are quantised."""
 MATRICES_BRIEF = MATRICES[2:3]
-LADDER = (Shape(4096, 4096, 4096), Shape(8192, 8192, 8192))
-LADDER_BRIEF = LADDER[:1]
+LADDER = tuple(Shape(n, n, n) for n in (512, 1024, 1536, 2048, 3072, 4096, 6144, 8192))
+LADDER_BRIEF = LADDER[3::4]
+SEARCHED = (*shapes.SQUARES[1:3], *shapes.DECODING[:8:7])
+"""Where torch.compile is a peer, too: it searches for longer than all else takes."""
+SEARCHED_SCALINGS = ("tensor", "row")
+"""Scalings that it has kernels of its own for."""
 
 
 def _place(a: torch.Tensor, b: torch.Tensor, *_: Any) -> torch.Tensor:
@@ -60,6 +66,11 @@ def compare(
         "_scaled_mm": shapes.theirs(name, False),
         "_scaled_mm, fast": shapes.theirs(name, True),
     }
+    if name in SEARCHED_SCALINGS and shape in SEARCHED:
+        peers |= {
+            "torch.compile": _searched(name, False),
+            "torch.compile, fast": _searched(name, True),
+        }
     peers = shapes.working(peers, make())
     providers = {
         **{key: Provider(fn, ours=True, bound=BOUND) for key, fn in ours.items()},
@@ -78,6 +89,12 @@ def compare(
         regimes=REGIMES,
         length=accuracy.length(shape.k),
     )
+
+
+def _searched(name: str, fast: bool) -> Callable[..., torch.Tensor]:
+    """What torch.compile makes of the library's call, which it may replace by a kernel
+    of its own; compiled when it is first called, for the one shape that is compared."""
+    return measure.compiled(shapes.theirs(name, fast)).build()
 
 
 def _operands(shape: Shape, name: str) -> shapes.Operands:
@@ -127,8 +144,11 @@ RUNGS = {
         **{f"{name}, fast": rung(name, True) for name in ("cooperative", "folded")},
         "described": rung("described", False),
         "promoted": rung("promoted", False),
+        "paired": rung("paired", False),
     },
-    "block": {name: rung(name, False) for name in ("tiled", "described", "promoted")},
+    "block": {
+        name: rung(name, False) for name in ("tiled", "described", "promoted", "paired")
+    },
 }
 """By scaling."""
 

@@ -1,4 +1,4 @@
-"""Rung 6, the store folded into the next tile: tensor cores don't wait for it.
+"""Rung 7, the store folded into the next tile: tensor cores don't wait for it.
 
 As in `tilebook.hopper.folded`: a tile is scaled, rounded and packed when its last
 product is done, and leaves while the next tile's first products are under way.

@@ -3,8 +3,8 @@ addition (Gluon).
 
 A group of warps multiplies one block of 128 terms from zero, waits for it, scales it
 and adds it to its sums. Meanwhile tensor cores are the other group's: with two groups
-of warps the one's additions hide behind the other's products. Scales
-of rows are asked for two blocks ahead, and held in registers.
+of warps the one's additions hide behind the other's products. Scales of rows are asked
+for two blocks ahead, and held in registers; so is that of columns where they share one.
 """
 
 from triton.experimental import gluon
@@ -66,20 +66,36 @@ def consume(
                 scale_a_ptr, known, m, scale_am, gl.minimum(1, steps - 1), scale_ak,
                 HALF, GROUP_A, down,
             )  # fmt: skip
+            if GROUP_B >= BLOCK_N:
+                right = scales_at(
+                    scale_b_ptr, column, n, scale_bn, 0, scale_bk,
+                    BLOCK_N, GROUP_B, across,
+                )  # fmt: skip
+                right_after = scales_at(
+                    scale_b_ptr, column, n, scale_bn, gl.minimum(1, steps - 1),
+                    scale_bk, BLOCK_N, GROUP_B, across,
+                )  # fmt: skip
         for step in range(steps):
             acc = warpgroup_mma_init(gl.zeros([HALF, BLOCK_N], gl.float32, layout))
             acc = begin(
                 acc, a_ring, b_ring, arrived, chunk, False, PART, 2, False, True
             )
             if BLOCKS:
-                # Of columns there may be many, for which registers have no room.
-                right = scales_at(
-                    scale_b_ptr, column, n, scale_bn, step, scale_bk,
-                    BLOCK_N, GROUP_B, across,
-                )  # fmt: skip
+                ahead = gl.minimum(step + 2, steps - 1)
+                if GROUP_B < BLOCK_N:
+                    # For many scales of columns registers have no room.
+                    right = scales_at(
+                        scale_b_ptr, column, n, scale_bn, step, scale_bk,
+                        BLOCK_N, GROUP_B, across,
+                    )  # fmt: skip
+                else:
+                    right_last = scales_at(
+                        scale_b_ptr, column, n, scale_bn, ahead, scale_bk,
+                        BLOCK_N, GROUP_B, across,
+                    )  # fmt: skip
                 last = scales_at(
-                    scale_a_ptr, known, m, scale_am, gl.minimum(step + 2, steps - 1),
-                    scale_ak, HALF, GROUP_A, down,
+                    scale_a_ptr, known, m, scale_am, ahead, scale_ak,
+                    HALF, GROUP_A, down,
                 )  # fmt: skip
             found = warpgroup_mma_wait(0, deps=(acc,))
             mbarrier.arrive(free.index(chunk % STAGES))
@@ -89,6 +105,7 @@ def consume(
                     sums = sums + found * rows_of(left, HALF, GROUP_A)
                 else:
                     sums = sums + found * rows_of(left * right, HALF, GROUP_A)
+                    right, right_after = right_after, right_last
                 left, after = after, last
             else:
                 sums = sums + found

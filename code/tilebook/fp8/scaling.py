@@ -157,12 +157,17 @@ def dequantize(
     return (codes.to(wide) * each).to(dtype)
 
 
+def _over(x: torch.Tensor, y: float) -> torch.Tensor:
+    # By a number PyTorch's GPU kernels don't divide: they multiply with its inverse.
+    return x / torch.full_like(x, y)
+
+
 def power_code(
     amax: torch.Tensor, format: formats.Format, rounding: str
 ) -> torch.Tensor:
     """The e8m0 code of a group's scale; see `reference`."""
     if rounding == "up":
-        return formats.encode_scale(amax / format.largest, "up")
+        return formats.encode_scale(_over(amax, format.largest), "up")
     top = (format.largest_code >> format.mantissa) - format.bias
     return formats.encode_scale(amax * 2.0**-top, "down")
 
@@ -213,7 +218,7 @@ def reference(
         scale = power_code(amax, format, rounding).view(torch.float8_e8m0fnu)
         inverse = 1 / spread(scale, granularity, m, k)
     else:
-        scale = amax.clamp(min=format.largest * SMALLEST) / format.largest
+        scale = _over(amax.clamp(min=format.largest * SMALLEST), format.largest)
         inverse = spread(1 / scale, granularity, m, k)
     codes = formats.encode(x.float() * inverse, format)
     return Quantized(codes.view(dtype), scale)

@@ -11,6 +11,7 @@ from tilebook.fp8 import (
     described,
     few,
     folded,
+    paired,
     products,
     promoted,
     tiled,
@@ -28,12 +29,13 @@ KERNELS: Mapping[str, ModuleType] = {
     "few": few,
     "cooperative": cooperative,
     "promoted": promoted,
+    "paired": paired,
     "folded": folded,
 }
 """By name; each has `launch(product, config)`."""
 CONFIGS: Mapping[str, type] = {
     **{name: KERNELS[name].Config for name in ("tiled", "described", "few")},
-    **dict.fromkeys(("cooperative", "promoted", "folded"), warps.Config),
+    **dict.fromkeys(("cooperative", "promoted", "paired", "folded"), warps.Config),
 }
 """What each is launched with."""
 OWN: Limits = {"block_k": (BLOCK,)}
@@ -47,13 +49,13 @@ LIMITS: Mapping[str, Limits] = {
     "tiled": OWN,
     "described": {**OWN, "block_m": powers(64, 256), "pieces": (1, 2)},
     "few": {"block_n": powers(64, 256), "block_k": (BLOCK, 2 * BLOCK)},
-    **dict.fromkeys(("cooperative", "promoted", "folded"), GROUPED),
+    **dict.fromkeys(("cooperative", "promoted", "paired", "folded"), GROUPED),
 }
 """What an answer may be made of, where that is other than `limits.LIMITS`; `block_k` of
 those that always load a block."""
 EXTRA = {"tiled": 1.3, "described": 1.1, "folded": 0.95}
 """What a kernel costs beside one whose warps are in groups, as a factor."""
-ENTRANTS = 12
+ENTRANTS = 13
 """Ways that are compiled and timed for a new question."""
 LONG = 2**20
 """Elements of `b` from which on reading it is what a product of few rows costs."""
@@ -79,7 +81,7 @@ def fitting_ways(product: Product) -> Iterator[tuple[float, Way]]:
             cost = products.seconds(product, tile, config.parts)
             yield cost, Way("few", tuple(config))
     if device.has("wgmma"):
-        for name in ("cooperative", "promoted", "folded"):
+        for name in ("cooperative", "promoted", "paired", "folded"):
             if KERNELS[name].refusal(product) is None:
                 yield from _tiles(product, name, KERNELS[name].CONFIGS)
 

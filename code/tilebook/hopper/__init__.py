@@ -10,8 +10,9 @@ begins where `tilebook.matmul.described` ends:
 * `folded`: a tile is stored while the next one's first products are under way.
 * `pingpong`: a tile to each group; one multiplies while the other stores.
 
-Beside them stands `widths`, whose tiles have widths between the powers of two. `matmul`
-chooses among these kernels and those of `tilebook.matmul`.
+Beside them stand `widths`, whose tiles have widths between the powers of two, and
+`remainder`: whole turns of wide tiles, and one of narrower ones. `matmul` chooses among
+these kernels and those of `tilebook.matmul`.
 """
 
 from tilebook.hopper import (
@@ -21,6 +22,7 @@ from tilebook.hopper import (
     made,
     pingpong,
     pipelined,
+    remainder,
     widths,
 )
 from tilebook.hopper.public import matmul
@@ -35,6 +37,7 @@ __all__ = [
     "matmul",
     "pingpong",
     "pipelined",
+    "remainder",
     "which",
     "widths",
 ]

@@ -102,6 +102,12 @@ def pingpong_over_cooperative(record: Record) -> float:
 
 
 @measure.value("hopper-ladder")
+def widths_over_folded(record: Record) -> float:
+    """What 256 by 192 is worth beside 128 by 256, on large squares."""
+    return _rate(record, "widths") / _rate(record, "folded")
+
+
+@measure.value("hopper-ladder")
 def folded_tflops(record: Record) -> float:
     """TFLOP/s of the best schedule."""
     return _rate(record, "folded")
@@ -165,6 +171,37 @@ def producer_long(record: Record) -> float:
 def short_sums_gain(record: Record) -> tuple[bool, str]:
     short, long = folded_short(record), folded_long(record)
     return short > long, f"{short:.3f} and {long:.3f}"
+
+
+OVER = (512, 22016, 4096)
+"""The layer with most of a turn left over, of which the text speaks."""
+
+
+def _cut(record: Record, impl: str, other: str) -> float:
+    shape = dict(zip("mnk", OVER, strict=True))
+    return best(record, impl, **shape) / best(record, other, **shape)
+
+
+@measure.value("hopper-remainder")
+def remainder_over_folded(record: Record) -> float:
+    """Of whole turns and a remainder over wide tiles alone."""
+    return _cut(record, "remainder", "folded")
+
+
+@measure.value("hopper-remainder")
+def remainder_over_cublas(record: Record) -> float:
+    """The same over cuBLAS."""
+    return _cut(record, "remainder", "cuBLAS")
+
+
+@measure.claim(
+    "hopper-remainder",
+    "Where three fifths of a turn of wide tiles are left over, at 512 by 22,016, a "
+    "turn of narrower tiles for them is worth 1.02 times the rate.",
+)
+def a_turn_of_its_own(record: Record) -> tuple[bool, str]:
+    found = remainder_over_folded(record)
+    return found >= 1.02, f"{found:.3f}"
 
 
 def _hidden(record: Record, name: str) -> float:

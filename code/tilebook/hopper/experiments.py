@@ -16,6 +16,7 @@ from tilebook.hopper import (
     pingpong,
     pipelined,
     public,
+    remainder,
     timeline,
     widths,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "hopper_k_sweep",
     "hopper_ladder",
     "hopper_matmul",
+    "hopper_remainder",
     "hopper_timeline",
 ]
 
@@ -52,6 +54,17 @@ SUMS = tuple(Shape(8192, 8192, k) for k in TERMS)
 SUMS_BRIEF = SUMS[1::3]
 SCHEDULES: dict[str, Callable[..., torch.Tensor]] = {
     name: RUNGS[name] for name in ("pipelined", "cooperative", "folded", "pingpong")
+}
+OVER = (
+    *(Shape(512, 22016, 4096), Shape(512, 12288, 4096), Shape(512, 10240, 8192)),
+    Shape(4096, 10240, 8192),
+)
+"""Layers whose tiles of 128 by 256 make whole turns and a part of one."""
+OVER_BRIEF = OVER[:1]
+CUTS: dict[str, Callable[..., torch.Tensor]] = {
+    "folded": folded.matmul,
+    "widths": widths.matmul,
+    "remainder": remainder.matmul,
 }
 DRAWN = Shape(8192, 8192, 1024)
 """Some sixteen tiles for each program, with sums of sixteen steps."""
@@ -95,6 +108,18 @@ def hopper_ladder(bench: Bench) -> list[Row]:
 def hopper_k_sweep(bench: Bench) -> list[Row]:
     for shape in bench.choose(SUMS, SUMS_BRIEF):
         rungs_of(bench, shape, "NT", SCHEDULES, public.matmul)
+    return bench.rows
+
+
+@measure.experiment(
+    "hopper-remainder",
+    question="What is it worth to cut what is left over into other tiles?",
+    op="matmul",
+    modules=MODULES,
+)
+def hopper_remainder(bench: Bench) -> list[Row]:
+    for shape in bench.choose(OVER, OVER_BRIEF):
+        rungs_of(bench, shape, "NT", CUTS, public.matmul)
     return bench.rows
 
 

@@ -55,6 +55,25 @@ def sums(record: Record) -> pd.DataFrame:
     return table.sort_index().rename_axis("k")
 
 
+def cuts(record: Record) -> pd.DataFrame:
+    """How many times as fast as cuBLAS products with something left over are.
+
+    Args:
+        record: "hopper-remainder".
+
+    Returns:
+        A row for each product, by its sides, a column for each implementation of ours;
+        the ratio in the regime where it is less.
+    """
+    found: dict[str, dict[str, float]] = {}
+    for impl in dict.fromkeys(row["impl"] for row in record.rows if row["ours"]):
+        for row, ratio in record.against(impl, "cuBLAS"):
+            sides = " x ".join(str(row["shape"][side]) for side in "mnk")
+            mine = found.setdefault(sides, {})
+            mine[impl] = round(min(mine.get(impl, ratio.median), ratio.median), 3)
+    return pd.DataFrame.from_dict(found, orient="index").rename_axis("m, n, k")
+
+
 def descriptors(record: Record) -> pd.DataFrame:
     """What a launch of a small product costs the host and the card.
 

@@ -6,7 +6,15 @@ from types import ModuleType
 import torch
 
 from tilebook import check, device
-from tilebook.hopper import cooperative, folded, launching, pingpong, pipelined, widths
+from tilebook.hopper import (
+    cooperative,
+    folded,
+    launching,
+    pingpong,
+    pipelined,
+    remainder,
+    widths,
+)
 from tilebook.matmul import described, searching
 from tilebook.matmul import ways as earlier
 from tilebook.matmul.choose import choose
@@ -25,7 +33,7 @@ GROUPS = {"pingpong": 1}
 """Groups of warps that share a tile's rows, if not two."""
 EXTRA = {"folded": 0.95, "cooperative": 1.0, "pipelined": 1.02, "pingpong": 1.0}
 """What a kernel costs beside `described`, as a factor."""
-ENTRANTS = 14
+ENTRANTS = 15
 """Ways that are compiled and timed for a new question."""
 
 
@@ -46,13 +54,17 @@ def fitting_ways(task: Task) -> Iterator[tuple[float, Way]]:
     for config in widths.CONFIGS:
         if (fitted := widths.room(config)) is not None:
             yield widths.seconds(task, fitted), Way("widths", tuple(fitted))
+    for own in remainder.CONFIGS:
+        if remainder.room(task, own) is not None:
+            yield remainder.seconds(task, own), Way("remainder", tuple(own))
 
 
-KERNELS = {**earlier.KERNELS, **TILED, "widths": widths}
+KERNELS = {**earlier.KERNELS, **TILED, "widths": widths, "remainder": remainder}
 CONFIGS = {
     **earlier.CONFIGS,
     **dict.fromkeys(TILED, launching.Config),
     "widths": widths.Config,
+    "remainder": remainder.Config,
 }
 OWN = {"block_k": powers(16, 128), "num_stages": range(2, 17)}
 LIMITS: Mapping[str, Limits] = {
@@ -67,6 +79,7 @@ LIMITS: Mapping[str, Limits] = {
         for name in TILED
     },
     "widths": {**OWN, "block_m": (128, 256)},
+    "remainder": {**OWN, "first": (64, 128), "second": (0, 16, 32, 64)},
 }
 """What an answer may be made of, where that is other than `limits.LIMITS`."""
 

@@ -69,7 +69,7 @@ def sound(config: Mapping[str, Any], narrower: Limits) -> bool:
         # A flag is a number to Python, and 8.0 is 8.
         if type(value) is not type(limits[name][0]) or value not in limits[name]:
             return False
-    columns, more = config["block_n"], config.get("more", 0)
+    columns, more = config.get("block_n", 0), config.get("more", 0)
     cut = columns // config.get("pieces", 1)
     if more > columns or ("pieces" in config and cut < LEAST_COLUMNS):
         return False

@@ -19,6 +19,7 @@ from tilebook import device
 
 from . import records, registry, report, runner
 from .bench import Progress as Tell
+from .confirm import confirm
 from .errors import RecordError, TimingError, UnknownExperiment, WrongResult
 from .record import Record
 from .timing import Budget
@@ -50,9 +51,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UnknownExperiment as error:
         err.print(f"error: {error}")
         return 1
-    if asked.record and not device.has("gpu"):
-        err.print("error: --record measures, and there is no GPU here")
-        return 2
+    for what in ("record", "confirm"):
+        if getattr(asked, what) and not device.has("gpu"):
+            err.print(f"error: --{what} measures, and there is no GPU here")
+            return 2
     failed = 0
     with _bar(err) as bar:
         task = bar.add_task("", total=len(names))
@@ -79,6 +81,10 @@ def _one(name: str, asked: argparse.Namespace, out: Console, tell: Tell) -> int:
     if asked.record:
         shown, path = runner.record(name, budget=budget, progress=tell)
         out.print(f"wrote {path}")
+    elif asked.confirm:
+        shown, path = confirm(name, budget=budget, progress=tell)
+        out.print(f"wrote {path}\n{shown.stamp()}")
+        return 0
     else:
         shown = runner.run(name, budget=budget, progress=tell)
     other = _other(shown) if shown.live else None
@@ -132,7 +138,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("names", nargs="*", metavar="NAME", help="default: all")
     parser.add_argument("--list", action="store_true", help="list the experiments")
     parser.add_argument("--only", metavar="PREFIX", help="those that begin so")
-    parser.add_argument("--record", action="store_true", help="write committed records")
+    write = parser.add_mutually_exclusive_group()
+    write.add_argument("--record", action="store_true", help="write committed records")
+    write.add_argument(
+        "--confirm",
+        action="store_true",
+        help="after a change that isn't meant to change a time, measure a sample of "
+        "them again and note that it agrees",
+    )
     parser.add_argument("--claims", action="store_true", help="judge the book's claims")
     parser.add_argument("--rounds", type=_positive, metavar="N", help="rounds per case")
     parser.add_argument(

@@ -27,6 +27,7 @@ class Record:
         canary: ceilings measured before and after, and how far they drifted.
         provenance: what measured it, when, and for which code.
         live: whether it was measured on this machine by this build or process.
+        confirmed: that a sample came out the same for later code (see `confirm`).
     """
 
     name: str
@@ -35,6 +36,7 @@ class Record:
     canary: Mapping[str, Any]
     provenance: Mapping[str, Any]
     live: bool
+    confirmed: Mapping[str, Any] | None = None
 
     @classmethod
     def of(cls, data: Mapping[str, Any], *, live: bool) -> "Record":
@@ -48,16 +50,18 @@ class Record:
             The record.
         """
         parts = (data[k] for k in ("experiment", "question", "rows", "canary"))
-        return cls(*parts, data["provenance"], live)
+        return cls(*parts, data["provenance"], live, data.get("confirmed"))
 
     def data(self) -> dict[str, Any]:
         """The record in its JSON form."""
+        confirmed = {"confirmed": dict(self.confirmed)} if self.confirmed else {}
         return {
             "experiment": self.name,
             "question": self.question,
             "rows": self.rows,
             "canary": dict(self.canary),
             "provenance": dict(self.provenance),
+            **confirmed,
         }
 
     @property
@@ -210,13 +214,14 @@ class Record:
         return {name: self.value(name) for name in registry.values(self.name)}
 
     def stale(self) -> list[str]:
-        """Name the modules whose code has moved on since this was measured.
+        """Name the modules whose code has moved on since this was measured, or last
+        confirmed.
 
         Returns:
             Sorted names; ``"experiment"`` is the function that measures.
         """
-        then, now = self.provenance["digest"], registry.find(self.name).digest()
-        return sorted(k for k in then.keys() | now.keys() if then.get(k) != now.get(k))
+        last = self.confirmed or self.provenance
+        return _differing(last["digest"], registry.find(self.name).digest())
 
     def broken_claims(self) -> list[tuple[Claim, str]]:
         """Find what the chapter says that doesn't hold here.
@@ -256,6 +261,11 @@ class Record:
         drift = self.drift()
         if drift > roofline.DRIFT:
             line += f", while the card's ceilings moved by {drift:.0%}"
+        if self.confirmed:
+            last = self.confirmed
+            names = ", ".join(_differing(self.provenance["digest"], last["digest"]))
+            line += f"; {last['rows']} of {len(self.rows)} rows came out within "
+            line += f"{last['moved']:.1%} on {last['date']}, after a change of {names}"
         moved = self.stale()
         if moved:
             names = ", ".join(moved)
@@ -295,6 +305,10 @@ def ratio(row: Row, peer: Row) -> Ratio:
         )
     each = [b / a for a, b in zip(row["rounds"], peer["rounds"], strict=True)]
     return Ratio(statistics.median(each), min(each), max(each))
+
+
+def _differing(then: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    return sorted(k for k in then.keys() | now.keys() if then.get(k) != now.get(k))
 
 
 def _field(row: Row, name: str) -> Any:

@@ -43,6 +43,14 @@ ROW = {
     "error_bound": OPTIONAL_NUMBER,
     "extra": dict,
 }
+CONFIRMED = {
+    "date": str,
+    "commit": OPTIONAL_TEXT,
+    "driver": OPTIONAL_TEXT,
+    "digest": dict,
+    "rows": int,
+    "moved": NUMBER,
+}
 CANARY = {"open": dict, "close": dict, "drift": NUMBER, "repeats": int}
 CEILINGS = {
     "copy_gbps": NUMBER,
@@ -85,6 +93,9 @@ def check(data: Any, source: str) -> None:
     Raises:
         RecordError: naming the file and the first field that is wrong.
     """
+    if isinstance(data, dict) and "confirmed" in data:
+        _confirmed(data["confirmed"], source)
+        data = {k: v for k, v in data.items() if k != "confirmed"}
     _fields(data, RECORD, source, "record")
     if not data["rows"]:
         _refuse(source, "rows", "at least one row", data["rows"])
@@ -105,12 +116,23 @@ def check(data: Any, source: str) -> None:
     # Records from before there were peers to name have none.
     made = {"peers": {}} | data["provenance"]
     _fields(made, PROVENANCE, source, "provenance")
-    if not re.fullmatch(r"\d{4}-\d{2}-\d{2}", made["date"]):
-        _refuse(source, "provenance.date", "a date such as 2026-01-31", made["date"])
-    if not made["digest"] or not all(
-        isinstance(x, str) for x in made["digest"].values()
-    ):
-        _refuse(source, "provenance.digest", "digests by module", made["digest"])
+    _dated(made, source, "provenance")
+
+
+def _confirmed(data: Any, source: str) -> None:
+    _fields(data, CONFIRMED, source, "confirmed")
+    _dated(data, source, "confirmed")
+    if data["rows"] < 1 or data["moved"] < 0:
+        got = [data["rows"], data["moved"]]
+        _refuse(source, "confirmed", "a row or more, and how far it moved", got)
+
+
+def _dated(data: dict[str, Any], source: str, where: str) -> None:
+    if not re.fullmatch(r"\d{4}-\d{2}-\d{2}", data["date"]):
+        _refuse(source, f"{where}.date", "a date such as 2026-01-31", data["date"])
+    digests = data["digest"]
+    if not digests or not all(isinstance(x, str) for x in digests.values()):
+        _refuse(source, f"{where}.digest", "digests by module", digests)
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -93,6 +93,8 @@ class Pointer(Missing):
         """
         flat = self.base.as_strided((_extent(self.base),), (1,))
         if not isinstance(self.offset, Tile):
+            if mask is not None and not mask:
+                return other
             return _inside(flat, torch.tensor(self.offset)).item()
         at = self.offset.value
         on = torch.ones_like(at, dtype=torch.bool) if mask is None else mask.value
@@ -121,7 +123,7 @@ def _raw(x: Any) -> Any:
 
 def _operation(name: str) -> Callable[..., Tile]:
     def operate(self: Tile, other: Any) -> Tile:
-        return Tile(getattr(operator, name)(self.value, _raw(other)))
+        return Tile(getattr(operator, f"__{name}__")(self.value, _raw(other)))
 
     return operate
 
@@ -134,13 +136,13 @@ def _refuse(name: str) -> Callable[..., Any]:
 
 
 for _name, _side in itertools.product(
-    ("sub", "truediv", "mod", "and", "or", "xor"), ("", "r")
+    ("sub", "truediv", "mod", "or", "xor"), ("", "r")
 ):
     setattr(Tile, f"__{_side}{_name}__", _refuse(f"__{_side}{_name}__"))
 for _name in ("neg", "getitem", "le", "gt", "ge"):
     setattr(Tile, f"__{_name}__", _refuse(f"__{_name}__"))
 # What finds places in memory, and what scales sums.
-for _name in ("add", "mul", "floordiv", "lt"):
+for _name in ("add", "mul", "floordiv", "lt", "and"):
     setattr(Tile, f"__{_name}__", _operation(_name))
-for _name in ("add", "mul"):
+for _name in ("add", "mul", "and"):
     setattr(Tile, f"__r{_name}__", _operation(_name))
