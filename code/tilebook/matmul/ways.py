@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType, ModuleType
 from typing import Any, NamedTuple
 
-
 from tilebook import device
 from tilebook.matmul import (
     beside,
