@@ -21,7 +21,7 @@ from tilebook.tiling.layouts import Blocked
 ROOT = Path(__file__).resolve().parents[1]
 STATIC = ROOT / "book" / "_static" / "explorers"
 SVG = "{http://www.w3.org/2000/svg}"
-NAMES = ("launch-orders", "layouts", "online-softmax")
+NAMES = ("launch-orders", "layouts", "online-softmax", "phases")
 BASE = "https://example.invalid/tiny/"
 CONF = """\
 import os, sys
@@ -155,7 +155,7 @@ def test_a_page_holds_a_still_figure_and_its_data(built: SimpleNamespace, name: 
 def test_figures_are_numbered_and_listed(built: SimpleNamespace):
     page = built.page("book/one.html")
     numbers = [x.get_text().strip() for x in page.select("figcaption .caption-number")]
-    assert numbers == ["Fig. 1", "Fig. 2", "Fig. 3"]
+    assert numbers == [f"Fig. {i}" for i in range(1, len(NAMES) + 1)]
     assert page.select_one('p a[href="#fig-layouts"]').get_text() == "Fig. 2"
     lines = [
         " ".join(line.get_text().split())
@@ -260,11 +260,39 @@ def test_the_still_recurrence_is_the_packages():
     assert made.rows[-1][3:] == made.rows[-2][3:]
 
 
+def test_the_still_ring_is_the_packages():
+    from tilebook.hopper import moments, phases
+
+    made = explored("phases")
+    setting = phases.Setting(**made.data["chosen"])
+    ring = moments.Ring(phases.PLANS[setting.kernel], setting.stages)
+    for moment in phases.every()[setting].moments[: made.data["at"] + 1]:
+        ring.happen(moment)
+    seen = ring.seen()
+    slots = [
+        [f"slot {i}", f"chunk {x}", y, ""] for i, (x, y) in enumerate(seen["slots"])
+    ]
+    assert made.rows[1 : setting.stages + 1] == slots
+    barriers = made.rows[setting.stages + 1 :]
+    assert [row[0] for row in barriers] == list(seen["barriers"])
+    assert [row[1] for row in barriers] == [
+        f"phase {phase}" for phase, *_ in seen["barriers"].values()
+    ]
+    waits = {row[0]: row[3] for row in barriers if row[3]}
+    assert waits == {
+        on: f"{who}, for {parity}" for who, (on, parity) in seen["waits"].items()
+    }
+    # A product, a store, a wait: each kind of bar is drawn.
+    for kind in ("bar", "need", "thick", "thin", "warp"):
+        assert f'class="{kind}"' in made.svg
+    assert len(json.dumps(made.data)) < 40_000
+
+
 def test_the_scripts_are_few_and_ask_nobody():
     files = sorted(STATIC.glob("*.js"))
     assert {path.stem for path in files} == {"frame", *NAMES}
     text = "".join(path.read_text(encoding="utf-8") for path in files)
-    assert len(text.encode()) < 25_000
+    assert len(text.encode()) < 42_000
     for word in ("import ", "fetch(", "XMLHttpRequest", "eval(", "innerHTML"):
         assert word not in text
     # The one address is the name by which browsers know SVG.

@@ -62,7 +62,14 @@ def shrink(patch):
     patch.setattr(timeline, "launch", planned)
     for module in (folded, made):
         patch.setattr(module, "launch", lambda task, config=None: None)
-    for name, value in (("LARGE", 8), ("ROWS", 8), ("SHORT", 8), ("LONG", 16)):
+    for name, value in (
+        ("LARGE", 8),
+        ("EVEN", 8),
+        ("ROWS", 8),
+        ("SHORT", 8),
+        ("DRAWN", 8),
+        ("LONG", 16),
+    ):
         patch.setattr(conclusions, name, value)
     patch.setattr(conclusions, "OVER", tuple(TINY[0]))
 
@@ -102,6 +109,13 @@ def test_sums_reach_from_short_to_long():
     assert conclusions.SHORT in lengths
     assert {shape[:2] for shape in experiments.SUMS} == {(8192, 8192)}
     assert set(experiments.SUMS_BRIEF) <= set(experiments.SUMS)
+    brief = {shape.k for shape in experiments.SUMS_BRIEF}
+    quoted = {conclusions.SHORT, conclusions.DRAWN, conclusions.LONG}
+    assert brief >= quoted
+    sides = {shape.n for shape in experiments.LADDER_BRIEF}
+    assert sides >= {conclusions.LARGE, conclusions.EVEN}
+    assert set(experiments.LADDER_BRIEF) <= set(experiments.LADDER)
+    assert experiments.DRAWN.k == conclusions.DRAWN
     # What the targets are about is among what is measured.
     shapes = {shape for shape, _ in earlier.CASES}
     assert Shape(8192, 8192, 512) in shapes

@@ -75,9 +75,11 @@ def table(box) -> list[list[str]]:
 
 def test_pages_load_scripts_for_their_figures_only(soups: dict):
     assert all(name in soups for name in PAGES.values())
+    # What is tested in test_phases.py, once its chapter is no draft.
+    all_pages = PAGES | {"phases": "chapters/hopper.html"}
     for name, soup in soups.items():
         shown = {box["data-explorer"] for box in soup.select("[data-explorer]")}
-        assert shown == {key for key, page in PAGES.items() if page == name}
+        assert shown == {key for key, page in all_pages.items() if page == name}
         loaded = [x["src"] for x in soup.select('script[src*="explorers/"]')]
         assert len(loaded) == len(shown) + bool(shown), name
 

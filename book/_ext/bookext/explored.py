@@ -330,8 +330,19 @@ def online_softmax(chunk: int = 4, high: float = 2.6) -> Explored:
     return Explored(data, picture(*size, parts), words, table)
 
 
+# The loop of specialised warps
+
+
+def phases() -> Explored:
+    """Make the figure of slots and barriers; see `phased.phases`."""
+    from bookext import phased
+
+    return phased.phases()
+
+
 FIGURES: dict[str, Callable[[], Explored]] = {
     "launch-orders": functools.cache(launch_orders),
     "layouts": functools.cache(layouts),
     "online-softmax": functools.cache(online_softmax),
+    "phases": functools.cache(phases),
 }

@@ -21,7 +21,12 @@ from bookext.explored import FIGURES
 FOLDER = "explorers"
 SHARED = "frame"
 # What a figure shows depends on these, beside the page.
-MODULES = ("tiling.grouped", "tiling.linear", "tiling.orders", "softmax.recurrence")
+MODULES = {
+    "launch-orders": ("tiling.grouped", "tiling.orders"),
+    "layouts": ("tiling.linear",),
+    "online-softmax": ("softmax.recurrence",),
+    "phases": ("hopper.phases",),
+}
 
 
 class explorer(nodes.General, nodes.Element):
@@ -54,7 +59,7 @@ class Explorer(SphinxDirective):
         caption = " ".join(self.content)
         if not caption or "name" not in self.options:
             raise self.error("a figure needs a caption and a name")
-        self.note_inputs()
+        self.note_inputs(name)
         made = FIGURES[name]()
         data = json.dumps(made.data, separators=(",", ":"))
         holder = explorer(explorer=name, data=data, svg=made.svg)
@@ -70,12 +75,12 @@ class Explorer(SphinxDirective):
         self.add_name(figure)
         return [figure, *messages]
 
-    def note_inputs(self) -> None:
+    def note_inputs(self, name: str) -> None:
         """Have the page read again when the package's functions change."""
         from bookext.inputs import files_for
         from bookext.machine import PACKAGE
 
-        for module in MODULES:
+        for module in MODULES[name]:
             for path, _ in files_for(f"{PACKAGE}.{module}"):
                 self.env.note_dependency(str(path))
 

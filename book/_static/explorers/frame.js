@@ -72,7 +72,7 @@ const explorers = (() => {
   }
 
   // Steps forth and back, by hand or by itself; `go` draws a step.
-  function player(noun, go) {
+  function player(noun, go, pause = 1100) {
     let at = 0;
     let count = 1;
     let timer = null;
@@ -97,7 +97,7 @@ const explorers = (() => {
     }
     function start() {
       play.textContent = "Pause";
-      timer = setInterval(() => (at === count - 1 ? stop(at) : show(at + 1)), 1100);
+      timer = setInterval(() => (at === count - 1 ? stop(at) : show(at + 1)), pause);
       show(at === count - 1 ? 0 : at);
     }
     const row = make("div", { class: "explorer-row" }, back, step);

@@ -2,7 +2,7 @@
 
 from tilebook import measure
 from tilebook.hopper import figures
-from tilebook.hopper.results import best
+from tilebook.hopper.results import cold
 from tilebook.matmul import shapes
 from tilebook.matmul.conclusions import against, behind, mean
 from tilebook.measure import Record, Row
@@ -62,7 +62,7 @@ def nowhere_behind(record: Record) -> tuple[bool, str]:
 
 
 def _rate(record: Record, impl: str) -> float:
-    return best(record, impl, **dict.fromkeys("mnk", LARGE))
+    return cold(record, impl, **dict.fromkeys("mnk", LARGE))
 
 
 @measure.value("hopper-ladder")
@@ -107,6 +107,17 @@ def widths_over_folded(record: Record) -> float:
     return _rate(record, "widths") / _rate(record, "folded")
 
 
+EVEN = 6144
+"""Side of the square on which both have as much to do."""
+
+
+@measure.value("hopper-ladder")
+def widths_where_even(record: Record) -> float:
+    """The same where both have whole turns alike."""
+    sides = dict.fromkeys("mnk", EVEN)
+    return cold(record, "widths", **sides) / cold(record, "folded", **sides)
+
+
 @measure.value("hopper-ladder")
 def folded_tflops(record: Record) -> float:
     """TFLOP/s of the best schedule."""
@@ -124,7 +135,7 @@ def tiles_before_turns(record: Record) -> tuple[bool, str]:
 
 
 def _times(record: Record, impl: str, other: str, k: int) -> float:
-    return best(record, impl, k=k) / best(record, other, k=k)
+    return cold(record, impl, k=k) / cold(record, other, k=k)
 
 
 @measure.value("hopper-k-sweep")
@@ -163,6 +174,16 @@ def producer_long(record: Record) -> float:
     return _times(record, "cooperative", "pipelined", LONG)
 
 
+DRAWN = 1024
+"""Terms of the product whose timeline is drawn."""
+
+
+@measure.value("hopper-k-sweep")
+def folded_drawn(record: Record) -> float:
+    """Of `folded` over `cooperative` at the length of the timeline's sums."""
+    return _times(record, "folded", "cooperative", DRAWN)
+
+
 @measure.claim(
     "hopper-k-sweep",
     "The shorter the sums, the more a hidden store is worth: at k = 512 more than at "
@@ -179,7 +200,7 @@ OVER = (512, 22016, 4096)
 
 def _cut(record: Record, impl: str, other: str) -> float:
     shape = dict(zip("mnk", OVER, strict=True))
-    return best(record, impl, **shape) / best(record, other, **shape)
+    return cold(record, impl, **shape) / cold(record, other, **shape)
 
 
 @measure.value("hopper-remainder")
@@ -252,6 +273,12 @@ def folded_products(record: Record) -> float:
 def folded_end(record: Record) -> float:
     """Clocks from a tile's last product to the next one's first."""
     return _clocks(record, "folded")[1]
+
+
+@measure.value("hopper-timeline")
+def by_the_clocks(record: Record) -> float:
+    """What a tile and its end take in `cooperative`, over the same in `folded`."""
+    return sum(_clocks(record, "cooperative")) / sum(_clocks(record, "folded"))
 
 
 @measure.claim(

@@ -215,7 +215,7 @@ def drawn(schedules: Mapping[str, list[Span]], until: float | None = None) -> Pi
         for axes, (name, spans) in zip(panels, schedules.items(), strict=True):
             _lanes(axes, spans, last)
             share, covered = busy(spans), hidden(spans)
-            axes.set_title(f"{name}: tensor cores busy {share:.2f}", fontsize=10)
+            axes.set_title(f"{name}: products under way {share:.2f}", fontsize=10)
             told.append(
                 f"{name}: somebody multiplies {share:.2f} of the time, and "
                 f"{covered:.2f} of the time that stores take"

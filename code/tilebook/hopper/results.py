@@ -2,24 +2,24 @@
 
 import pandas as pd
 
-from tilebook.measure import Record
+from tilebook.measure import Ratio, Record, Row
 
 KIND = {"host": "host, µs", "cold": "GPU, µs"}
 
 
-def best(record: Record, impl: str, **shape: int) -> float:
-    """TFLOP/s of an implementation on a shape, in its better regime.
+def cold(record: Record, impl: str, **shape: int) -> float:
+    """TFLOP/s of an implementation on a shape, inputs in memory.
 
     Args:
         record: "hopper-ladder" or "hopper-k-sweep".
         impl: its name.
         shape: sides of the product.
     """
-    return record.best(impl=impl, op="matmul_nt", **shape)["tflops"]
+    return record.one(impl=impl, op="matmul_nt", regime="cold", **shape)["tflops"]
 
 
 def ladder(record: Record) -> pd.DataFrame:
-    """TFLOP/s of the rungs on squares, in the better regime.
+    """TFLOP/s of the rungs on squares, inputs in memory.
 
     Args:
         record: "hopper-ladder".
@@ -28,10 +28,9 @@ def ladder(record: Record) -> pd.DataFrame:
         A row for each implementation, a column for each side.
     """
     found: dict[str, dict[int, float]] = {}
-    for row in record.rows:
+    for row in record.select(regime="cold"):
         rates = found.setdefault(row["impl"], {})
-        side = row["shape"]["n"]
-        rates[side] = max(rates.get(side, 0.0), round(row["tflops"], 1))
+        rates[row["shape"]["n"]] = round(row["tflops"], 1)
     table = pd.DataFrame.from_dict(found, orient="index")
     return table[sorted(table.columns)].rename_axis(columns="side")
 
@@ -43,14 +42,12 @@ def sums(record: Record) -> pd.DataFrame:
         record: "hopper-k-sweep".
 
     Returns:
-        A row for each k, a column for each of our implementations; the ratio in the
-        regime where it is less.
+        A row for each k, a column for each of our implementations; inputs in memory.
     """
     found: dict[int, dict[str, float]] = {}
     for impl in dict.fromkeys(row["impl"] for row in record.rows if row["ours"]):
-        for row, ratio in record.against(impl, "cuBLAS"):
-            mine = found.setdefault(row["shape"]["k"], {})
-            mine[impl] = round(min(mine.get(impl, ratio.median), ratio.median), 3)
+        for row, ratio in _against_cublas(record, impl):
+            found.setdefault(row["shape"]["k"], {})[impl] = round(ratio.median, 3)
     table = pd.DataFrame.from_dict(found, orient="index")
     return table.sort_index().rename_axis("k")
 
@@ -63,15 +60,18 @@ def cuts(record: Record) -> pd.DataFrame:
 
     Returns:
         A row for each product, by its sides, a column for each implementation of ours;
-        the ratio in the regime where it is less.
+        inputs in memory.
     """
     found: dict[str, dict[str, float]] = {}
     for impl in dict.fromkeys(row["impl"] for row in record.rows if row["ours"]):
-        for row, ratio in record.against(impl, "cuBLAS"):
+        for row, ratio in _against_cublas(record, impl):
             sides = " x ".join(str(row["shape"][side]) for side in "mnk")
-            mine = found.setdefault(sides, {})
-            mine[impl] = round(min(mine.get(impl, ratio.median), ratio.median), 3)
+            found.setdefault(sides, {})[impl] = round(ratio.median, 3)
     return pd.DataFrame.from_dict(found, orient="index").rename_axis("m, n, k")
+
+
+def _against_cublas(record: Record, impl: str) -> list[tuple[Row, Ratio]]:
+    return record.part(lambda row: row["regime"] == "cold").against(impl, "cuBLAS")
 
 
 def descriptors(record: Record) -> pd.DataFrame:
