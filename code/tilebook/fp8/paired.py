@@ -16,14 +16,13 @@ from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import (
     mbarrier,
     tma,
-    warpgroup_mma_init,
     warpgroup_mma_wait,
 )
 
 from tilebook.fp8 import warps
 from tilebook.fp8.products import Product
-from tilebook.fp8.warps import Config, columns_of, finished, rows_of, scales_at
-from tilebook.hopper.wgmma import barriers, begin, place_of, produce, put_all, ring_of
+from tilebook.fp8.warps import Config, added, asked, finished, start
+from tilebook.hopper.wgmma import barriers, place_of, produce, put_all, ring_of
 
 CONFIGS = (
     *(Config(128, 128, 6), Config(128, 128, 5), Config(128, 64, 8)),
@@ -32,41 +31,6 @@ CONFIGS = (
 """What to try on a card; of two equals `config_for` takes the first."""
 META = {"REGISTERS": 232, "num_warps": 4}
 """Registers of a thread of the second group, and warps of the first."""
-
-
-@gluon.jit
-def added(
-    sums, found, left, right, scale_b_ptr, column, n, scale_bn, block, blocks,
-    scale_bk, GROUP_A: gl.constexpr, GROUP_B: gl.constexpr, BLOCKS: gl.constexpr,
-    layout: gl.constexpr,
-):  # fmt: skip
-    """Scale a block's sums, where scales change along k, and add them."""
-    ROWS: gl.constexpr = sums.shape[0]
-    COLUMNS: gl.constexpr = sums.shape[1]
-    if BLOCKS:
-        if GROUP_B < COLUMNS:
-            # Of columns there are many scales: registers have no room for more of them.
-            right = scales_at(
-                scale_b_ptr, column, n, scale_bn, block, blocks, scale_bk,
-                COLUMNS, GROUP_B, gl.SliceLayout(0, layout),
-            )  # fmt: skip
-            found = found * columns_of(right, COLUMNS, GROUP_B)
-            sums = sums + found * rows_of(left, ROWS, GROUP_A)
-        else:
-            sums = sums + found * rows_of(left * right, ROWS, GROUP_A)
-    else:
-        sums = sums + found
-    return sums
-
-
-@gluon.jit
-def start(
-    a_ring, b_ring, arrived, chunk,
-    PART: gl.constexpr, HALF: gl.constexpr, BLOCK_N: gl.constexpr, layout: gl.constexpr,
-):  # fmt: skip
-    """Wait for a block and begin to multiply it, from zero."""
-    acc = warpgroup_mma_init(gl.zeros([HALF, BLOCK_N], gl.float32, layout))
-    return begin(acc, a_ring, b_ring, arrived, chunk, False, PART, 2, False, True)
 
 
 @gluon.jit
@@ -85,13 +49,11 @@ def consume(
     layout: gl.constexpr = gl.NVMMADistributedLayout(
         version=[3, 0], warps_per_cta=[4, 1], instr_shape=[16, BLOCK_N, 32]
     )
-    down: gl.constexpr = gl.SliceLayout(1, layout)
-    across: gl.constexpr = gl.SliceLayout(0, layout)
-    ROOM: gl.constexpr = BLOCKS and GROUP_B >= BLOCK_N
+    gl.SliceLayout(1, layout)
+    gl.SliceLayout(0, layout)
     place = places.index(PART)
     tiles = gl.cdiv(m, BLOCK_M) * gl.cdiv(n, BLOCK_N)
     blocks = gl.cdiv(k, BLOCK_K)
-    pairs = gl.cdiv(blocks, 2)
     chunk = 0
     for tile in range(gl.program_id(0), tiles, gl.num_programs(0)):
         row, column = place_of(tile, m, n, BLOCK_M, BLOCK_N, GROUP)
@@ -99,60 +61,45 @@ def consume(
         # A group may be wholly below the last row: its scales are of the last there is.
         known = gl.minimum(row, m - 1)
         sums = gl.zeros([HALF, BLOCK_N], gl.float32, layout)
-        even_left, odd_left, even_right, odd_right = 0.0, 0.0, 0.0, 0.0
+        even_left, even_right, odd_left, odd_right = 0.0, 0.0, 0.0, 0.0
         if BLOCKS:
-            even_left = scales_at(
-                scale_a_ptr, known, m, scale_am, 0, blocks, scale_ak,
-                HALF, GROUP_A, down,
+            even_left, even_right = asked(
+                scale_a_ptr, scale_b_ptr, row, column, m,
+                scale_am, scale_ak, scale_bk, scale_bn, 0, blocks,
+                HALF, BLOCK_N, GROUP_A, GROUP_B, layout,
             )  # fmt: skip
-            odd_left = scales_at(
-                scale_a_ptr, known, m, scale_am, 1, blocks, scale_ak,
-                HALF, GROUP_A, down,
+            odd_left, odd_right = asked(
+                scale_a_ptr, scale_b_ptr, row, column, m,
+                scale_am, scale_ak, scale_bk, scale_bn, 1, blocks,
+                HALF, BLOCK_N, GROUP_A, GROUP_B, layout,
             )  # fmt: skip
-        if ROOM:
-            even_right = scales_at(
-                scale_b_ptr, column, n, scale_bn, 0, blocks, scale_bk,
-                BLOCK_N, GROUP_B, across,
-            )  # fmt: skip
-            odd_right = scales_at(
-                scale_b_ptr, column, n, scale_bn, 1, blocks, scale_bk,
-                BLOCK_N, GROUP_B, across,
-            )  # fmt: skip
-        for pair in range(pairs):
+        for pair in range(gl.cdiv(blocks, 2)):
             block = 2 * pair
             even = start(a_ring, b_ring, arrived, chunk, PART, HALF, BLOCK_N, layout)
             odd = start(a_ring, b_ring, arrived, chunk + 1, PART, HALF, BLOCK_N, layout)
             found = warpgroup_mma_wait(1, deps=(even,))
             mbarrier.arrive(free.index(chunk % STAGES))
             sums = added(
-                sums, found, even_left, even_right, scale_b_ptr, column, n, scale_bn,
-                block, blocks, scale_bk, GROUP_A, GROUP_B, BLOCKS, layout,
+                sums, found, even_left, even_right, scale_b_ptr, column, n,
+                scale_bn, scale_bk, block, blocks, GROUP_B, BLOCKS, layout,
             )  # fmt: skip
             if BLOCKS:
-                even_left = scales_at(
-                    scale_a_ptr, known, m, scale_am, block + 2, blocks, scale_ak,
-                    HALF, GROUP_A, down,
-                )  # fmt: skip
-            if ROOM:
-                even_right = scales_at(
-                    scale_b_ptr, column, n, scale_bn, block + 2, blocks, scale_bk,
-                    BLOCK_N, GROUP_B, across,
+                even_left, even_right = asked(
+                    scale_a_ptr, scale_b_ptr, row, column, m,
+                    scale_am, scale_ak, scale_bk, scale_bn, block + 2, blocks,
+                    HALF, BLOCK_N, GROUP_A, GROUP_B, layout,
                 )  # fmt: skip
             found = warpgroup_mma_wait(0, deps=(odd,))
             mbarrier.arrive(free.index((chunk + 1) % STAGES))
             sums = added(
-                sums, found, odd_left, odd_right, scale_b_ptr, column, n, scale_bn,
-                block + 1, blocks, scale_bk, GROUP_A, GROUP_B, BLOCKS, layout,
+                sums, found, odd_left, odd_right, scale_b_ptr, column, n,
+                scale_bn, scale_bk, block + 1, blocks, GROUP_B, BLOCKS, layout,
             )  # fmt: skip
             if BLOCKS:
-                odd_left = scales_at(
-                    scale_a_ptr, known, m, scale_am, block + 3, blocks, scale_ak,
-                    HALF, GROUP_A, down,
-                )  # fmt: skip
-            if ROOM:
-                odd_right = scales_at(
-                    scale_b_ptr, column, n, scale_bn, block + 3, blocks, scale_bk,
-                    BLOCK_N, GROUP_B, across,
+                odd_left, odd_right = asked(
+                    scale_a_ptr, scale_b_ptr, row, column, m,
+                    scale_am, scale_ak, scale_bk, scale_bn, block + 3, blocks,
+                    HALF, BLOCK_N, GROUP_A, GROUP_B, layout,
                 )  # fmt: skip
             chunk += 2
         sums = finished(

@@ -12,33 +12,32 @@ from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import (
     mbarrier,
     tma,
-    warpgroup_mma_init,
     warpgroup_mma_wait,
 )
 
 from tilebook.fp8 import warps
 from tilebook.fp8.products import Product
-from tilebook.fp8.warps import Config, columns_of, finished, rows_of, scales_at
-from tilebook.hopper.wgmma import barriers, begin, place_of, produce, put_all, ring_of
+from tilebook.fp8.warps import Config, added, asked, finished, start
+from tilebook.hopper.wgmma import barriers, place_of, produce, put_all, ring_of
 
 CONFIGS = (
     *(Config(128, 128, 6), Config(128, 128, 5), Config(128, 64, 8)),
     *(Config(128, 128, 6, group=16), Config(128, 32, 8)),
 )
 """What to try on a card; of two equals `config_for` takes the first."""
-META = {"REGISTERS": 232, "num_warps": 4}
+META = {"OFFSET": True, "REGISTERS": 232, "num_warps": 4}
 """Registers of a thread of the second group, and warps of the first."""
 
 
 @gluon.jit
 def consume(
-    out_desc, a_ring, b_ring, places, arrived, free,
+    out_desc, a_ring, b_ring, places, arrived, free, turn,
     scale_a_ptr, scale_b_ptr, bias_ptr, m, n, k,
     scale_am, scale_ak, scale_bk, scale_bn, bias_n,
     PART: gl.constexpr,
     BLOCK_M: gl.constexpr, BLOCK_N: gl.constexpr, BLOCK_K: gl.constexpr,
     GROUP: gl.constexpr, GROUP_A: gl.constexpr, GROUP_B: gl.constexpr,
-    BLOCKS: gl.constexpr,
+    BLOCKS: gl.constexpr, OFFSET: gl.constexpr,
 ):  # fmt: skip
     """Multiply one half of every tile block by block, then store it."""
     STAGES: gl.constexpr = b_ring.shape[0]
@@ -48,68 +47,59 @@ def consume(
     )
     place = places.index(PART)
     tiles = gl.cdiv(m, BLOCK_M) * gl.cdiv(n, BLOCK_N)
-    steps = gl.cdiv(k, BLOCK_K)
+    blocks = gl.cdiv(k, BLOCK_K)
     chunk = 0
     for tile in range(gl.program_id(0), tiles, gl.num_programs(0)):
         row, column = place_of(tile, m, n, BLOCK_M, BLOCK_N, GROUP)
         row += PART * HALF
         # A group may be wholly below the last row: its scales are of the last there is.
         known = gl.minimum(row, m - 1)
-        down: gl.constexpr = gl.SliceLayout(1, layout)
-        across: gl.constexpr = gl.SliceLayout(0, layout)
         sums = gl.zeros([HALF, BLOCK_N], gl.float32, layout)
+        even_left, even_right, odd_left, odd_right = 0.0, 0.0, 0.0, 0.0
         if BLOCKS:
-            left = scales_at(
-                scale_a_ptr, known, m, scale_am, 0, steps, scale_ak,
-                HALF, GROUP_A, down,
+            even_left, even_right = asked(
+                scale_a_ptr, scale_b_ptr, row, column, m,
+                scale_am, scale_ak, scale_bk, scale_bn, 0, blocks,
+                HALF, BLOCK_N, GROUP_A, GROUP_B, layout,
             )  # fmt: skip
-            after = scales_at(
-                scale_a_ptr, known, m, scale_am, 1, steps, scale_ak,
-                HALF, GROUP_A, down,
+            odd_left, odd_right = asked(
+                scale_a_ptr, scale_b_ptr, row, column, m,
+                scale_am, scale_ak, scale_bk, scale_bn, 1, blocks,
+                HALF, BLOCK_N, GROUP_A, GROUP_B, layout,
             )  # fmt: skip
-            if GROUP_B >= BLOCK_N:
-                right = scales_at(
-                    scale_b_ptr, column, n, scale_bn, 0, steps, scale_bk,
-                    BLOCK_N, GROUP_B, across,
-                )  # fmt: skip
-                right_after = scales_at(
-                    scale_b_ptr, column, n, scale_bn, 1, steps, scale_bk,
-                    BLOCK_N, GROUP_B, across,
-                )  # fmt: skip
-        for step in range(steps):
-            acc = warpgroup_mma_init(gl.zeros([HALF, BLOCK_N], gl.float32, layout))
-            acc = begin(
-                acc, a_ring, b_ring, arrived, chunk, False, PART, 2, False, True
-            )
-            if BLOCKS:
-                if GROUP_B < BLOCK_N:
-                    # For many scales of columns registers have no room.
-                    right = scales_at(
-                        scale_b_ptr, column, n, scale_bn, step, steps, scale_bk,
-                        BLOCK_N, GROUP_B, across,
-                    )  # fmt: skip
-                else:
-                    right_last = scales_at(
-                        scale_b_ptr, column, n, scale_bn, step + 2, steps, scale_bk,
-                        BLOCK_N, GROUP_B, across,
-                    )  # fmt: skip
-                last = scales_at(
-                    scale_a_ptr, known, m, scale_am, step + 2, steps, scale_ak,
-                    HALF, GROUP_A, down,
-                )  # fmt: skip
-            found = warpgroup_mma_wait(0, deps=(acc,))
+        for pair in range(gl.cdiv(blocks, 2)):
+            block = 2 * pair
+            if OFFSET and PART == 1:
+                mbarrier.wait(turn, 0)
+            even = start(a_ring, b_ring, arrived, chunk, PART, HALF, BLOCK_N, layout)
+            found = warpgroup_mma_wait(0, deps=(even,))
+            if OFFSET and PART == 0:
+                mbarrier.arrive(turn, pred=chunk == 0)
             mbarrier.arrive(free.index(chunk % STAGES))
+            sums = added(
+                sums, found, even_left, even_right, scale_b_ptr, column, n,
+                scale_bn, scale_bk, block, blocks, GROUP_B, BLOCKS, layout,
+            )  # fmt: skip
+            odd = start(a_ring, b_ring, arrived, chunk + 1, PART, HALF, BLOCK_N, layout)
             if BLOCKS:
-                if GROUP_B < BLOCK_N:
-                    found = found * columns_of(right, BLOCK_N, GROUP_B)
-                    sums = sums + found * rows_of(left, HALF, GROUP_A)
-                else:
-                    sums = sums + found * rows_of(left * right, HALF, GROUP_A)
-                    right, right_after = right_after, right_last
-                left, after = after, last
-            else:
-                sums = sums + found
-            chunk += 1
+                even_left, even_right = asked(
+                    scale_a_ptr, scale_b_ptr, row, column, m,
+                    scale_am, scale_ak, scale_bk, scale_bn, block + 2, blocks,
+                    HALF, BLOCK_N, GROUP_A, GROUP_B, layout,
+                )  # fmt: skip
+            found = warpgroup_mma_wait(0, deps=(odd,))
+            mbarrier.arrive(free.index((chunk + 1) % STAGES))
+            sums = added(
+                sums, found, odd_left, odd_right, scale_b_ptr, column, n,
+                scale_bn, scale_bk, block + 1, blocks, GROUP_B, BLOCKS, layout,
+            )  # fmt: skip
+            if BLOCKS:
+                odd_left, odd_right = asked(
+                    scale_a_ptr, scale_b_ptr, row, column, m,
+                    scale_am, scale_ak, scale_bk, scale_bn, block + 3, blocks,
+                    HALF, BLOCK_N, GROUP_A, GROUP_B, layout,
+                )  # fmt: skip
+            chunk += 2
         sums = finished(
             sums, known, column, m, n, scale_a_ptr, scale_b_ptr, bias_ptr,
             scale_am, scale_bn, bias_n, GROUP_A, GROUP_B, BLOCKS, layout,
@@ -126,27 +116,33 @@ def matmul_kernel(
     BLOCKS: gl.constexpr, FAST: gl.constexpr,
     BLOCK_M: gl.constexpr, BLOCK_N: gl.constexpr, BLOCK_K: gl.constexpr,
     STAGES: gl.constexpr, GROUP: gl.constexpr, REGISTERS: gl.constexpr,
+    OFFSET: gl.constexpr,
 ):  # fmt: skip
     a_ring, b_ring = ring_of(a_desc, 2 * STAGES), ring_of(b_desc, STAGES)
     places = ring_of(out_desc, 2)
     arrived, free = barriers(STAGES, 1), barriers(STAGES, 2)
+    turn = barriers(1, 1).index(0)
+    # Past the last term there are zeros: a partner for a block without one.
+    even = gl.cdiv(k, 2 * BLOCK_K) * 2 * BLOCK_K
     gl.warp_specialize(
         [
             (consume, (
-                out_desc, a_ring, b_ring, places, arrived, free,
+                out_desc, a_ring, b_ring, places, arrived, free, turn,
                 scale_a_ptr, scale_b_ptr, bias_ptr, m, n, k,
                 scale_am, scale_ak, scale_bk, scale_bn, bias_n, 0,
                 BLOCK_M, BLOCK_N, BLOCK_K, GROUP, GROUP_A, GROUP_B, BLOCKS,
+                OFFSET,
             )),
             (consume, (
-                out_desc, a_ring, b_ring, places, arrived, free,
+                out_desc, a_ring, b_ring, places, arrived, free, turn,
                 scale_a_ptr, scale_b_ptr, bias_ptr, m, n, k,
                 scale_am, scale_ak, scale_bk, scale_bn, bias_n, 1,
                 BLOCK_M, BLOCK_N, BLOCK_K, GROUP, GROUP_A, GROUP_B, BLOCKS,
+                OFFSET,
             )),
             (produce, (
                 a_desc, b_desc, b_desc, a_ring, b_ring, b_ring, arrived, free, None,
-                m, n, k, BLOCK_M, BLOCK_N, 0, BLOCK_K, 2, 1, False, True, GROUP,
+                m, n, even, BLOCK_M, BLOCK_N, 0, BLOCK_K, 2, 1, False, True, GROUP,
             )),
         ],
         [4, 1],

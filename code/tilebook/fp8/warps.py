@@ -11,12 +11,14 @@ from typing import Any, NamedTuple
 import torch
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
+from triton.experimental.gluon.language.nvidia.hopper import warpgroup_mma_init
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
 from tilebook import device
 from tilebook.fp8 import described, products
 from tilebook.fp8.products import BLOCK, Product
 from tilebook.fp8.tiled import scale_arguments
+from tilebook.hopper.wgmma import begin
 from tilebook.matmul import estimates
 from tilebook.softmax.occupancy import programs
 from tilebook.tiling.operands import check_grid
@@ -80,6 +82,69 @@ def rows_of(found, SIZE: gl.constexpr, GROUP: gl.constexpr):
 def columns_of(found, SIZE: gl.constexpr, GROUP: gl.constexpr):
     """What `scales_at` found for columns, as a row."""
     return gl.expand_dims(found, 0) if GROUP < SIZE else found
+
+
+@gluon.jit
+def asked(
+    scale_a_ptr, scale_b_ptr, row, column, m,
+    scale_am, scale_ak, scale_bk, scale_bn, block, blocks,
+    ROWS: gl.constexpr, COLUMNS: gl.constexpr,
+    GROUP_A: gl.constexpr, GROUP_B: gl.constexpr, layout: gl.constexpr,
+):  # fmt: skip
+    """Ask for the scales of a block: those of a tile's rows, and that of its columns if
+    they share one, once for each row; 0 below the last row and past the last block.
+
+    A number that a whole warp has in common goes to a register in common, and there the
+    warp waits for it before its products are done. What differs between rows doesn't.
+    """
+    down: gl.constexpr = gl.SliceLayout(1, layout)
+    offs = gl.arange(0, ROWS, layout=down) + row
+    inside = (offs < m) & (block < blocks)
+    at = offs // GROUP_A * scale_am + block * scale_ak
+    left = gl.load(scale_a_ptr + at, mask=inside, other=0.0)
+    right = left
+    if GROUP_B >= COLUMNS:
+        here = column // GROUP_B * scale_bn + block * scale_bk
+        right = gl.load(
+            scale_b_ptr + gl.zeros([ROWS], gl.int32, down) + here,
+            mask=inside,
+            other=0.0,
+        )
+    return left, right
+
+
+@gluon.jit
+def added(
+    sums, found, left, right, scale_b_ptr, column, n, scale_bn, scale_bk, block, blocks,
+    GROUP_B: gl.constexpr, BLOCKS: gl.constexpr, layout: gl.constexpr,
+):  # fmt: skip
+    """Scale a block's sums by what was asked for, where scales change along k, and add
+    them."""
+    COLUMNS: gl.constexpr = sums.shape[1]
+    if BLOCKS:
+        if GROUP_B < COLUMNS:
+            # Of columns there are many scales: registers have no room for more of them.
+            many = scales_at(
+                scale_b_ptr, column, n, scale_bn, block, blocks, scale_bk,
+                COLUMNS, GROUP_B, gl.SliceLayout(0, layout),
+            )  # fmt: skip
+            found = found * columns_of(many, COLUMNS, GROUP_B)
+            sums = sums + found * gl.expand_dims(left, 1)
+        else:
+            sums = sums + found * gl.expand_dims(left * right, 1)
+    else:
+        sums = sums + found
+    return sums
+
+
+@gluon.jit
+def start(
+    a_ring, b_ring, arrived, chunk,
+    PART: gl.constexpr, HALF: gl.constexpr, BLOCK_N: gl.constexpr, layout: gl.constexpr,
+):  # fmt: skip
+    """Wait for a block and begin to multiply it, from zero."""
+    acc = warpgroup_mma_init(gl.zeros([HALF, BLOCK_N], gl.float32, layout))
+    return begin(acc, a_ring, b_ring, arrived, chunk, False, PART, 2, False, True)
 
 
 @gluon.jit
