@@ -278,8 +278,8 @@ class TestWays:
             ((1, 4096, 4096), "row", True, "few"),
             ((128, 28672, 8192), "1x128", False, "few"),
             ((4096, 4096, 4096), "row", True, "folded"),
-            ((4096, 4096, 4096), "row", False, "promoted"),
-            ((4096, 4096, 4096), "1x128", False, "promoted"),
+            ((4096, 4096, 4096), "row", False, "paired"),
+            ((4096, 4096, 4096), "1x128", False, "carried"),
             ((4096, 4096, 4088), "row", True, "tiled"),
         ],
     )
@@ -306,7 +306,9 @@ class TestWays:
         kernels = {"tiled", "described", "promoted", "paired"}
         if m <= few.MOST:
             kernels.add("few")
-        if fast and mode != "1x128":
+        if mode == "1x128":
+            kernels.add("carried")
+        elif fast:
             kernels |= {"cooperative", "folded"}
         assert {way.kernel for way in found} == kernels
         for way in found:

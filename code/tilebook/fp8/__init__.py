@@ -10,6 +10,7 @@ order:
 * `cooperative`: a warp that only loads, two groups that only multiply (Gluon).
 * `promoted`: blocks of terms by tensor cores, their sum by float32's addition (Gluon).
 * `paired`: the same with two blocks under way in each group (Gluon).
+* `carried`: scales by blocks travel with their block through shared memory (Gluon).
 * `folded`: a tile is stored while the next one's first products are under way (Gluon).
 
 `accumulation` finds out what tensor cores keep of a sum, `errors` what eight bits cost,
@@ -17,6 +18,7 @@ and `mx` multiplies for Blackwell. `scaled_matmul` chooses among the ladder.
 """
 
 from tilebook.fp8 import (
+    carried,
     cooperative,
     described,
     few,
@@ -38,6 +40,7 @@ from tilebook.fp8.scaling import Quantized, dequantize
 __all__ = [
     "LADDER",
     "Quantized",
+    "carried",
     "cooperative",
     "dequantize",
     "described",
@@ -55,5 +58,5 @@ __all__ = [
     "which",
 ]
 
-LADDER = (tiled, described, few, cooperative, promoted, paired, folded)
+LADDER = (tiled, described, few, cooperative, promoted, paired, carried, folded)
 """The rungs of `scaled_matmul`, in order."""

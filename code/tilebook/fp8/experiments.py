@@ -147,7 +147,8 @@ RUNGS = {
         "paired": rung("paired", False),
     },
     "block": {
-        name: rung(name, False) for name in ("tiled", "described", "promoted", "paired")
+        name: rung(name, False)
+        for name in ("tiled", "described", "promoted", "paired", "carried")
     },
 }
 """By scaling."""

@@ -25,19 +25,19 @@ CONFIGS = (
     *(Config(128, 128, 6, group=16), Config(128, 32, 8)),
 )
 """What to try on a card; of two equals `config_for` takes the first."""
-META = {"OFFSET": True, "REGISTERS": 232, "num_warps": 4}
+META = {"REGISTERS": 232, "num_warps": 4}
 """Registers of a thread of the second group, and warps of the first."""
 
 
 @gluon.jit
 def consume(
-    out_desc, a_ring, b_ring, places, arrived, free, turn,
+    out_desc, a_ring, b_ring, places, arrived, free,
     scale_a_ptr, scale_b_ptr, bias_ptr, m, n, k,
     scale_am, scale_ak, scale_bk, scale_bn, bias_n,
     PART: gl.constexpr,
     BLOCK_M: gl.constexpr, BLOCK_N: gl.constexpr, BLOCK_K: gl.constexpr,
     GROUP: gl.constexpr, GROUP_A: gl.constexpr, GROUP_B: gl.constexpr,
-    BLOCKS: gl.constexpr, OFFSET: gl.constexpr,
+    BLOCKS: gl.constexpr,
 ):  # fmt: skip
     """Multiply one half of every tile block by block, then store it."""
     STAGES: gl.constexpr = b_ring.shape[0]
@@ -69,12 +69,8 @@ def consume(
             )  # fmt: skip
         for pair in range(gl.cdiv(blocks, 2)):
             block = 2 * pair
-            if OFFSET and PART == 1:
-                mbarrier.wait(turn, 0)
             even = start(a_ring, b_ring, arrived, chunk, PART, HALF, BLOCK_N, layout)
             found = warpgroup_mma_wait(0, deps=(even,))
-            if OFFSET and PART == 0:
-                mbarrier.arrive(turn, pred=chunk == 0)
             mbarrier.arrive(free.index(chunk % STAGES))
             sums = added(
                 sums, found, even_left, even_right, scale_b_ptr, column, n,
@@ -116,29 +112,25 @@ def matmul_kernel(
     BLOCKS: gl.constexpr, FAST: gl.constexpr,
     BLOCK_M: gl.constexpr, BLOCK_N: gl.constexpr, BLOCK_K: gl.constexpr,
     STAGES: gl.constexpr, GROUP: gl.constexpr, REGISTERS: gl.constexpr,
-    OFFSET: gl.constexpr,
 ):  # fmt: skip
     a_ring, b_ring = ring_of(a_desc, 2 * STAGES), ring_of(b_desc, STAGES)
     places = ring_of(out_desc, 2)
     arrived, free = barriers(STAGES, 1), barriers(STAGES, 2)
-    turn = barriers(1, 1).index(0)
     # Past the last term there are zeros: a partner for a block without one.
     even = gl.cdiv(k, 2 * BLOCK_K) * 2 * BLOCK_K
     gl.warp_specialize(
         [
             (consume, (
-                out_desc, a_ring, b_ring, places, arrived, free, turn,
+                out_desc, a_ring, b_ring, places, arrived, free,
                 scale_a_ptr, scale_b_ptr, bias_ptr, m, n, k,
                 scale_am, scale_ak, scale_bk, scale_bn, bias_n, 0,
                 BLOCK_M, BLOCK_N, BLOCK_K, GROUP, GROUP_A, GROUP_B, BLOCKS,
-                OFFSET,
             )),
             (consume, (
-                out_desc, a_ring, b_ring, places, arrived, free, turn,
+                out_desc, a_ring, b_ring, places, arrived, free,
                 scale_a_ptr, scale_b_ptr, bias_ptr, m, n, k,
                 scale_am, scale_ak, scale_bk, scale_bn, bias_n, 1,
                 BLOCK_M, BLOCK_N, BLOCK_K, GROUP, GROUP_A, GROUP_B, BLOCKS,
-                OFFSET,
             )),
             (produce, (
                 a_desc, b_desc, b_desc, a_ring, b_ring, b_ring, arrived, free, None,

@@ -25,7 +25,7 @@ RUNGS = (
     *(("tiled", "row", True), ("described", "row", True), ("cooperative", "row", True)),
     *(("folded", "row", True), ("tiled", "1x128", False)),
     *(("described", "1x128", False), ("promoted", "1x128", False)),
-    ("paired", "1x128", False),
+    *(("paired", "1x128", False), ("carried", "1x128", False)),
 )
 """Kernels of which evidence is shown, with a scaling and whether sums are fast."""
 SIDE = 4096

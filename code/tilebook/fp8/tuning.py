@@ -49,8 +49,6 @@ FAR = 2.0
 """How many times the least that a way may cost by the estimate, and be tried."""
 GROUPS = (4, 8, 16)
 SIDES = ((128, 256), (256, 128), (128, 128), (128, 64), (128, 32))
-SPECIALISED = ("cooperative", "promoted", "paired", "folded")
-"""Kernels whose warps have parts of their own; they share a configuration's form."""
 
 
 def every_way(product: Product) -> list[Way]:
@@ -62,17 +60,17 @@ def every_way(product: Product) -> list[Way]:
 def more_tiles(product: Product) -> list[Way]:
     """Other tiles, depths and strips of the kernels for many rows."""
     found: list[tuple[str, Any]] = []
-    for name in SPECIALISED:
+    for name in ways.GROUPS:
         if KERNELS[name].refusal(product) is not None:
             continue
         # A precise sum is in registers twice.
-        most = 128 * 256 // (2 if name in ("promoted", "paired") else 1)
+        most = 128 * 256 // (2 if name in ("promoted", "paired", "carried") else 1)
         for sides, stages, pieces, group in itertools.product(
             SIDES, (3, 4, 5, 6, 8), (1, 2), GROUPS
         ):
             if sides[0] * sides[1] <= most:
                 config = warps.Config(*sides, stages, pieces, group)
-                found.append((name, warps.room(config)))
+                found.append((name, KERNELS[name].room(product, config)))
     for name in ("described", "tiled"):
         kernel = KERNELS[name]
         if name == "described" and kernel.refusal(product) is not None:

@@ -5,7 +5,7 @@ chunk is a block of 128 terms. Tensor cores read eight bits with the terms of a 
 together: `b` comes as its transpose, and is turned where it lies, by reading.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -206,17 +206,20 @@ def shared_bytes(config: Config) -> int:
     return config.num_stages * chunk + 2 * place + BARRIERS
 
 
-def room(config: Config) -> Config | None:
+def room(
+    config: Config, counted: Callable[[Config], int] = shared_bytes
+) -> Config | None:
     """Fit a configuration to this process's GPU.
 
     Args:
         config: how the kernel is launched.
+        counted: counts the shared memory of a program.
 
     Returns:
         It, with as many stages as shared memory holds; None if that is fewer than two.
     """
     has = device.current().shared_memory_per_block or SHARED
-    while config.num_stages > 1 and shared_bytes(config) > has:
+    while config.num_stages > 1 and counted(config) > has:
         config = config._replace(num_stages=config.num_stages - 1)
     return config if config.num_stages > 1 else None
 
@@ -233,14 +236,19 @@ def seconds(product: Product, config: Config) -> float:
     return products.seconds(product, estimates.Tile(*sides, 8, config.num_stages, 1))
 
 
-def config_for(product: Product, configs: Iterable[Config]) -> Config:
+def config_for(
+    product: Product,
+    configs: Iterable[Config],
+    counted: Callable[[Config], int] = shared_bytes,
+) -> Config:
     """Choose how to launch a kernel: the first of those that should cost least.
 
     Args:
         product: the product.
         configs: to choose from.
+        counted: counts the shared memory of a program.
     """
-    fitted = [each for config in configs if (each := room(config))]
+    fitted = [each for config in configs if (each := room(config, counted))]
     return min(fitted, key=lambda c: seconds(product, c))
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from tilebook import device, library
 from tilebook.fp8 import (
+    carried,
     cooperative,
     described,
     few,
@@ -30,12 +31,15 @@ KERNELS: Mapping[str, ModuleType] = {
     "cooperative": cooperative,
     "promoted": promoted,
     "paired": paired,
+    "carried": carried,
     "folded": folded,
 }
 """By name; each has `launch(product, config)`."""
+GROUPS = ("cooperative", "promoted", "paired", "carried", "folded")
+"""Those whose warps have parts of their own; they share a configuration's form."""
 CONFIGS: Mapping[str, type] = {
     **{name: KERNELS[name].Config for name in ("tiled", "described", "few")},
-    **dict.fromkeys(("cooperative", "promoted", "paired", "folded"), warps.Config),
+    **dict.fromkeys(GROUPS, warps.Config),
 }
 """What each is launched with."""
 OWN: Limits = {"block_k": (BLOCK,)}
@@ -49,7 +53,7 @@ LIMITS: Mapping[str, Limits] = {
     "tiled": OWN,
     "described": {**OWN, "block_m": powers(64, 256), "pieces": (1, 2)},
     "few": {"block_n": powers(64, 256), "block_k": (BLOCK, 2 * BLOCK)},
-    **dict.fromkeys(("cooperative", "promoted", "paired", "folded"), GROUPED),
+    **dict.fromkeys(GROUPS, GROUPED),
 }
 """What an answer may be made of, where that is other than `limits.LIMITS`; `block_k` of
 those that always load a block."""
@@ -81,7 +85,7 @@ def fitting_ways(product: Product) -> Iterator[tuple[float, Way]]:
             cost = products.seconds(product, tile, config.parts)
             yield cost, Way("few", tuple(config))
     if device.has("wgmma"):
-        for name in ("cooperative", "promoted", "paired", "folded"):
+        for name in GROUPS:
             if KERNELS[name].refusal(product) is None:
                 yield from _tiles(product, name, KERNELS[name].CONFIGS)
 
@@ -106,15 +110,15 @@ def rule(product: Product) -> ModuleType:
 
     Returns:
         `few` for few rows of a large `b`; `folded`, or for sums in two levels
-        `promoted`, on Hopper; `described` where the copy engine can bring the operands,
-        and `tiled` for all others.
+        `carried` or `paired`, on Hopper; `described` where the copy engine can bring
+        the operands, and `tiled` for all others.
     """
     if device.has("tma"):
         large = product.n * product.k >= LONG
         if large and few.refusal(product) is None:
             return few
         if device.has("wgmma"):
-            for kernel in (folded, promoted):
+            for kernel in (folded, carried, paired):
                 if kernel.refusal(product) is None:
                     return kernel
         if described.refusal(product) is None:

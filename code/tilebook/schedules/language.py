@@ -165,6 +165,40 @@ def async_store(tensor_desc: Descriptor, coord: Sequence[int], src: Memory) -> N
     machine.pause()
 
 
+def async_copy(smem: Memory, pointer: Pointer, mask: Any = None, **_: Any) -> None:
+    """Copy what pointers point to into shared memory past registers, some time; zeros
+    where the mask is off."""
+    smem.christen()
+    machine, worker = here(), here().current
+    machine.say("copy", smem.name)
+    smem.poison()
+    found = pointer.read(mask, 0)
+
+    def finish() -> None:
+        smem.check(found.shape, smem.dtype)
+        smem.data.copy_(found.value)
+        machine.say("copied", smem.name, worker.name)
+
+    worker.copied = machine.begin(Job("copy", smem.name, finish, worker.copied))
+    machine.pause()
+
+
+def copies_arrive(mbarrier: Barrier, increment_count: bool = True) -> None:
+    """Arrive once the caller's copies have been made: an arrival more than the phase
+    would have, unless it counts on it."""
+    machine, worker = here(), here().current
+    machine.say("promise", mbarrier.ready().name)
+    if increment_count:
+        mbarrier.more()
+
+    def finish() -> None:
+        machine.say("kept", mbarrier.name, worker.name)
+        mbarrier.arrive()
+
+    worker.copied = machine.begin(Job("copy", mbarrier.name, finish, worker.copied))
+    machine.pause()
+
+
 def store_wait(pendings: int) -> None:
     """Go on once all but the caller's last stores have been taken."""
     worker = here().current

@@ -38,7 +38,7 @@ class Job:
     """Something that an engine was asked for.
 
     Args:
-        kind: "load", "product" or "store".
+        kind: "load", "copy", "product" or "store".
         on: the memory, for messages.
         finish: does it.
         after: a job that has to be over before.
@@ -77,6 +77,8 @@ class Worker:
     # What it asked for and hasn't waited for, oldest first.
     stores: list[Job] = field(default_factory=list)
     products: list[Job] = field(default_factory=list)
+    # The last copy by threads, or what arrives after it.
+    copied: Job | None = None
 
     def leave(self) -> None:
         """End, with nothing left behind.
@@ -108,6 +110,8 @@ class Machine:
         self._haste = {
             kind: self._luck.choice(HASTE) for kind in ("load", "product", "store")
         }
+        # Drawn apart: what the others do doesn't depend on whether there are copies.
+        self._haste["copy"] = random.Random(f"{seed}/{program}/copy").choice(HASTE)
         self._flying: list[Job] = []
         self._workers: list[Worker] = []
         self._current: Worker | None = None

@@ -210,6 +210,16 @@ class Barrier(Missing):
         self._missing -= count
         self._turn()
 
+    def more(self) -> None:
+        """Expect one more arrival in this phase.
+
+        Raises:
+            ScheduleError: more than it can count.
+        """
+        self._missing += 1
+        if self._missing > MOST:
+            raise ScheduleError(f"{self.name} can't wait for {self._missing} arrivals")
+
     def come(self, nbytes: int) -> None:
         """Take bytes; a negative number is of those to come.
 

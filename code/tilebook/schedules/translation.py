@@ -6,7 +6,7 @@ from typing import Any
 
 import triton.language as tl
 from triton.experimental.gluon import language as gl
-from triton.experimental.gluon.language.nvidia import hopper
+from triton.experimental.gluon.language.nvidia import ampere, hopper
 
 from tilebook import _gluon
 from tilebook.schedules import language
@@ -40,6 +40,8 @@ _BY_ID: dict[int, Any] = {
     id(hopper.mbarrier.arrive): language.arrive,
     id(hopper.mbarrier.wait): language.wait,
     id(hopper.tma.store_wait): language.store_wait,
+    id(_gluon.async_copy_load): language.async_copy,
+    id(ampere.async_copy.mbarrier_arrive): language.copies_arrive,
     id(_gluon.async_load): language.async_load,
     id(_gluon.async_store): language.async_store,
     id(hopper.fence_async_shared): language.fence_async_shared,
