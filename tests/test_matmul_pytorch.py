@@ -86,17 +86,6 @@ def test_a_trace_multiplies(fn, device):
     assert torch.equal(traced(other, b), fn(other, b))
 
 
-@pytest.mark.parametrize("fn", FUNCTIONS)
-def test_a_trace_of_what_it_would_not_record_is_refused(fn, device):
-    a, b = torch.randn(8, 16, device=device), torch.randn(16, 8, device=device)
-    with (
-        pytest.raises(NotImplementedError, match=r"trace an operator, such as"),
-        pytest.warns(torch.jit.TracerWarning),
-    ):
-        torch.jit.trace(fn, (a, b))
-    assert torch.equal(fn(a, b), fn(a, b))
-
-
 def test_no_terms_in_batches_that_do_not_join(device):
     a = torch.zeros(2, 1, 2, 1, 3, 0, device=device)
     b = torch.zeros(1, 2, 1, 2, 0, 3, device=device)
@@ -106,43 +95,6 @@ def test_no_terms_in_batches_that_do_not_join(device):
     b = torch.randn(1, 2, 1, 2, 4, 0, device=device)
     matmul(a, b).sum().backward()
     assert not a.grad.any()
-
-
-def with_tangent(grad):
-    return forward_ad.make_dual(grad, torch.full_like(grad, 3.0))
-
-
-@pytest.mark.parametrize("of", [(0,), (1,), (0, 1)], ids=str)
-@pytest.mark.parametrize("batches", [(), (2,)], ids=["one", "two"])
-@pytest.mark.parametrize(
-    "fn", [matmul, lambda a, b: linear(a, b.mT, activation="relu")], ids=["", "linear"]
-)
-def test_a_gradient_that_carries_a_tangent_is_refused(fn, batches, of, device):
-    tensors = [
-        torch.randn(*batches, 3, 4, device=device),
-        torch.randn(4, 5, device=device),
-    ]
-    wanted = [tensors[i].requires_grad_() for i in of]
-    out = fn(*tensors)
-    with forward_ad.dual_level():
-        grad = with_tangent(torch.ones_like(out))
-        with pytest.raises(NotImplementedError, match="no forward-mode derivative"):
-            torch.autograd.grad(out, wanted, grad, retain_graph=True)
-    assert len(torch.autograd.grad(out, wanted, torch.ones_like(out))) == len(of)
-
-
-def test_a_tangent_that_is_only_passed_on_arrives(device):
-    x, weight = torch.randn(3, 4, device=device), torch.randn(5, 4, device=device)
-    bias = torch.randn(5, device=device, requires_grad=True)
-    rest = torch.randn(3, 5, device=device, requires_grad=True)
-    out = linear(x, weight, bias, residual=rest)
-    with forward_ad.dual_level():
-        grad = with_tangent(torch.ones_like(out))
-        dbias, drest = torch.autograd.grad(out, (bias, rest), grad)
-        assert torch.equal(
-            forward_ad.unpack_dual(drest).tangent, 3 * torch.ones_like(out)
-        )
-        assert (forward_ad.unpack_dual(dbias).tangent == 9).all()
 
 
 def kept(fn):

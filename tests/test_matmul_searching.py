@@ -221,45 +221,6 @@ def test_what_was_known_can_be_forgotten(cache):
     assert list((cache / "matmul").iterdir()) == []
 
 
-def test_a_home_that_is_nobodys_keeps_nothing(monkeypatch):
-    monkeypatch.setenv(remembered.FOLDER, "~nobody-of-that-name/cache")
-    assert remembered.folder() is None
-    memory = remembered.Memory("matmul", "card")
-    memory.put("m=1", 1)
-    assert memory.get("m=1") == 1
-    memory.forget()
-    assert memory.get("m=1") is None
-
-
-def test_a_relative_cache_folder_is_ignored(monkeypatch, tmp_path):
-    monkeypatch.delenv(remembered.FOLDER, raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    for given in ("cache", "./cache", "~/cache", ""):
-        monkeypatch.setenv("XDG_CACHE_HOME", given)
-        assert remembered.folder() == tmp_path / ".cache" / "tilebook"
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other"))
-    assert remembered.folder() == tmp_path / "other" / "tilebook"
-
-
-def test_a_folder_that_cannot_be_listed_is_forgotten_without_error(
-    monkeypatch, tmp_path
-):
-    # No file system has names as long as this.
-    monkeypatch.setenv(remembered.FOLDER, str(tmp_path / ("x" * 5000)))
-    memory = remembered.Memory("matmul", "card")
-    memory.put("m=1", 1)
-    memory.forget()
-    assert memory.get("m=1") is None
-
-    def broken(path, pattern):
-        raise PermissionError("no right to list it")
-
-    monkeypatch.setattr(remembered.Path, "glob", broken)
-    memory.put("m=1", 1)
-    memory.forget()
-    assert memory.get("m=1") is None
-
-
 def test_no_half_written_file_is_left(cache, monkeypatch):
     def full(*paths):
         raise OSError("no space left on device")

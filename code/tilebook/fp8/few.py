@@ -179,7 +179,7 @@ def room(product: Product, config: Config) -> Config | None:
         as shared memory holds; None if these are fewer than two, or a block is longer
         than what is to be summed apart.
     """
-    if not suits(product, config):
+    if config.block_k != BLOCK and (product.blocks or not product.fast):
         return None
     has = device.current().shared_memory_per_block or SHARED
     while config.num_stages > 1 and shared_bytes(product, config) > has:
@@ -187,16 +187,6 @@ def room(product: Product, config: Config) -> Config | None:
     steps = -(-product.k // config.block_k)
     config = config._replace(parts=min(config.parts, steps))
     return config if config.num_stages > 1 else None
-
-
-def suits(product: Product, config: Config) -> bool:
-    """Whether a product's terms may be summed in blocks of so many.
-
-    Args:
-        product: the product.
-        config: how it is launched.
-    """
-    return config.block_k == BLOCK or (product.fast and not product.blocks)
 
 
 def configs(product: Product) -> list[Config]:
@@ -243,16 +233,11 @@ def launch(product: Product, config: Config | None = None) -> None:
         config: how; by default what `config_for` chooses.
 
     Raises:
-        ValueError: the product is refused, has more tiles than a grid has programs, or
-            is to be summed in longer blocks than may be.
+        ValueError: the product is refused, or has more tiles than a grid has programs.
     """
     if reason := refusal(product):
         raise ValueError(reason)
     config = config or config_for(product)
-    if not suits(product, config):
-        raise ValueError(
-            f"it must load at most {BLOCK} terms at a time, got {config.block_k}"
-        )
     m, n, k = product.m, product.n, product.k
     steps = -(-k // config.block_k)
     span = -(-steps // config.parts)

@@ -21,7 +21,6 @@ from tilebook.fp8 import (
 from tilebook.fp8.products import BLOCK, Product
 from tilebook.matmul import estimates, searching
 from tilebook.matmul import ways as earlier
-from tilebook.matmul.limits import Limits, powers
 from tilebook.matmul.ways import Field, Way
 
 KERNELS: Mapping[str, ModuleType] = {
@@ -42,21 +41,6 @@ CONFIGS: Mapping[str, type] = {
     **dict.fromkeys(GROUPS, warps.Config),
 }
 """What each is launched with."""
-OWN: Limits = {"block_k": (BLOCK,)}
-GROUPED: Limits = {
-    **OWN,
-    "block_m": (128, 256),
-    "num_stages": range(2, 17),
-    "pieces": (1, 2),
-}
-LIMITS: Mapping[str, Limits] = {
-    "tiled": OWN,
-    "described": {**OWN, "block_m": powers(64, 256), "pieces": (1, 2)},
-    "few": {"block_n": powers(64, 256), "block_k": (BLOCK, 2 * BLOCK)},
-    **dict.fromkeys(GROUPS, GROUPED),
-}
-"""What an answer may be made of, where that is other than `limits.LIMITS`; `block_k` of
-those that always load a block."""
 EXTRA = {"tiled": 1.3, "described": 1.1, "folded": 0.95}
 """What a kernel costs beside one whose warps are in groups, as a factor."""
 ENTRANTS = 13
@@ -161,4 +145,4 @@ def told(product: Product) -> str:
     return way.kernel + ": " + ", ".join(f"{k}={v}" for k, v in named.items())
 
 
-earlier.FIELDS["fp8"] = Field(KERNELS, CONFIGS, fitting_ways, ENTRANTS, limits=LIMITS)
+earlier.FIELDS["fp8"] = Field(KERNELS, CONFIGS, fitting_ways, ENTRANTS)

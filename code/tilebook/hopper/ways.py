@@ -18,7 +18,6 @@ from tilebook.hopper import (
 from tilebook.matmul import described, searching
 from tilebook.matmul import ways as earlier
 from tilebook.matmul.choose import choose
-from tilebook.matmul.limits import Limits, powers
 from tilebook.matmul.operands import Task, task_of
 from tilebook.matmul.ways import Field, Way
 
@@ -66,22 +65,6 @@ CONFIGS = {
     "widths": widths.Config,
     "remainder": remainder.Config,
 }
-OWN = {"block_k": powers(16, 128), "num_stages": range(2, 17)}
-LIMITS: Mapping[str, Limits] = {
-    **earlier.LIMITS,
-    # A group of four warps takes 64 rows or more.
-    **{
-        name: {
-            **OWN,
-            "block_m": powers(64 * GROUPS.get(name, 2), 256),
-            "pieces": (1, 2),
-        }
-        for name in TILED
-    },
-    "widths": {**OWN, "block_m": (128, 256)},
-    "remainder": {**OWN, "first": (64, 128), "second": (0, 16, 32, 64)},
-}
-"""What an answer may be made of, where that is other than `limits.LIMITS`."""
 
 
 def rule(task: Task, chosen: ModuleType) -> ModuleType:
@@ -98,7 +81,7 @@ def rule(task: Task, chosen: ModuleType) -> ModuleType:
     return folded if chosen is described and serves else chosen
 
 
-earlier.FIELDS["hopper"] = Field(KERNELS, CONFIGS, fitting_ways, ENTRANTS, rule, LIMITS)
+earlier.FIELDS["hopper"] = Field(KERNELS, CONFIGS, fitting_ways, ENTRANTS, rule)
 
 
 def which(a: torch.Tensor, b: torch.Tensor) -> str:

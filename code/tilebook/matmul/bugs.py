@@ -36,7 +36,7 @@ def default_kernel(
     in_m, in_n = (offs_m < m)[:, None], (offs_n < n)[None, :]
     acc = tl.zeros((BLOCK, BLOCK), tl.float32)
     for start in range(0, k, BLOCK_K):
-        offs_k = tl.cast(start, tl.int64) + tl.arange(0, BLOCK_K)
+        offs_k = start + tl.arange(0, BLOCK_K)
         a_at = a_ptr + offs_m[:, None] * k + offs_k[None, :]
         b_at = b_ptr + offs_k[:, None] * n + offs_n[None, :]
         a = tl.load(a_at, mask=in_m & (offs_k < k)[None, :], other=0.0)
@@ -55,7 +55,7 @@ def ieee_kernel(
     in_m, in_n = (offs_m < m)[:, None], (offs_n < n)[None, :]
     acc = tl.zeros((BLOCK, BLOCK), tl.float32)
     for start in range(0, k, BLOCK_K):
-        offs_k = tl.cast(start, tl.int64) + tl.arange(0, BLOCK_K)
+        offs_k = start + tl.arange(0, BLOCK_K)
         a_at = a_ptr + offs_m[:, None] * k + offs_k[None, :]
         b_at = b_ptr + offs_k[:, None] * n + offs_n[None, :]
         a = tl.load(a_at, mask=in_m & (offs_k < k)[None, :], other=0.0)
@@ -124,7 +124,7 @@ def parts_kernel(
     in_m, in_n = (offs_m < m)[:, None], (offs_n < n)[None, :]
     acc = tl.zeros((BLOCK, BLOCK), tl.float32)
     for start in range(tl.program_id(2) * BLOCK_K, k, PARTS * BLOCK_K):
-        offs_k = tl.cast(start, tl.int64) + tl.arange(0, BLOCK_K)
+        offs_k = start + tl.arange(0, BLOCK_K)
         a_at = a_ptr + offs_m[:, None] * k + offs_k[None, :]
         b_at = b_ptr + offs_k[:, None] * n + offs_n[None, :]
         a = tl.load(a_at, mask=in_m & (offs_k < k)[None, :], other=0.0)
@@ -150,7 +150,7 @@ def reset_kernel(
     in_m, in_n = (offs_m < m)[:, None], (offs_n < n)[None, :]
     acc = tl.zeros((BLOCK, BLOCK), tl.float32)
     for start in range(tl.program_id(2) * BLOCK_K, k, PARTS * BLOCK_K):
-        offs_k = tl.cast(start, tl.int64) + tl.arange(0, BLOCK_K)
+        offs_k = start + tl.arange(0, BLOCK_K)
         a_at = a_ptr + offs_m[:, None] * k + offs_k[None, :]
         b_at = b_ptr + offs_k[:, None] * n + offs_n[None, :]
         a = tl.load(a_at, mask=in_m & (offs_k < k)[None, :], other=0.0)
@@ -222,7 +222,7 @@ def one_mask_kernel(
     in_m, in_n = (offs_m < m)[:, None], (offs_n < n)[None, :]
     acc = tl.zeros((BLOCK, BLOCK), tl.float32)
     for start in range(0, k, BLOCK_K):
-        offs_k = tl.cast(start, tl.int64) + tl.arange(0, BLOCK_K)
+        offs_k = start + tl.arange(0, BLOCK_K)
         a_at = a_ptr + offs_m[:, None] * k + offs_k[None, :]
         b_at = b_ptr + offs_k[:, None] * n + offs_n[None, :]
         a = tl.load(a_at, mask=in_m & (offs_k < k)[None, :], other=0.0)
@@ -272,7 +272,7 @@ def narrow_kernel(
     in_m, in_n = (offs_m < m)[:, None], (offs_n < n)[None, :]
     acc = tl.zeros((BLOCK, BLOCK), tl.bfloat16)
     for start in range(0, k, BLOCK_K):
-        offs_k = tl.cast(start, tl.int64) + tl.arange(0, BLOCK_K)
+        offs_k = start + tl.arange(0, BLOCK_K)
         a_at = a_ptr + offs_m[:, None] * k + offs_k[None, :]
         b_at = b_ptr + offs_k[:, None] * n + offs_n[None, :]
         a = tl.load(a_at, mask=in_m & (offs_k < k)[None, :], other=0.0)

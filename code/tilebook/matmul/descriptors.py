@@ -11,9 +11,6 @@ from tilebook.matmul.ordered import scaled
 from tilebook.softmax.operands import starts_aligned
 from tilebook.tiling.described import LARGEST
 
-APART = 2**40
-"""Bytes between rows that are too many for a description (`cuTensorMapEncodeTiled`)."""
-
 
 def unfit(x: torch.Tensor) -> str | None:
     """Say why a matrix can't be described as it is.
@@ -33,8 +30,6 @@ def unfit(x: torch.Tensor) -> str | None:
         return "it must start at a multiple of 16 bytes"
     if row % 16 or row <= 0:
         return f"its rows must lie a multiple of 16 bytes apart, got {row}"
-    if row >= APART:
-        return f"its rows must lie less than 2^40 bytes apart, got {row}"
     if x.shape[0] > 1 and x.stride(0) < x.shape[1]:
         return "its rows must not overlap"
     if max(x.shape) > LARGEST:

@@ -70,8 +70,6 @@ def _gradient(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
     dtype, weight_dtype = ctx.dtypes
     # Rounded to the operands' type as the gradients of PyTorch's activations are.
     narrow = dz.to(dtype)
-    if for_x or for_weight:
-        library.no_tangent(narrow)
     if for_x:
         dx = matmul_operator(narrow, weight, ctx.precision, dtype)
     if for_weight:
@@ -198,8 +196,6 @@ def linear(
         ValueError: no dimensions, a shape that doesn't fit, another activation, an odd
             out with "silu_and_mul", two devices, or a tensor where this process's
             kernels can't reach it.
-        NotImplementedError: a tensor, or a gradient that arrives, carries a
-            forward-mode derivative.
 
     Notes:
         Summed and activated in float32, and rounded once; float64 is left to PyTorch.

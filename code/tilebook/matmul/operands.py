@@ -32,9 +32,7 @@ class _Compiled:
 
     def __getitem__(self, grid: Any) -> Callable[..., None]:
         def warm(*args: Any, **meta: Any) -> None:
-            found = self.kernel.warmup(*args, grid=grid, **meta)
-            # Triton 3.6 has a C compiler build what launches it, at its first launch.
-            getattr(found, "run", None)
+            self.kernel.warmup(*args, grid=grid, **meta)
 
         return warm
 

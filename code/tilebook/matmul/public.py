@@ -70,7 +70,6 @@ def _summed(
     x: torch.Tensor, y: torch.Tensor, precision: str, shape: torch.Size, field: str
 ) -> torch.Tensor:
     """A product, added up over the batches that a shape was broadcast to."""
-    library.no_tangent(x, y)
     batch = torch.broadcast_shapes(x.shape[:-2], y.shape[:-2])
     if batch == shape[:-2]:
         return matmul_operator(x, y, precision, x.dtype, field)
@@ -146,8 +145,6 @@ def matmul(
         ValueError: no dimensions, sides that don't meet, batches that don't broadcast,
             another precision, two devices, or a tensor where this process's kernels
             can't reach it.
-        NotImplementedError: an operand, or a gradient that arrives, carries a
-            forward-mode derivative.
 
     Notes:
         `choose` picks the kernel. Summed in float32 and rounded once, or in int32,

@@ -21,19 +21,16 @@ def folder() -> Path | None:
 
     Returns:
         ``$TILEBOOK_CACHE`` if it is set, else ``tilebook`` below the user's cache
-        folder, which is ``$XDG_CACHE_HOME`` if that is absolute, else ``~/.cache``;
-        None if the first is empty, or if there is no such home.
+        folder; None if the variable is empty, or if there is no home.
     """
-    home = os.environ.get("XDG_CACHE_HOME", "")
+    if FOLDER in os.environ:
+        named = os.environ[FOLDER]
+        return Path(named).expanduser() if named else None
     try:
-        if FOLDER in os.environ:
-            named = os.environ[FOLDER]
-            return Path(named).expanduser() if named else None
-        # A relative one is invalid, says its specification, and to be ignored.
-        top = Path(home) if os.path.isabs(home) else Path.home() / ".cache"
+        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     except RuntimeError:
         return None
-    return top / "tilebook"
+    return Path(home) / "tilebook"
 
 
 class Memory:
@@ -100,13 +97,10 @@ class Memory:
                 raise
 
     def forget(self) -> None:
-        """Drop what this process knows and what the disk has of this subject, as far
-        as it can be listed and removed."""
+        """Drop what this process knows and what the disk has of this subject."""
         self._known.clear()
         self.at_hand.clear()
-        if not self._kept or (top := folder()) is None:
-            return
-        with contextlib.suppress(OSError):
+        if self._kept and (top := folder()):
             for path in (top / self.subject).glob("*.json"):
                 with contextlib.suppress(OSError):
                     path.unlink()

@@ -24,8 +24,6 @@ from tilebook.measure.timing import here
 
 DIGITS = 3
 """Leading binary digits by which a size counts."""
-LINE = 128
-"""Bytes that a cache keeps together."""
 
 # Of a thread, or of a task: what one of them forbids, others may still do.
 _searching = contextvars.ContextVar("searching", default=True)
@@ -71,14 +69,11 @@ def question(task: Task) -> str:
 def _layout(x: torch.Tensor) -> str:
     """Which stride is 1, and what divides the strides and the start."""
     rows, columns = operands.divisor(x)
-    # A piece of a row that is as long as a line lies in two of them, or in one.
-    lines = all(s == 1 or s * x.itemsize % LINE == 0 for s in x.stride())
     unit = "n" if x.stride(1) == 1 else "t" if x.stride(0) == 1 else "s"
     start = 16 if x.is_meta or x.data_ptr() % 16 == 0 else x.itemsize
     # Whatever divides the stride of a single element, a descriptor looks at it.
     placed = descriptors.unfit(x) is None, descriptors.unfit(x.t()) is None
-    told = "".join("-+"[each] for each in (*placed, lines))
-    return f"{unit}{rows}/{columns}@{start}{told}"
+    return f"{unit}{rows}/{columns}@{start}" + "".join("-d"[each] for each in placed)
 
 
 @contextlib.contextmanager

@@ -1,8 +1,10 @@
 """The kernels that may multiply, what each can be tried with, and what it may cost."""
 
 from collections.abc import Callable, Iterator, Mapping
-from types import MappingProxyType, ModuleType
+from types import ModuleType
 from typing import Any, NamedTuple
+
+import torch
 
 from tilebook import device
 from tilebook.matmul import (
@@ -10,7 +12,6 @@ from tilebook.matmul import (
     described,
     estimates,
     fitting,
-    limits,
     ordered,
     padded,
     persistent,
@@ -18,7 +19,6 @@ from tilebook.matmul import (
     streamed,
     vectors,
 )
-from tilebook.matmul.limits import Limits, powers
 from tilebook.matmul.operands import Task
 from tilebook.matmul.shares import seams
 
@@ -42,14 +42,6 @@ CONFIGS: Mapping[str, type] = {
     },
 }
 """What each is launched with."""
-LIMITS: Mapping[str, Limits] = {
-    **{
-        name: {"block_m": powers(64, 256)} for name in ("described", "padded", "beside")
-    },
-    # Of the pairs of an activation both halves belong to one program.
-    "vectors": {"block_n": powers(2, 128), "block_k": powers(8, 2048)},
-}
-"""What an answer may be made of, where that is other than `limits.LIMITS`."""
 ENTRANTS, BEST = 9, 6
 """Ways that are compiled and timed for a new question, and how many of them are those
 that should cost least, of whatever kernels."""
@@ -58,9 +50,6 @@ EXTRA = {
     **dict.fromkeys(("beside", "streamed"), 1.15),
 }
 """What a kernel costs beside one that loads by descriptors, as a factor."""
-APART = 4.0
-"""What multiplying costs where every tile goes through registers, as a factor; see
-`padded`."""
 SHARES = (0.5, 1, 2)
 """Parts of a sum to try, as multiples of what `split` chooses."""
 NEAR_FULL = 8
@@ -87,9 +76,6 @@ class Field(NamedTuple):
     """Ways that are compiled and timed for a new question."""
     rule: Callable[[Task, ModuleType], ModuleType] = lambda task, chosen: chosen
     """Makes of the kernel that `choose` names the one to launch unmeasured."""
-    limits: Mapping[str, Limits] = MappingProxyType({})
-    """By kernel: what an answer may be made of, where that is other than
-    `limits.LIMITS`."""
 
 
 def launch(task: Task, way: Way, field: str = "matmul") -> None:
@@ -106,16 +92,21 @@ def read(answer: Any, field: str = "matmul") -> Way | None:
         field: one of `FIELDS`.
 
     Returns:
-        The way; None for what is none, or no longer one, or beyond the limits of what
-        any product is raced with.
+        The way; None for what is none, or no longer one.
     """
-    entered = FIELDS[field]
     try:
         kernel, config = answer
-        named = entered.configs[kernel](*config)._asdict()
+        named = FIELDS[field].configs[kernel](*config)._asdict()
     except (KeyError, TypeError, ValueError):
         return None
-    if not limits.sound(named, entered.limits.get(kernel, {})):
+    if not all(type(x) in (int, bool) and x >= 0 for x in named.values()):
+        return None
+    blocks = [
+        x for name, x in named.items() if name.startswith("block_") or name == "more"
+    ]
+    known = ("num_warps", "num_stages", "parts", "programs", "pieces")
+    counts = [named[name] for name in known if name in named]
+    if any(x < 1 or x & (x - 1) for x in blocks) or min(counts) < 1:
         return None
     return Way(kernel, tuple(named.values()))
 
@@ -157,15 +148,14 @@ def fitting_ways(task: Task) -> Iterator[tuple[float, Way]]:
         for share in SHARES:
             parts = max(2, int(own.parts * share))
             cost = EXTRA["split"] * estimates.seconds(task, fitting.tile(own), parts)
-            yield _detour(task, cost), Way("split", tuple(own._replace(parts=parts)))
+            yield cost, Way("split", tuple(own._replace(parts=parts)))
     for shared in streamed.configs(task):
         count = -(-task.m // shared.block_m) * -(-task.n // shared.block_n)
         if seams(task, shared) and count < NEAR_FULL * shared.programs:
             together = 1 if shared.num_warps >= 8 else 2
             tile = fitting.tile(shared, together)
             cost = estimates.streaming(task, tile, shared.programs)
-            cost = _detour(task, EXTRA["streamed"] * cost)
-            yield cost, Way("streamed", tuple(shared))
+            yield EXTRA["streamed"] * cost, Way("streamed", tuple(shared))
     if vectors.fits(task):
         thin = vectors.turned(task) if task.n < task.m else task
         # All that counts is to read the larger operand once.
@@ -174,21 +164,31 @@ def fitting_ways(task: Task) -> Iterator[tuple[float, Way]]:
 
 
 def _described(task: Task) -> Iterator[tuple[float, Way]]:
+    name, before, placed = "described", 0.0, task
+    if described.in_doubt(task):
+        return
     if padded.fits(task):
-        before, ready = 2 * estimates.reading(task), padded.placed(task, meta=True)
-        for config in described.CONFIGS:
-            if (fitted := described.room(ready, config)) is not None:
-                cost, way = _tiled(ready, "padded", fitted)
-                yield before + cost, way
-    if described.refusal(task) is not None:
+        name, before = "padded", 2 * estimates.reading(task)
+        placed = task._replace(
+            **{key: _aligned_like(getattr(task, key)) for key in ("a", "b")}
+        )
+    elif described.refusal(task) is not None:
         return
     for config in described.CONFIGS:
-        if (fitted := described.room(task, config)) is not None:
-            yield _tiled(task, "described", fitted)
-    if beside.refusal(task) is None:
-        for other in beside.CONFIGS:
-            if (narrow := beside.room(task, other)) is not None:
-                yield _tiled(task, "beside", narrow)
+        if (fitted := described.room(placed, config)) is not None:
+            cost, way = _tiled(task, name, fitted)
+            yield before + cost, way
+    if name == "described" and beside.refusal(task) is None:
+        for config in beside.CONFIGS:
+            if (fitted := beside.room(task, config)) is not None:
+                yield _tiled(task, "beside", fitted)
+
+
+def _aligned_like(x: torch.Tensor) -> torch.Tensor:
+    """What `padded.aligned` makes of a matrix, without memory."""
+    return padded.aligned(
+        torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device="meta")
+    )
 
 
 def _tiled(task: Task, name: str, config: Any) -> tuple[float, Way]:
@@ -197,18 +197,9 @@ def _tiled(task: Task, name: str, config: Any) -> tuple[float, Way]:
         together = described.per_sm(task, config)
     elif name == "beside":
         together = 1
-    cost = EXTRA.get(name, 1.0) * estimates.seconds(
-        task, fitting.tile(config, together)
-    )
-    return _detour(task, cost), Way(name, tuple(config))
+    cost = estimates.seconds(task, fitting.tile(config, together))
+    return EXTRA.get(name, 1.0) * cost, Way(name, tuple(config))
 
 
-def _detour(task: Task, cost: float) -> float:
-    """What it costs besides if tiles go through registers: memory waits for nobody."""
-    if not padded.apart(task):
-        return cost
-    return cost + (APART - 1) * max(0.0, cost - estimates.reading(task))
-
-
-FIELDS = {"matmul": Field(KERNELS, CONFIGS, fitting_ways, limits=LIMITS)}
+FIELDS = {"matmul": Field(KERNELS, CONFIGS, fitting_ways)}
 """By name; a later chapter enters its own kernels beside these under its name."""
