@@ -1,8 +1,9 @@
 """What the chapter measures: products and quantisers."""
 
 import functools
-from collections.abc import Callable
-from typing import Any
+import operator
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 import torch
 
@@ -244,24 +245,85 @@ def _codes(x: torch.Tensor, *_: Any) -> torch.Tensor:
     return torch.empty(x.shape, dtype=torch.float8_e4m3fn, device=x.device)
 
 
+LOST = 0.05
+"""How much of a matrix's norm eight bits may cost, of values from a normal
+distribution."""
+
+
+def lost(exact: torch.Tensor, found: Iterable[torch.Tensor], granularity: str) -> float:
+    """What codes and scales are off, as a share of a matrix's norm.
+
+    Args:
+        exact: what was quantised, (m, k).
+        found: its codes, and its scales.
+        granularity: one of `scaling.GRANULARITIES`.
+
+    Raises:
+        WrongResult: it is more than `LOST`.
+    """
+    codes, scale = found
+    wide = exact.to(torch.float64)
+    off = scaling.dequantize(codes, scale, granularity, dtype=torch.float64)
+    share = (torch.linalg.norm(off - wide) / torch.linalg.norm(wide)).item()
+    if not share <= LOST:
+        raise measure.WrongResult(f"{granularity}: lost {share:.3g}, over {LOST}")
+    return share
+
+
+class Fused(NamedTuple):
+    """What quantises something on the way."""
+
+    call: Callable[[], Any]
+    bytes: int
+    """For each element, that have to move."""
+    exact: Callable[[], torch.Tensor]
+    granularity: str
+    of: Callable[[Any], Any] = tuple
+    """Codes and scales of what the call returns."""
+
+
 def _fused(bench: Bench, m: int, k: int) -> None:
     """Time what else quantises, by the bytes that it has to move."""
     (x,), (up,) = _drawn(m, k), _drawn(m, k)
     weight = torch.ones(k, device=x.device, dtype=x.dtype)
     scale = torch.full((1, 1), 0.01, device=x.device)
-    calls: dict[str, tuple[Callable[[], Any], float]] = {
-        "delayed": (lambda: quantizing.quantize_delayed(x, scale), 3),
-        "mx": (lambda: quantizing.quantize(x, "mx"), 3),
-        "1x128 of the transpose": (lambda: quantizing.quantize(x.t(), "1x128"), 3),
-        "both 1x128": (lambda: quantizing.quantize_both(x, "1x128"), 4),
-        "both 128x128": (lambda: quantizing.quantize_both(x, "128x128"), 4),
-        "silu 1x128": (lambda: quantizing.silu_and_mul_quantize(x, up, "1x128"), 5),
-        "norm row": (lambda: quantizing.rms_norm_quantize(x, weight), 3),
-        "norm 1x128": (lambda: quantizing.rms_norm_quantize(x, weight, "1x128"), 3),
+
+    def normed() -> torch.Tensor:
+        wide = x.double()
+        return wide * (wide.square().mean(1, keepdim=True) + 1e-6).rsqrt()
+
+    def silu() -> torch.Tensor:
+        return torch.nn.functional.silu(x.double()) * up.double()
+
+    own, both = quantizing.quantize, quantizing.quantize_both
+    gated, norm = quantizing.silu_and_mul_quantize, quantizing.rms_norm_quantize
+    cases = {
+        "delayed": Fused(
+            lambda: quantizing.quantize_delayed(x, scale), 3, lambda: x, "tensor",
+            operator.itemgetter(0),
+        ),
+        "mx": Fused(lambda: own(x, "mx"), 3, lambda: x, "mx"),
+        "1x128 of the transpose": Fused(
+            lambda: own(x.t(), "1x128"), 3, lambda: x.t(), "1x128"
+        ),
+        **{
+            f"both {name}": Fused(
+                functools.partial(both, x, name), 4, lambda: x.t(), name,
+                operator.itemgetter(1),
+            )
+            for name in ("1x128", "128x128")
+        },
+        "silu 1x128": Fused(lambda: gated(x, up, "1x128"), 5, silu, "1x128"),
+        "norm row": Fused(lambda: norm(x, weight), 3, normed, "row"),
+        "norm 1x128": Fused(lambda: norm(x, weight, "1x128"), 3, normed, "1x128"),
+    }  # fmt: skip
+    errors = {
+        name: lost(case.exact(), case.of(case.call()), case.granularity)
+        for name, case in cases.items()
     }
     timers = {
-        name: functools.partial(bench.time_cold, call)
-        for name, (call, _) in calls.items()
+        name: functools.partial(bench.time_cold, case.call)
+        for name, case in cases.items()
     }
     for name, timing in bench.interleaved(timers).items():
         bench.row(
@@ -272,5 +334,7 @@ def _fused(bench: Bench, m: int, k: int) -> None:
             dtype=torch.bfloat16,
             regime="cold",
             timing=timing,
-            bytes=calls[name][1] * m * k,
+            bytes=float(cases[name].bytes * m * k),
+            relative_error=errors[name],
+            error_bound=LOST,
         )
