@@ -24,6 +24,9 @@ SHORT = ("OutOfMemoryError", "out of memory", "ALLOC_FAILED")
 """What errors say where there was no room: other workers may have had it."""
 LONGEST = 160
 """Characters of an error that are printed."""
+START = 60
+"""Seconds that a process may take until its first way has begun: it imports PyTorch,
+maybe beside others."""
 
 
 def case_of(contest: str, shape: Mapping[str, int], dtype: torch.dtype) -> str:
@@ -127,7 +130,8 @@ def rehearse(
         contest: one of them.
         folder: for the logs.
         workers: processes at a time.
-        patience: seconds that one way may take.
+        patience: seconds that one way may take; the first, of a process that is
+            started, at least `START`.
 
     Returns:
         How each ended; a way that never did "hung" or "crashed".
@@ -217,7 +221,9 @@ class _Process:
         if code == 0:
             return True
         if code is None:
-            if time.time() - self._log.stat().st_mtime < patience:
+            begun = len(outcomes(self._log)) > self._known
+            most = patience if begun else max(patience, START)
+            if time.time() - self._log.stat().st_mtime < most:
                 return False
             self.kill()
         found = outcomes(self._log)
