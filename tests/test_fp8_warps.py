@@ -10,6 +10,7 @@ from hypothesis import given
 from tilebook import compile_only, schedules, testing
 from tilebook import device as here
 from tilebook.fp8 import (
+    carried,
     cooperative,
     evidence,
     folded,
@@ -25,6 +26,8 @@ from tilebook.fp8.warps import Config
 PRECISE = (promoted, paired)
 """Kernels that take sums in two levels, and scales that change along k."""
 KERNELS = (cooperative, *PRECISE, folded)
+"""Kernels that take scales at the end."""
+ALL = (*KERNELS, carried)
 BF16, FP16 = torch.bfloat16, torch.float16
 # Tiles so small that a program has several, of several chunks, in few slots.
 SMALL = (Config(64, 32, 3, group=2), Config(32, 32, 2, 2, group=1))
@@ -32,8 +35,13 @@ MODES = {
     "row": ("row", "row"),
     "tensor": ("tensor", "row"),
     "blocks": ("1x128", "128x128"),
+    "both blocks": ("128x128", "128x128"),
     "vectors": ("128x128", "1x128"),
+    "both vectors": ("1x128", "1x128"),
 }
+
+
+BLOCKED = [mode for mode, (left, _) in MODES.items() if "128" in left]
 
 
 def name(value):
@@ -41,6 +49,7 @@ def name(value):
 
 
 each_kernel = pytest.mark.parametrize("kernel", KERNELS, ids=name)
+all_kernels = pytest.mark.parametrize("kernel", ALL, ids=name)
 
 
 def made(mode, shape, *, dtype=BF16, bias=False, fast=True):
@@ -73,14 +82,13 @@ def assert_right(product):
 
 
 class TestOnTheCPU:
-    @each_kernel
+    @all_kernels
     @pytest.mark.parametrize("mode", MODES)
     def test_modes(self, kernel, mode):
         for seed, shape in enumerate([(33, 40, 272), (70, 72, 384)]):
             product = made(mode, shape, bias=seed == 1, dtype=(BF16, FP16)[seed])
             if kernel.refusal(product):
-                assert product.blocks
-                assert kernel not in PRECISE
+                assert kernel in ((cooperative, folded) if product.blocks else ALL[-1:])
                 return
             scheduled(kernel, product, SMALL[seed], 1 + 2 * seed, seed)
             assert_right(product)
@@ -106,9 +114,9 @@ class TestOnTheCPU:
         scheduled(kernel, product, SMALL[0], 2, 0)
         assert_right(product)
 
-    @each_kernel
+    @all_kernels
     def test_who_meets_at_barriers(self, kernel):
-        product = made("row", (64, 64, 272))
+        product = made("blocks" if kernel is carried else "row", (64, 64, 272))
         (events,) = scheduled(kernel, product, SMALL[0], 1, 0)
         found = {
             name: (set(meeting.arrive), set(meeting.wait))
@@ -117,6 +125,65 @@ class TestOnTheCPU:
         groups, producer = {"consume 0", "consume 1"}, {"produce"}
         assert found["arrived"] == ({*producer, "copy engine"}, groups)
         assert found["free"] == (groups, producer)
+
+    @given(
+        st.integers(1, 80),
+        st.integers(1, 9),
+        st.integers(9, 40),
+        st.sampled_from(sorted(BLOCKED)),
+        st.integers(0, 1),
+        st.integers(1, 6),
+        st.integers(0, 2**20),
+    )
+    def test_carried_for_any_sides(
+        self, m, eights, sixteens, mode, which, programs, seed
+    ):
+        product = made(mode, (m, 8 * eights, 16 * sixteens))
+        scheduled(carried, product, SMALL[which], programs, seed)
+        assert_right(product)
+
+    @pytest.mark.parametrize("kernel", [*PRECISE, carried], ids=name)
+    @pytest.mark.parametrize("value", [torch.inf, torch.nan])
+    def test_a_last_scale_that_is_no_number_stays_in_its_rows(self, kernel, value):
+        """A partner of zeros for the last block has scales of zero, too."""
+        product = made("blocks", (40, 40, 384))
+        product.scale_a[3, 2] = value
+        scheduled(kernel, product, SMALL[0], 2, 0)
+        rows = torch.arange(40) != 3
+        assert product.out[rows].isfinite().all()
+        assert not product.out[3].isfinite().any()
+        if value == torch.inf:
+            assert product.out[3].isinf().all()
+
+
+CARRIED = {
+    "copies that nobody waits for": (
+        "            async_copy.mbarrier_arrive(here)\n", ""),
+    "an arrival that wasn't counted on": (
+        "async_copy.mbarrier_arrive(here)",
+        "async_copy.mbarrier_arrive(here, increment_count=False)"),
+    "copies after the promise": (
+        "            # One more arrival each, when the copies are there.\n"
+        "            async_copy.mbarrier_arrive(here)\n"
+        "            mbarrier.expect(here, NBYTES)\n",
+        "            mbarrier.expect(here, NBYTES)\n"),
+    "the other half's scales": ("left_ring.index(2 * slot + PART)",
+                                "left_ring.index(2 * slot)"),
+    "scales of the block before": ("left_b + at * scale_ak",
+                                   "left_b + gl.maximum(at - 1, 0) * scale_ak"),
+    "a slot given back before its scales were read": (
+        "            sums = added(sums, found, even_scale, right_ring, one, GROUP_B, "
+        "layout)\n            mbarrier.arrive(free.index(one))\n",
+        "            mbarrier.arrive(free.index(one))\n"
+        "            sums = added(sums, found, even_scale, right_ring, one, GROUP_B, "
+        "layout)\n"),
+    "no zeros past the last block": ("right + at * scale_bk, in_n & there",
+                                     "right + at * scale_bk, in_n"),
+    "a wait for the wrong product": ("warpgroup_mma_wait(1, deps=(even,))",
+                                     "warpgroup_mma_wait(2, deps=(even,))"),
+    "one block too few": ("range(gl.cdiv(blocks, 2) * 2)", "range(blocks)"),
+    "columns of the first tile": ("here_b = column + across\n", "here_b = across\n"),
+}  # fmt: skip
 
 
 class TestMistakes:
@@ -181,6 +248,22 @@ class TestMistakes:
         ):
             all_orders()
 
+    @pytest.mark.parametrize("mistake", CARRIED)
+    def test_in_carried(self, mistake):
+        def all_orders():
+            for seed in range(8):
+                for mode in ("blocks", "both vectors"):
+                    product = made(mode, (70, 72, 640))
+                    scheduled(carried, product, SMALL[0], 2, seed)
+                    assert_right(product)
+
+        all_orders()
+        with (
+            testing.mutated_module(carried, *CARRIED[mistake]),
+            pytest.raises((AssertionError, RuntimeError, IndexError)),
+        ):
+            all_orders()
+
 
 class TestRefusals:
     def test_each_rule(self):
@@ -208,13 +291,16 @@ class TestRefusals:
                 kernel.launch(made("blocks", (40, 40, 272)))
             with pytest.raises(ValueError, match="the sum must be fast"):
                 kernel.launch(made("row", (40, 40, 272), fast=False))
+        with pytest.raises(ValueError, match="scales must change along k"):
+            carried.launch(made("row", (40, 40, 272), fast=False))
 
 
 class TestConfigurations:
-    @each_kernel
+    @all_kernels
     def test_those_to_choose_from_fit_as_they_are(self, kernel):
+        product = evidence.product_for(4096, 4096, 4096, "1x128", fast=False)
         for config in kernel.CONFIGS:
-            assert warps.room(config) == config
+            assert kernel.room(product, config) == config
         assert len(set(kernel.CONFIGS)) == len(kernel.CONFIGS)
 
     @each_kernel
@@ -228,8 +314,9 @@ class TestConfigurations:
 
 
 def cases():
-    for kernel in KERNELS:
-        for mode in ("row",) if kernel not in PRECISE else ("1x128", "row"):
+    modes = {**dict.fromkeys(PRECISE, ("1x128", "row")), carried: ("1x128",)}
+    for kernel in ALL:
+        for mode in modes.get(kernel, ("row",)):
             for i, config in enumerate(kernel.CONFIGS):
                 marks = [pytest.mark.slow] if i else []
                 yield pytest.param(
@@ -239,7 +326,8 @@ def cases():
 
 @pytest.mark.parametrize(("kernel", "config", "mode"), [*cases()])
 def test_compiles_clean(kernel, config, mode):
-    product = evidence.product_for(4096, 4096, 4096, mode, fast=kernel not in PRECISE)
+    fast = kernel in (cooperative, folded)
+    product = evidence.product_for(4096, 4096, 4096, mode, fast=fast)
     (each,) = evidence.launches_of(kernel, product, config)
     artefact = compile_only.compile(
         each.kernel, *each.args, target="sm_90", **each.meta
@@ -250,9 +338,10 @@ def test_compiles_clean(kernel, config, mode):
     assert set(found.mma) == {"wgmma"}
     assert found.tma_loads
     assert found.tma_stores
-    assert not found.async_copies
+    assert bool(found.async_copies) == (kernel is carried)
     assert not found.global_stores
-    assert found.shared_bytes <= warps.shared_bytes(config) <= warps.SHARED
+    counted = getattr(kernel, "shared_bytes", warps.shared_bytes)
+    assert found.shared_bytes <= counted(config) <= warps.SHARED
     counts = re.findall(r"setmaxnreg\.\w+\.sync\.aligned\.u32\s+(\d+)", artefact.ptx)
     assert {232, 40} < {int(count) for count in counts}
     assert "wgmma.mma_async.sync.aligned" in artefact.ptx
@@ -261,7 +350,7 @@ def test_compiles_clean(kernel, config, mode):
 
 @pytest.mark.gpu
 class TestOnAGPU:
-    @each_kernel
+    @all_kernels
     @pytest.mark.parametrize("mode", MODES)
     @pytest.mark.parametrize("shape", [(1000, 1032, 2064), (300, 520, 144)], ids=str)
     def test_every_configuration(self, kernel, mode, shape, device):
@@ -269,7 +358,7 @@ class TestOnAGPU:
             pytest.skip("needs Hopper's tensor cores")
         base = made(mode, shape, bias=True)
         if kernel.refusal(base):
-            pytest.skip("not for scales that change along k")
+            pytest.skip("not for such scales")
         tensors = (x if x is None else x.to(device) for x in base[:6])
         base = Product(*tensors, fast=base.fast)
         for config in kernel.CONFIGS:
@@ -286,7 +375,7 @@ class TestOnAGPU:
             testing.deterministic(again)
 
     @pytest.mark.sanitize
-    @each_kernel
+    @all_kernels
     @pytest.mark.parametrize("mode", MODES)
     def test_small(self, kernel, mode, device):
         """A tile and parts of others, for compute-sanitizer to watch."""
@@ -294,7 +383,7 @@ class TestOnAGPU:
             pytest.skip("needs Hopper's tensor cores")
         base = made(mode, (200, 136, 304), bias=True)
         if kernel.refusal(base):
-            pytest.skip("not for scales that change along k")
+            pytest.skip("not for such scales")
         tensors = (x if x is None else x.to(device) for x in base[:6])
         base = Product(*tensors, fast=base.fast)
         with testing.guarded():

@@ -21,12 +21,15 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 )
 
 from tilebook._gluon import async_copy_load, async_load
-from tilebook.fp8 import paired, warps
+from tilebook.fp8 import warps
 from tilebook.fp8.products import Product
 from tilebook.fp8.warps import Config, columns_of, finished, start
 from tilebook.hopper.wgmma import barriers, place_of, put_all, ring_of
 
-CONFIGS = paired.CONFIGS
+CONFIGS = (
+    *(Config(128, 128, 5), Config(128, 128, 4), Config(128, 64, 8)),
+    *(Config(128, 128, 5, group=16), Config(128, 32, 8)),
+)
 """What to try on a card; of two equals `config_for` takes the first."""
 META = {"REGISTERS": 232, "num_warps": 4}
 """Registers of a thread of the second group, and warps of the first."""

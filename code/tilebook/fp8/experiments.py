@@ -1,8 +1,7 @@
 """What the chapter measures: products and quantisers."""
 
 import functools
-import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -11,6 +10,7 @@ from tilebook import device, measure
 from tilebook.fp8 import (
     conclusions,
     conclusions_errors,
+    errors,
     experiments_errors,
     quantizing,
     scaling,
@@ -250,40 +250,18 @@ LOST = 0.05
 distribution."""
 
 
-def lost(exact: torch.Tensor, found: Iterable[torch.Tensor], granularity: str) -> float:
-    """What codes and scales are off, as a share of a matrix's norm.
-
-    Args:
-        exact: what was quantised, (m, k).
-        found: its codes, and its scales.
-        granularity: one of `scaling.GRANULARITIES`.
-
-    Raises:
-        WrongResult: it is more than `LOST`.
-    """
-    codes, scale = found
-    wide = exact.to(torch.float64)
-    off = scaling.dequantize(codes, scale, granularity, dtype=torch.float64)
-    share = (torch.linalg.norm(off - wide) / torch.linalg.norm(wide)).item()
-    if not share <= LOST:
-        raise measure.WrongResult(f"{granularity}: lost {share:.3g}, over {LOST}")
-    return share
-
-
 class Fused(NamedTuple):
     """What quantises something on the way."""
 
     call: Callable[[], Any]
     bytes: int
     """For each element, that have to move."""
-    exact: Callable[[], torch.Tensor]
-    granularity: str
-    of: Callable[[Any], Any] = tuple
-    """Codes and scales of what the call returns."""
+    lost: Callable[[Any], float]
+    """Of what the call returns, the share of the norm that it is off."""
 
 
 def _fused(bench: Bench, m: int, k: int) -> None:
-    """Time what else quantises, by the bytes that it has to move."""
+    """Check what else quantises, and time it by the bytes that it has to move."""
     (x,), (up,) = _drawn(m, k), _drawn(m, k)
     weight = torch.ones(k, device=x.device, dtype=x.dtype)
     scale = torch.full((1, 1), 0.01, device=x.device)
@@ -292,35 +270,47 @@ def _fused(bench: Bench, m: int, k: int) -> None:
         wide = x.double()
         return wide * (wide.square().mean(1, keepdim=True) + 1e-6).rsqrt()
 
-    def silu() -> torch.Tensor:
-        return torch.nn.functional.silu(x.double()) * up.double()
+    def both(name: str) -> Fused:
+        return Fused(
+            lambda: quantizing.quantize_both(x, name), 4,
+            lambda pair: max(
+                errors.lost(pair[0], x, name), errors.lost(pair[1], x.t(), name)
+            ),
+        )  # fmt: skip
 
-    own, both = quantizing.quantize, quantizing.quantize_both
-    gated, norm = quantizing.silu_and_mul_quantize, quantizing.rms_norm_quantize
+    def norm(name: str) -> Fused:
+        return Fused(
+            lambda: quantizing.rms_norm_quantize(x, weight, granularity=name), 3,
+            lambda found: errors.lost(found, normed(), name),
+        )  # fmt: skip
+
     cases = {
         "delayed": Fused(
-            lambda: quantizing.quantize_delayed(x, scale), 3, lambda: x, "tensor",
-            operator.itemgetter(0),
+            lambda: quantizing.quantize_delayed(x, scale), 3,
+            lambda found: errors.lost(found[0], x, "tensor"),
         ),
-        "mx": Fused(lambda: own(x, "mx"), 3, lambda: x, "mx"),
+        "mx": Fused(
+            lambda: quantizing.quantize(x, "mx"), 3,
+            lambda found: errors.lost(found, x, "mx"),
+        ),
         "1x128 of the transpose": Fused(
-            lambda: own(x.t(), "1x128"), 3, lambda: x.t(), "1x128"
+            lambda: quantizing.quantize(x.t(), "1x128"), 3,
+            lambda found: errors.lost(found, x.t(), "1x128"),
         ),
-        **{
-            f"both {name}": Fused(
-                functools.partial(both, x, name), 4, lambda: x.t(), name,
-                operator.itemgetter(1),
-            )
-            for name in ("1x128", "128x128")
-        },
-        "silu 1x128": Fused(lambda: gated(x, up, "1x128"), 5, silu, "1x128"),
-        "norm row": Fused(lambda: norm(x, weight), 3, normed, "row"),
-        "norm 1x128": Fused(lambda: norm(x, weight, "1x128"), 3, normed, "1x128"),
+        "both 1x128": both("1x128"),
+        "both 128x128": both("128x128"),
+        "silu 1x128": Fused(
+            lambda: quantizing.silu_and_mul_quantize(x, up, "1x128"), 5,
+            lambda found: errors.lost(
+                found, torch.nn.functional.silu(x.double()) * up.double(), "1x128"
+            ),
+        ),
+        "norm row": norm("row"),
+        "norm 1x128": norm("1x128"),
     }  # fmt: skip
-    errors = {
-        name: lost(case.exact(), case.of(case.call()), case.granularity)
-        for name, case in cases.items()
-    }
+    off = {name: case.lost(case.call()) for name, case in cases.items()}
+    if wrong := {name: share for name, share in off.items() if not share <= LOST}:
+        raise measure.WrongResult(f"{m} x {k}: over {LOST} of the norm lost: {wrong}")
     timers = {
         name: functools.partial(bench.time_cold, case.call)
         for name, case in cases.items()
@@ -335,6 +325,6 @@ def _fused(bench: Bench, m: int, k: int) -> None:
             regime="cold",
             timing=timing,
             bytes=float(cases[name].bytes * m * k),
-            relative_error=errors[name],
+            relative_error=off[name],
             error_bound=LOST,
         )
