@@ -123,6 +123,8 @@ class TestOnTheCPU:
             for name, meeting in schedules.meetings(events).items()
         }
         groups, producer = {"consume 0", "consume 1"}, {"produce"}
+        if kernel is carried:
+            producer.add("carry")
         assert found["arrived"] == ({*producer, "copy engine"}, groups)
         assert found["free"] == (groups, producer)
 
@@ -162,11 +164,14 @@ CARRIED = {
     "an arrival that wasn't counted on": (
         "async_copy.mbarrier_arrive(here)",
         "async_copy.mbarrier_arrive(here, increment_count=False)"),
-    "copies after the promise": (
-        "            # One more arrival each, when the copies are there.\n"
+    "copies announced after the arrival": (
         "            async_copy.mbarrier_arrive(here)\n"
-        "            mbarrier.expect(here, NBYTES)\n",
-        "            mbarrier.expect(here, NBYTES)\n"),
+        "            mbarrier.arrive(here)\n",
+        "            mbarrier.arrive(here)\n"
+        "            async_copy.mbarrier_arrive(here)\n"),
+    "one arrival fewer than there are": (
+        "barriers(STAGES, 2), barriers(STAGES, 2)",
+        "barriers(STAGES, 1), barriers(STAGES, 2)"),
     "the other half's scales": ("left_ring.index(2 * slot + PART)",
                                 "left_ring.index(2 * slot)"),
     "scales of the block before": ("left_b + at * scale_ak",
@@ -182,6 +187,8 @@ CARRIED = {
     "a wait for the wrong product": ("warpgroup_mma_wait(1, deps=(even,))",
                                      "warpgroup_mma_wait(2, deps=(even,))"),
     "one block too few": ("range(gl.cdiv(blocks, 2) * 2)", "range(blocks)"),
+    "no partner past the last block": (
+        "even = gl.cdiv(k, 2 * BLOCK_K) * 2 * BLOCK_K", "even = k"),
     "columns of the first tile": ("here_b = column + across\n", "here_b = across\n"),
 }  # fmt: skip
 

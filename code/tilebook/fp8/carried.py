@@ -2,13 +2,14 @@
 
 In `paired` each group asks memory for its scales a pair of blocks ahead. How long an
 answer takes depends on what else is asked of L2, and that is much: tiles of 128 by 128
-are all that registers hold. Here the warp that brings a block brings its scales, too:
-it copies them beside the block, past registers, and they are there when the block is,
-as far ahead as the ring is long. The groups read them from shared memory.
+are all that registers hold. Here a warp beside the one that brings blocks brings
+their scales: it copies them past registers into a ring of their own, and they are there
+when the block is, as far ahead as the ring is long. The groups read them from there.
 
 Scales lie anywhere, one apart from the next; the copy engine brings rectangles whose
 rows begin at multiples of 16 bytes. So the older copy is used, `cp.async`, four bytes
-for each lane, whose completion arrives at the same barrier.
+for each lane, whose completion arrives at the same barrier. That takes more
+instructions than tiles do, so it is left to a warp that has nothing else to do.
 """
 
 from triton.experimental import gluon
@@ -20,11 +21,11 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     warpgroup_mma_wait,
 )
 
-from tilebook._gluon import async_copy_load, async_load
+from tilebook._gluon import async_copy_load
 from tilebook.fp8 import warps
 from tilebook.fp8.products import Product
 from tilebook.fp8.warps import Config, columns_of, finished, start
-from tilebook.hopper.wgmma import barriers, place_of, put_all, ring_of
+from tilebook.hopper.wgmma import barriers, place_of, produce, put_all, ring_of
 
 CONFIGS = (
     *(Config(128, 128, 5), Config(128, 128, 4), Config(128, 64, 8)),
@@ -43,19 +44,17 @@ def scale_ring(SLOTS: gl.constexpr, SIZE: gl.constexpr):
 
 
 @gluon.jit
-def produce(
-    a_desc, b_desc, a_ring, b_ring, left_ring, right_ring, arrived, free,
-    scale_a_ptr, scale_b_ptr, m, n, k,
+def carry(
+    left_ring, right_ring, arrived, free, scale_a_ptr, scale_b_ptr, m, n, k,
     scale_am, scale_ak, scale_bk, scale_bn,
     BLOCK_M: gl.constexpr, BLOCK_N: gl.constexpr, BLOCK_K: gl.constexpr,
     GROUP: gl.constexpr, GROUP_A: gl.constexpr, GROUP_B: gl.constexpr,
 ):  # fmt: skip
-    """Bring the blocks of every tile and their scales, as their slots become free; past
-    the last block zeros, as a partner for one without."""
-    STAGES: gl.constexpr = b_ring.shape[0]
+    """Bring the scales of every tile's blocks, as their slots become free; past the
+    last block zeros, as the partner that it may need has no scale."""
+    STAGES: gl.constexpr = right_ring.shape[0]
     HALF: gl.constexpr = BLOCK_M // 2
     RIGHT: gl.constexpr = right_ring.shape[1]
-    NBYTES: gl.constexpr = 2 * a_desc.block_type.nbytes + b_desc.block_type.nbytes
     lanes: gl.constexpr = gl.BlockedLayout([1], [32], [1], [0])
     tiles = gl.cdiv(m, BLOCK_M) * gl.cdiv(n, BLOCK_N)
     blocks = gl.cdiv(k, BLOCK_K)
@@ -89,15 +88,10 @@ def produce(
                 (second < m) & there,
             )  # fmt: skip
             async_copy_load(right_ring.index(slot), right + at * scale_bk, in_n & there)
-            # One more arrival each, when the copies are there.
+            # Each lane's copies are one more arrival, due when they are there. They are
+            # announced before the warp itself arrives: until then the phase can't end.
             async_copy.mbarrier_arrive(here)
-            mbarrier.expect(here, NBYTES)
-            for part in gl.static_range(2):
-                async_load(
-                    a_desc, [row + part * HALF, at * BLOCK_K], here,
-                    a_ring.index(2 * slot + part),
-                )  # fmt: skip
-            async_load(b_desc, [column, at * BLOCK_K], here, b_ring.index(slot))
+            mbarrier.arrive(here)
             chunk += 1
 
 
@@ -183,7 +177,10 @@ def matmul_kernel(
     left_ring = scale_ring(2 * STAGES, BLOCK_M // 2)
     right_ring = scale_ring(STAGES, BLOCK_N if GROUP_B < BLOCK_N else BLOCK_M // 2)
     places = ring_of(out_desc, 2)
-    arrived, free = barriers(STAGES, 1), barriers(STAGES, 2)
+    # A block is there when its tiles are and its scales.
+    arrived, free = barriers(STAGES, 2), barriers(STAGES, 2)
+    # Past the last term there are zeros: a partner for a block without one.
+    even = gl.cdiv(k, 2 * BLOCK_K) * 2 * BLOCK_K
     gl.warp_specialize(
         [
             (consume, (
@@ -197,14 +194,17 @@ def matmul_kernel(
                 1, BLOCK_M, BLOCK_N, BLOCK_K, GROUP, GROUP_A, GROUP_B,
             )),
             (produce, (
-                a_desc, b_desc, a_ring, b_ring, left_ring, right_ring, arrived, free,
-                scale_a_ptr, scale_b_ptr, m, n, k,
+                a_desc, b_desc, b_desc, a_ring, b_ring, b_ring, arrived, free, None,
+                m, n, even, BLOCK_M, BLOCK_N, 0, BLOCK_K, 2, 1, False, True, GROUP,
+            )),
+            (carry, (
+                left_ring, right_ring, arrived, free, scale_a_ptr, scale_b_ptr, m, n, k,
                 scale_am, scale_ak, scale_bk, scale_bn,
                 BLOCK_M, BLOCK_N, BLOCK_K, GROUP, GROUP_A, GROUP_B,
             )),
         ],
-        [4, 1],
-        [REGISTERS, 40],
+        [4, 1, 1],
+        [REGISTERS, 40, 40],
     )  # fmt: skip
 
 

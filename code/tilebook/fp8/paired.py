@@ -49,8 +49,6 @@ def consume(
     layout: gl.constexpr = gl.NVMMADistributedLayout(
         version=[3, 0], warps_per_cta=[4, 1], instr_shape=[16, BLOCK_N, 32]
     )
-    gl.SliceLayout(1, layout)
-    gl.SliceLayout(0, layout)
     place = places.index(PART)
     tiles = gl.cdiv(m, BLOCK_M) * gl.cdiv(n, BLOCK_N)
     blocks = gl.cdiv(k, BLOCK_K)
