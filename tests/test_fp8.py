@@ -289,6 +289,30 @@ class TestQuantize:
             rows.launch(Job(x, *found, "row"), rows.Config(2, 128, 4))
         assert_same(found, scaling.reference(x, "row"))
 
+    @pytest.mark.parametrize("k", [16385, 24577, 40000])
+    @pytest.mark.parametrize("granularity", ["row", "1x128"])
+    @pytest.mark.parametrize("normed", [True, False])
+    def test_rows_that_are_longer(self, k, granularity, normed, device):
+        if granularity != "row" and not normed:
+            pytest.skip("other quantisers don't need the row")
+        x = drawn(1, k, device)
+        weight = torch.linspace(0.5, 2, k, device=device)
+        if not normed:
+            found = quantizing.quantize(x, granularity)
+            assert_same(found, scaling.reference(x, granularity))
+            return
+        found = quantizing.rms_norm_quantize(x, weight, granularity=granularity)
+        size = (x.double().square().mean() + 1e-6).sqrt()
+        TestFused().near(found, x.double() * weight.double() / size, granularity)
+
+    @pytest.mark.parametrize("k", [16384, 20480, 28672, 65536])
+    @pytest.mark.parametrize("name", ["row", "norm row", "norm 1x128"])
+    def test_long_rows_compile_clean(self, k, name):
+        (artefact,) = evidence.compiled(name, shape=(64, k))
+        found = artefact.evidence
+        assert found.spill_store_bytes == found.spill_load_bytes == 0
+        assert not found.warnings
+
 
 class TestFused:
     @pytest.mark.sanitize

@@ -37,11 +37,15 @@ def magnitude(x):
 
 
 @triton.jit
-def loaded(x_ptr, up_ptr, offsets, up_offsets, mask):
-    """Load elements as float32; with `up_ptr`, silu of them times what is there."""
-    x = tl.load(x_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
+def loaded(x_ptr, up_ptr, offsets, up_offsets, mask, KEEP: tl.constexpr = ""):
+    """Load elements as float32; with `up_ptr`, silu of them times what is there. KEEP
+    is what caches are told of both."""
+    x = tl.load(x_ptr + offsets, mask=mask, other=0.0, eviction_policy=KEEP)
+    x = x.to(tl.float32)
     if up_ptr is not None:
-        up = tl.load(up_ptr + up_offsets, mask=mask, other=0.0).to(tl.float32)
+        up = tl.load(
+            up_ptr + up_offsets, mask=mask, other=0.0, eviction_policy=KEEP
+        ).to(tl.float32)
         x = x / (1.0 + tl.exp(-x)) * up
     return x
 
@@ -77,10 +81,6 @@ def powers(amax, LARGEST: tl.constexpr, TOP: tl.constexpr, POWER: tl.constexpr):
 
 
 @triton.jit
-def codes(y, LARGEST: tl.constexpr, dtype: tl.constexpr):
-    """Round to a format's numbers; what is too large becomes the largest one.
-
-    The conversion does so by itself on NVIDIA's GPUs, and not on all others.
-    """
-    y = tl.clamp(y, -LARGEST, LARGEST, propagate_nan=tl.PropagateNan.ALL)
-    return y.to(dtype)
+def cut(y, LARGEST: tl.constexpr):
+    """Make what is larger than the largest number that number, and leave NaN."""
+    return tl.clamp(y, -LARGEST, LARGEST, propagate_nan=tl.PropagateNan.ALL)

@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 
 from tilebook.fp8 import arithmetic
-from tilebook.fp8.arithmetic import codes, loaded, magnitude, scales
+from tilebook.fp8.arithmetic import loaded, magnitude, scales
 from tilebook.fp8.operands import Job
 from tilebook.fp8.scaling import Quantized
 from tilebook.tiling.operands import check_grid
@@ -44,19 +44,19 @@ def both_kernel(
     turned = turned_ptr + offs_k[:, None] * m + offs_m[None, :]
     if TALL:
         scale, inverse = scales(tl.max(by_row, axis=0), LARGEST, FLOOR)
-        y = codes(x * inverse, LARGEST, codes_ptr.dtype.element_ty)
+        y = (x * inverse).to(codes_ptr.dtype.element_ty)
         tl.store(place, y, mask=mask)
         tl.store(turned, tl.trans(y), mask=tl.trans(mask))
         tl.store(scale_ptr + pid_m * scale_m + pid_k * scale_k, scale)
         tl.store(turned_scale_ptr + pid_k * turned_k + pid_m * turned_m, scale)
     else:
         scale, inverse = scales(by_row, LARGEST, FLOOR)
-        y = codes(x * inverse[:, None], LARGEST, codes_ptr.dtype.element_ty)
+        y = (x * inverse[:, None]).to(codes_ptr.dtype.element_ty)
         tl.store(place, y, mask=mask)
         there = scale_ptr + offs_m * scale_m + pid_k * scale_k
         tl.store(there, scale, mask=offs_m < m)
         scale, inverse = scales(by_column, LARGEST, FLOOR)
-        y = codes(x * inverse[None, :], LARGEST, codes_ptr.dtype.element_ty)
+        y = (x * inverse[None, :]).to(codes_ptr.dtype.element_ty)
         tl.store(turned, tl.trans(y), mask=tl.trans(mask))
         there = turned_scale_ptr + offs_k * turned_k + pid_m * turned_m
         tl.store(there, scale, mask=offs_k < k)

@@ -28,8 +28,8 @@ from tilebook.fp8.warps import Config, columns_of, finished, start
 from tilebook.hopper.wgmma import barriers, place_of, produce, put_all, ring_of
 
 CONFIGS = (
-    *(Config(128, 128, 5), Config(128, 128, 4), Config(128, 64, 8)),
-    *(Config(128, 128, 5, group=16), Config(128, 32, 8)),
+    *(Config(128, 128, 4), Config(128, 128, 5), Config(128, 64, 8)),
+    *(Config(128, 128, 4, group=16), Config(128, 32, 8)),
 )
 """What to try on a card; of two equals `config_for` takes the first."""
 META = {"REGISTERS": 232, "num_warps": 4}

@@ -1,6 +1,9 @@
 """What the chapter quotes and concludes of quantisers, of errors and of sums."""
 
+import math
+
 from tilebook import measure
+from tilebook.fp8.rows import LONGEST
 from tilebook.matmul.conclusions import mean
 from tilebook.measure import Record
 
@@ -15,10 +18,15 @@ def least_share_of_copy(record: Record) -> float:
     return min(_share(record, f"quantize {granularity}") for granularity in ONCE)
 
 
-def _share(record: Record, op: str) -> float:
-    """The least of ours, over the matrices, as a share of a copy's rate."""
-    rows = [row for row in record.select(op=op, regime="cold") if row["ours"]]
-    return min(row["gbps"] for row in rows) / record.canary["open"]["copy_gbps"]
+def _share(record: Record, op: str, longest: float = math.inf) -> float:
+    """The least of ours, over matrices with rows up to a length, as a share of a copy's
+    rate."""
+    found = [
+        row["gbps"]
+        for row in record.select(op=op, regime="cold")
+        if row["ours"] and row["shape"]["k"] <= longest
+    ]
+    return min(found) / record.canary["open"]["copy_gbps"]
 
 
 @measure.value("fp8-quantize")
@@ -55,6 +63,12 @@ def silu_share(record: Record) -> float:
 def norm_share(record: Record) -> float:
     """The same of the RMS norm by rows."""
     return _share(record, "norm row")
+
+
+@measure.value("fp8-quantize")
+def norm_held_share(record: Record) -> float:
+    """The same of rows of which an SM's registers hold two."""
+    return _share(record, "norm row", LONGEST)
 
 
 @measure.value("fp8-quantize")

@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 
 from tilebook.fp8 import arithmetic
-from tilebook.fp8.arithmetic import codes, loaded, magnitude, powers, scales
+from tilebook.fp8.arithmetic import cut, loaded, magnitude, powers, scales
 from tilebook.fp8.operands import Job
 from tilebook.fp8.scaling import GRANULARITIES
 from tilebook.tiling.operands import check_grid
@@ -58,9 +58,11 @@ def groups_kernel(
     else:
         scale, inverse = scales(amax, LARGEST, FLOOR)
     y = tl.reshape(x * inverse[:, :, None], (ROWS, GROUPS * WIDTH))
+    if POWER == "down":
+        y = cut(y, LARGEST)
     tl.store(
         codes_ptr + offs_m[:, None] * k + offs_k[None, :],
-        codes(y, LARGEST, codes_ptr.dtype.element_ty),
+        y.to(codes_ptr.dtype.element_ty),
         mask=mask,
     )
     offs_g = pid_k.to(tl.int64) * GROUPS + tl.arange(0, GROUPS)
