@@ -37,7 +37,7 @@ def magnitude(x):
 
 
 @triton.jit
-def loaded(x_ptr, up_ptr, offsets, up_offsets, mask, KEEP: tl.constexpr = ""):
+def loaded(x_ptr, up_ptr, offsets, up_offsets, mask, KEEP: tl.constexpr):
     """Load elements as float32; with `up_ptr`, silu of them times what is there. KEEP
     is what caches are told of both."""
     x = tl.load(x_ptr + offsets, mask=mask, other=0.0, eviction_policy=KEEP)

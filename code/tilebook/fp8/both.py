@@ -36,7 +36,7 @@ def both_kernel(
         x_ptr, up_ptr,
         offs_m[:, None] * x_m + offs_k[None, :] * x_k,
         offs_m[:, None] * up_m + offs_k[None, :] * up_k,
-        mask,
+        mask, "",
     )  # fmt: skip  # (SIDE, SIDE)
     size = magnitude(x)
     by_row, by_column = tl.max(size, axis=1), tl.max(size, axis=0)

@@ -44,7 +44,7 @@ def groups_kernel(
         x_ptr, up_ptr,
         offs_m[:, None] * x_m + offs_k[None, :] * x_k,
         offs_m[:, None] * up_m + offs_k[None, :] * up_k,
-        mask,
+        mask, "",
     )  # fmt: skip  # (ROWS, GROUPS * WIDTH)
     x = tl.reshape(x, (ROWS, GROUPS, WIDTH))
     amax = tl.max(magnitude(x), axis=2)  # (ROWS, GROUPS)

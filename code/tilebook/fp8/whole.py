@@ -45,7 +45,7 @@ def at(
         x_ptr, up_ptr,
         offs_m[:, None] * x_m + offs_k[None, :] * x_k,
         offs_m[:, None] * up_m + offs_k[None, :] * up_k,
-        mask,
+        mask, "",
     )  # fmt: skip  # (ROWS, COLUMNS)
     return x, offs_m[:, None] * k + offs_k[None, :], mask
 
