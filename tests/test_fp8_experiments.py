@@ -18,7 +18,10 @@ from tilebook.fp8 import (
 from tilebook.matmul.shapes import Shape
 from tilebook.measure.simulated import rehearse, retimed
 
-NAMES = ("fp8-accumulate", "fp8-error", "fp8-gemm", "fp8-ladder", "fp8-quantize")
+NAMES = (
+    *("fp8-accumulate", "fp8-compiled", "fp8-error", "fp8-gemm", "fp8-ladder"),
+    "fp8-quantize",
+)
 
 
 def stand_in(name, fast):
@@ -96,19 +99,29 @@ def test_what_is_measured_is_what_was_promised():
     assert experiments_errors.TERMS[-1] == 65536
 
 
-def test_each_scaling_and_each_peer_is_measured(measured):
-    record = measured["fp8-gemm"]
-    found = {
+def impls(record):
+    """Scalings and implementations, of all but the products of few rows."""
+    return {
         (row["shape"]["scaling"], row["impl"])
         for row in record.rows
         if row["shape"]["m"] > 2
     }
-    names = ("scaled_matmul", "_scaled_mm", "torch.compile")
+
+
+def test_each_scaling_and_each_peer_is_measured(measured):
+    names = ("scaled_matmul", "_scaled_mm")
     every = (*names, *(f"{name}, fast" for name in names))
     expected = {(code, name) for code in (0, 1) for name in every}
+    further = {
+        (code, name)
+        for code in (0, 1)
+        for name in ("torch.compile", "torch.compile, fast")
+    }
+    assert impls(measured["fp8-compiled"]) == expected | further
+    found = impls(measured["fp8-gemm"])
     # What the library refuses is left out, and ours has one way.
     assert found == expected | {(2, "scaled_matmul"), (2, "_scaled_mm")}
-    for row in record.rows:
+    for row in measured["fp8-gemm"].rows:
         assert 0 < row["relative_error"] < experiments.BOUND
 
 

@@ -124,7 +124,7 @@ def ahead_with_few_rows(record: Record) -> tuple[bool, str]:
     return found >= DECODING, f"{found:.3f}"
 
 
-@measure.value("fp8-gemm")
+@measure.value("fp8-compiled")
 def row_over_compiled(record: Record) -> float:
     """Geometric mean over `_scaled_mm` under torch.compile, where that was tried, of
     large products with a scale a row, fast sums against fast ones and precise against
@@ -134,6 +134,16 @@ def row_over_compiled(record: Record) -> float:
         part = _beside(record, f"torch.compile{end}")
         ratios += part.against(f"scaled_matmul{end}", f"torch.compile{end}")
     return mean([ratio for _, ratio in ratios])
+
+
+@measure.claim(
+    "fp8-compiled",
+    "With a scale a row scaled_matmul has at least 0.95 of the rate of what "
+    "torch.compile makes of the library's call.",
+)
+def near_what_is_compiled(record: Record) -> tuple[bool, str]:
+    found = row_over_compiled(record)
+    return found >= 0.95, f"{found:.3f}"
 
 
 def _beside(record: Record, peer: str) -> Record:
