@@ -42,8 +42,9 @@ MISTAKES = (
      "amax = magnitude(x)\n    tl."),
     (both, "offs_k * turned_k + pid_m * turned_m",
      "offs_k * turned_m + pid_m * turned_k"),
-    (both, "tl.trans(y), mask=tl.trans(mask))\n        there",
-     "tl.trans(y))\n        there"),
+    (both, "tl.trans(gathered(y)), mask=mask)", "tl.trans(gathered(y)))"),
+    (both, "tl.trans(gathered(y))", "tl.trans(y)"),
+    (groups, "x = tl.trans(gathered(tl.trans(x)))", "x = x + 0"),
     (both, "x * inverse[None, :]", "x * inverse[:, None]"),
 )  # fmt: skip
 
@@ -95,6 +96,12 @@ def turned():
     alike(found, scaling.reference(tall.t(), "1x128"))
 
 
+def columns():
+    """Neighbours along columns: a transpose, read along them."""
+    for granularity in ("1x128", "mx"):
+        compare(drawn(200, 70).t(), granularity)
+
+
 def walks():
     """Rows in two parts, larger in the first: what counts isn't what came last."""
     for granularity in ("1x128", "row"):
@@ -112,7 +119,7 @@ def walks():
 
 CHECKS = {
     arithmetic: (edges,),
-    groups: (edges, squares),
+    groups: (edges, squares, columns),
     rows: (walks,),
     whole: (all_of_it,),
     both: (turned,),
@@ -127,8 +134,7 @@ def run(module):
 @pytest.fixture(autouse=True)
 def several(monkeypatch, interpreted):
     """Few elements to a tile, so that a program walks over several."""
-    monkeypatch.setattr(whole, "config_for", lambda job: whole.Config(8, 16, 4))
-    monkeypatch.setattr(whole, "WAVES", 1)
+    monkeypatch.setattr(whole, "config_for", lambda job: whole.Config(8, 16, 4, 1))
 
 
 def test_without_one_all_is_well():

@@ -4,7 +4,7 @@ ships and with the library."""
 import pytest
 
 from tilebook import device, measure
-from tilebook.fp8 import evidence, shapes, tuning, ways
+from tilebook.fp8 import evidence, shapes, tuning, tuning_quantizers, ways
 from tilebook.fp8.products import Product
 from tilebook.matmul import ways as earlier
 from tilebook.matmul.shapes import Shape
@@ -110,3 +110,30 @@ def test_contests_compare_with_what_ships_and_with_the_library(contest, monkeypa
     assert isinstance(product, Product)
     assert (product.fast, product.out.shape, field) == (True, (16, 32), "fp8")
     assert got == way
+
+
+class Checked:
+    """A bench that calls every way and compares it, and times nothing."""
+
+    def __init__(self):
+        self.seen = {}
+
+    def compare(self, *, op, shape, providers, make_inputs, reference, **_):
+        inputs = make_inputs()
+        expected = reference(*(x.double() for x in inputs))
+        for name, each in providers.items():
+            for found, right in zip(each.fn(*inputs), expected, strict=True):
+                off = (found.double() - right).norm() / right.norm()
+                assert off < each.bound, (op, name, off)
+        self.seen[op] = [*providers]
+
+
+@pytest.mark.usefixtures("interpreted")
+def test_ways_to_quantise_are_right(monkeypatch):
+    monkeypatch.setattr(tuning_quantizers, "SIDES", ((128, 256),))
+    monkeypatch.setattr(tuning_quantizers, "LONG", ((2, 512),))
+    bench = Checked()
+    for contest in tuning_quantizers.CONTESTS.values():
+        contest(bench)
+    assert {len(set(names)) for names in bench.seen.values()} == {5, 7, 10, 37}
+    assert all(names[0] == "shipped" for names in bench.seen.values())

@@ -5,11 +5,15 @@ from collections.abc import Sequence
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page
 
-RULES = {
-    "runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"],
-    # Of what passes one element is enough to know.
-    "resultTypes": ["violations"],
-}
+LEVELS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
+OF_COLOURS = ["color-contrast", "link-in-text-block"]
+# Of what passes one element is enough to know.
+BRIEF = {"resultTypes": ["violations"]}
+ALL = BRIEF | {"runOnly": LEVELS}
+COLOURS = BRIEF | {"runOnly": {"type": "rule", "values": OF_COLOURS}}
+"""Most of the time goes into these rules, and no other hangs on the theme."""
+ALL_ELSE = ALL | {"rules": {name: {"enabled": False} for name in OF_COLOURS}}
+"""Colours don't hang on a page's width."""
 # An animation that a page keeps going never ends.
 SETTLED = """Promise.race([
     Promise.allSettled(document.getAnimations().map(x => x.finished)),
@@ -40,7 +44,10 @@ ALIKE = """() => {
 
 
 def violations(
-    page: Page, themes: Sequence[str], context: str | None = None
+    page: Page,
+    themes: Sequence[str],
+    context: str | dict | None = None,
+    rules: dict | None = None,
 ) -> list[str]:
     """Ask axe about a page in themes.
 
@@ -48,6 +55,7 @@ def violations(
         page: one that is loaded; words of code that look alike are joined in it.
         themes: what to show it in, one after another.
         context: selects the elements that are looked at; all if None.
+        rules: which; by default all in the first theme, and those of colours in others.
 
     Returns:
         A line for each violation of an element.
@@ -58,7 +66,8 @@ def violations(
         page.emulate_media(color_scheme=theme)
         page.wait_for_function(f"document.documentElement.dataset.theme == '{theme}'")
         page.evaluate(SETTLED)
-        result = Axe().run(page, context=context, options=RULES).response
+        asked = rules or (ALL if theme == themes[0] else COLOURS)
+        result = Axe().run(page, context=context, options=asked).response
         assert result["passes"], "axe checked nothing"
         found += [
             f"{theme}: {rule['id']}: {node['target']} {node['failureSummary']}"

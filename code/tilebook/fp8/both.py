@@ -5,18 +5,36 @@ and those of 8 bits have to lie along the sum. A tile of 128 by 128 has whole gr
 both directions. Its codes leave by rows, and once more by columns.
 """
 
+from typing import NamedTuple
+
 import triton
 import triton.language as tl
 
 from tilebook.fp8 import arithmetic
-from tilebook.fp8.arithmetic import loaded, magnitude, scales
+from tilebook.fp8.arithmetic import dealt, gathered, loaded, magnitude, scales
 from tilebook.fp8.operands import Job
 from tilebook.fp8.scaling import Quantized
 from tilebook.tiling.operands import check_grid
 
 SIDE = 128
 """Of a tile, and of its groups."""
-WARPS = 8
+GRANULARITIES = ("1x128", "128x128")
+
+
+class Config(NamedTuple):
+    """How `both_kernel` is launched."""
+
+    num_warps: int = 8
+    registers: int = 0
+    """Of a thread, at most; 0 if the compiler may take what it wants."""
+
+
+@triton.jit
+def turn(turned_ptr, y, offs_m, offs_k, m, k):
+    """Store the transpose of a tile whose rows are dealt."""
+    place = turned_ptr + offs_k[:, None] * m + offs_m[None, :]
+    mask = (offs_k < k)[:, None] & (offs_m < m)[None, :]
+    tl.store(place, tl.trans(gathered(y)), mask=mask)
 
 
 @triton.jit
@@ -29,7 +47,9 @@ def both_kernel(
     across = tl.cdiv(k, SIDE)
     pid_m = (tl.program_id(0) // across).to(tl.int64)
     pid_k = (tl.program_id(0) % across).to(tl.int64)
-    offs_m = pid_m * SIDE + tl.arange(0, SIDE)
+    # Rows are in this order but where the transpose is stored.
+    offs_m = pid_m * SIDE + dealt(SIDE)
+    offs_n = pid_m * SIDE + tl.arange(0, SIDE)
     offs_k = pid_k * SIDE + tl.arange(0, SIDE)
     mask = (offs_m < m)[:, None] & (offs_k < k)[None, :]
     x = loaded(
@@ -41,12 +61,11 @@ def both_kernel(
     size = magnitude(x)
     by_row, by_column = tl.max(size, axis=1), tl.max(size, axis=0)
     place = codes_ptr + offs_m[:, None] * k + offs_k[None, :]
-    turned = turned_ptr + offs_k[:, None] * m + offs_m[None, :]
     if TALL:
         scale, inverse = scales(tl.max(by_row, axis=0), LARGEST, FLOOR)
         y = (x * inverse).to(codes_ptr.dtype.element_ty)
         tl.store(place, y, mask=mask)
-        tl.store(turned, tl.trans(y), mask=tl.trans(mask))
+        turn(turned_ptr, y, offs_n, offs_k, m, k)
         tl.store(scale_ptr + pid_m * scale_m + pid_k * scale_k, scale)
         tl.store(turned_scale_ptr + pid_k * turned_k + pid_m * turned_m, scale)
     else:
@@ -57,25 +76,28 @@ def both_kernel(
         tl.store(there, scale, mask=offs_m < m)
         scale, inverse = scales(by_column, LARGEST, FLOOR)
         y = (x * inverse[None, :]).to(codes_ptr.dtype.element_ty)
-        tl.store(turned, tl.trans(y), mask=tl.trans(mask))
+        turn(turned_ptr, y, offs_n, offs_k, m, k)
         there = turned_scale_ptr + offs_k * turned_k + pid_m * turned_m
         tl.store(there, scale, mask=offs_k < k)
 
 
-def launch(job: Job, turned: Quantized) -> None:
+def launch(job: Job, turned: Quantized, config: Config | None = None) -> None:
     """Launch the kernel.
 
     Args:
         job: the matrix, with the granularity "1x128" or "128x128".
         turned: where its transpose (k, m) goes.
+        config: how.
 
     Raises:
         ValueError: there are more tiles than a grid has programs.
     """
+    config = config or Config()
+    cap = {"maxnreg": config.registers} if config.registers else {}
     count = check_grid(-(-job.m // SIDE) * -(-job.k // SIDE), "tiles")
     job.wrap(both_kernel)[(count,)](
         job.x, job.up, job.codes, job.scale, turned.codes, turned.scale, job.m, job.k,
         *job.strides, *job.scale.stride(), *turned.scale.stride(),
         SIDE=SIDE, TALL=job.granularity == "128x128",
-        **arithmetic.constants(job.codes.dtype), num_warps=WARPS,
+        **arithmetic.constants(job.codes.dtype), num_warps=config.num_warps, **cap,
     )  # fmt: skip

@@ -245,8 +245,8 @@ def fp8_quantize(bench: Bench) -> list[Row]:
                     "quantize": Provider(own, ours=True, bound=0.05),
                     "torch.compile": _bounded(measure.compiled(peer), 0.05),
                 },
-                make_inputs=functools.partial(_drawn, m, k),
-                make_output=_codes,
+                make_inputs=functools.partial(drawn, m, k),
+                make_output=codes,
                 reference=functools.partial(reference, granularity=granularity),
                 bytes=3.0 * m * k,
                 regimes=REGIMES,
@@ -259,11 +259,18 @@ def _bounded(provider: Provider, bound: float) -> Provider:
     return Provider(build=provider.build, bound=bound)
 
 
-def _drawn(m: int, k: int) -> tuple[torch.Tensor]:
+def drawn(m: int, k: int) -> tuple[torch.Tensor]:
+    """Make a matrix of normal numbers.
+
+    Args:
+        m: rows.
+        k: columns.
+    """
     return (torch.randn(m, k, device=device.torch_device()).bfloat16(),)
 
 
-def _codes(x: torch.Tensor, *_: Any) -> torch.Tensor:
+def codes(x: torch.Tensor, *_: Any) -> torch.Tensor:
+    """Make room for the codes of a matrix."""
     return torch.empty(x.shape, dtype=torch.float8_e4m3fn, device=x.device)
 
 
@@ -284,7 +291,7 @@ class Fused(NamedTuple):
 
 def _fused(bench: Bench, m: int, k: int) -> None:
     """Check what else quantises, and time it by the bytes that it has to move."""
-    (x,), (up,) = _drawn(m, k), _drawn(m, k)
+    (x,), (up,) = drawn(m, k), drawn(m, k)
     weight = torch.ones(k, device=x.device, dtype=x.dtype)
     scale = torch.full((1, 1), 0.01, device=x.device)
 

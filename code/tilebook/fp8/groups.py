@@ -7,7 +7,15 @@ import triton
 import triton.language as tl
 
 from tilebook.fp8 import arithmetic
-from tilebook.fp8.arithmetic import cut, loaded, magnitude, powers, scales
+from tilebook.fp8.arithmetic import (
+    cut,
+    dealt,
+    gathered,
+    loaded,
+    magnitude,
+    powers,
+    scales,
+)
 from tilebook.fp8.operands import Job
 from tilebook.fp8.scaling import GRANULARITIES
 from tilebook.tiling.operands import check_grid
@@ -33,19 +41,25 @@ def groups_kernel(
     x_ptr, up_ptr, codes_ptr, scale_ptr, m, k,
     x_m, x_k, up_m, up_k, scale_m, scale_k,
     ROWS: tl.constexpr, GROUPS: tl.constexpr, WIDTH: tl.constexpr, TALL: tl.constexpr,
+    TURNED: tl.constexpr,
     LARGEST: tl.constexpr, FLOOR: tl.constexpr, TOP: tl.constexpr, POWER: tl.constexpr,
 ):  # fmt: skip
-    across = tl.cdiv(k, GROUPS * WIDTH)
+    COLUMNS: tl.constexpr = GROUPS * WIDTH
+    across = tl.cdiv(k, COLUMNS)
     pid_m, pid_k = tl.program_id(0) // across, tl.program_id(0) % across
     offs_m = pid_m.to(tl.int64) * ROWS + tl.arange(0, ROWS)
-    offs_k = pid_k.to(tl.int64) * GROUPS * WIDTH + tl.arange(0, GROUPS * WIDTH)
+    first = pid_k.to(tl.int64) * COLUMNS
+    offs_k = first + tl.arange(0, COLUMNS)
     mask = (offs_m < m)[:, None] & (offs_k < k)[None, :]
+    there = first + (dealt(COLUMNS) if TURNED else tl.arange(0, COLUMNS))
     x = loaded(
         x_ptr, up_ptr,
-        offs_m[:, None] * x_m + offs_k[None, :] * x_k,
-        offs_m[:, None] * up_m + offs_k[None, :] * up_k,
-        mask, "",
-    )  # fmt: skip  # (ROWS, GROUPS * WIDTH)
+        offs_m[:, None] * x_m + there[None, :] * x_k,
+        offs_m[:, None] * up_m + there[None, :] * up_k,
+        (offs_m < m)[:, None] & (there < k)[None, :], "",
+    )  # fmt: skip  # (ROWS, COLUMNS)
+    if TURNED:
+        x = tl.trans(gathered(tl.trans(x)))
     x = tl.reshape(x, (ROWS, GROUPS, WIDTH))
     amax = tl.max(magnitude(x), axis=2)  # (ROWS, GROUPS)
     if TALL:
@@ -57,7 +71,7 @@ def groups_kernel(
         scale, inverse = powers(amax, LARGEST, TOP, POWER)
     else:
         scale, inverse = scales(amax, LARGEST, FLOOR)
-    y = tl.reshape(x * inverse[:, :, None], (ROWS, GROUPS * WIDTH))
+    y = tl.reshape(x * inverse[:, :, None], (ROWS, COLUMNS))
     if POWER == "down":
         y = cut(y, LARGEST)
     tl.store(
@@ -117,6 +131,7 @@ def launch(job: Job, config: Config | None = None) -> None:
         job.x, job.up, job.codes, scale, job.m, job.k,
         *job.strides, *scale.stride(),
         ROWS=config.rows, GROUPS=config.groups, WIDTH=width, TALL=tall,
+        TURNED=job.turned,
         **arithmetic.constants(job.codes.dtype, job.rounding),
         num_warps=config.num_warps,
     )  # fmt: skip

@@ -29,6 +29,8 @@ class Config(NamedTuple):
     columns: int
     """Of it, a power of two."""
     num_warps: int
+    waves: int = WAVES
+    """Programs for each multiprocessor, at most."""
 
 
 @triton.jit
@@ -126,7 +128,7 @@ def launch(
     """
     config = config or config_for(job)
     tiles = -(-job.m // config.rows) * -(-job.k // config.columns)
-    grid = (programs(tiles, WAVES),)
+    grid = (programs(tiles, config.waves),)
     found = amax
     if found is None:
         found = torch.zeros((), dtype=torch.float32, device=job.x.device)
