@@ -10,6 +10,7 @@ from tilebook.fp8 import (
     errors,
     experiments,
     experiments_errors,
+    experiments_quantizers,
     quantizing,
     results,
     scaling,
@@ -48,7 +49,7 @@ def shrink(patch):
     for name in ("LADDER", "LADDER_BRIEF"):
         patch.setattr(experiments, name, (Shape(16, 16, 256),))
     for name in ("MATRICES", "MATRICES_BRIEF"):
-        patch.setattr(experiments, name, ((128, 128),))
+        patch.setattr(experiments_quantizers, name, ((128, 128),))
     for name in ("TERMS", "TERMS_BRIEF"):
         patch.setattr(experiments_errors, name, (128, 256))
     patch.setattr(experiments_errors, "SIDES", Shape(32, 32, 256))

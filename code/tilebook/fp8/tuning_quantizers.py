@@ -9,7 +9,7 @@ import torch
 
 from tilebook.fp8 import (
     both,
-    experiments,
+    experiments_quantizers,
     formats,
     groups,
     quantizing,
@@ -136,8 +136,8 @@ def try_all(
             providers={
                 name: Provider(call, ours=True, bound=BOUND) for name, call in tried
             },
-            make_inputs=functools.partial(experiments.drawn, m, k),
-            make_output=experiments.codes,
+            make_inputs=functools.partial(experiments_quantizers.drawn, m, k),
+            make_output=experiments_quantizers.codes,
             reference=reference,
             bytes=float(bytes_each * m * k),
         )
@@ -150,7 +150,7 @@ def transposed(x: torch.Tensor, granularity: str) -> tuple[torch.Tensor, torch.T
         x: (m, k).
         granularity: of its transpose.
     """
-    found, scale = experiments.reference(x.t(), granularity)
+    found, scale = experiments_quantizers.reference(x.t(), granularity)
     return found.t(), scale
 
 
@@ -209,7 +209,7 @@ def long(bench: Bench) -> None:
         ) -> Any:
             if normed:
                 x = x * x.square().mean(1, keepdim=True).rsqrt()
-            return experiments.reference(x, name)
+            return experiments_quantizers.reference(x, name)
 
         op = f"{'norm ' * normed}{granularity}"
         try_all(bench, op, LONG, row_ways(granularity, normed), shipped, reference)
