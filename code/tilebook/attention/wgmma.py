@@ -1,0 +1,283 @@
+"""What the chapter's Gluon kernels share: which blocks a tile needs, who brings them,
+what becomes of scores, and how a tile leaves.
+
+A tile is BLOCK_M queries of one head; each of PARTS groups of four warps has some of
+its rows, a *part*. Blocks of BLOCK_N keys, and of as many values, come from the last
+that a tile needs to its first: only the last one has keys that a query doesn't see, or
+that aren't there, and it is the one that begins. Keys and values share a ring: a
+program's block number n has its keys as the ring's item 2 n and its values as item
+2 n + 1. Item i lives in slot i % SLOTS as that slot's use i // SLOTS, whose parity is
+the phase to wait for::
+
+    | barrier | who arrives | who waits | what becomes safe |
+    |---|---|---|---|
+    | `q_arrived[place]` | the producer, and the bytes | every group | read queries |
+    | `arrived[slot]` | the producer, and the bytes | every group | read the slot |
+    | `free[slot]` | every group, once it has multiplied | the producer | overwrite it |
+"""
+
+import math
+
+from triton.experimental import gluon
+from triton.experimental.gluon import language as gl
+from triton.experimental.gluon.language.nvidia.hopper import (
+    fence_async_shared,
+    mbarrier,
+    tma,
+    warpgroup_mma,
+    warpgroup_mma_wait,
+)
+
+from tilebook._gluon import async_load, async_store
+from tilebook.hopper.wgmma import grouped, halves
+
+PARTIAL = gl.constexpr(8)
+"""Sums of a row that are kept apart in the loop: no two of them are in one thread's
+registers and another's, so nothing is exchanged before the end."""
+LN2 = gl.constexpr(math.log(2))
+
+
+@gluon.jit
+def ring_of(desc, SLOTS: gl.constexpr):
+    """Allocate room for so many tiles of a descriptor of four dimensions."""
+    ROWS: gl.constexpr = desc.block_type.shape[2]
+    COLUMNS: gl.constexpr = desc.block_type.shape[3]
+    return gl.allocate_shared_memory(
+        desc.dtype, [SLOTS, 1, 1, ROWS, COLUMNS], desc.layout
+    )
+
+
+@gluon.jit
+def matrix(place):
+    """View a tile of one head as a matrix."""
+    ROWS: gl.constexpr = place.shape[2]
+    COLUMNS: gl.constexpr = place.shape[3]
+    return place.reshape([ROWS, COLUMNS])
+
+
+@gluon.jit
+def place_of(
+    tile, heads, rows,
+    BLOCK_M: gl.constexpr, GROUP: gl.constexpr, CAUSAL: gl.constexpr,
+):  # fmt: skip
+    """The head and the first row of a tile, GROUP heads at a time; under a causal mask
+    the tiles with the most keys come first, so that the short ones fill the gaps."""
+    blocks = gl.cdiv(rows, BLOCK_M)
+    head, block = grouped(tile, heads, blocks, GROUP)
+    if CAUSAL:
+        block = blocks - 1 - block
+    return head, block * BLOCK_M
+
+
+@gluon.jit
+def span_of(
+    row, ROWS: gl.constexpr, rows, keys, left,
+    BLOCK_N: gl.constexpr, CAUSAL: gl.constexpr, WINDOW: gl.constexpr,
+):  # fmt: skip
+    """The first block that ROWS rows need, the first that all of them see whole from
+    its first key on, and the one after the last that they need."""
+    begin, whole = 0, 0
+    end = gl.cdiv(keys, BLOCK_N)
+    if CAUSAL:
+        end = gl.minimum(end, gl.cdiv(gl.minimum(row + ROWS, rows), BLOCK_N))
+    if WINDOW:
+        begin = gl.minimum(gl.maximum(row - left, 0) // BLOCK_N, end - 1)
+        whole = gl.cdiv(gl.maximum(row + ROWS - 1 - left, 0), BLOCK_N)
+    return begin, whole, end
+
+
+@gluon.jit
+def clear_of(begin, whole, end):
+    """How many of a part's blocks, from the last on, need no look at the window; the
+    last is masked anyway."""
+    return gl.minimum(gl.maximum(end - whole, 1), end - begin)
+
+
+@gluon.jit
+def bring_queries(
+    q_desc, batch, head, row, arrived, places, FIRST: gl.constexpr, PARTS: gl.constexpr
+):
+    """Ask the copy engine for a tile's queries, part by part."""
+    ROWS: gl.constexpr = q_desc.block_type.shape[2]
+    mbarrier.expect(arrived, PARTS * q_desc.block_type.nbytes)
+    for part in gl.static_range(PARTS):
+        async_load(
+            q_desc, [batch, head, row + part * ROWS, 0], arrived,
+            places.index(FIRST + part),
+        )  # fmt: skip
+
+
+@gluon.jit
+def bring(desc, batch, head, row, ring, arrived, free, item):
+    """Ask the copy engine for a block of keys or values, once its slot is free."""
+    SLOTS: gl.constexpr = ring.shape[0]
+    slot = item % SLOTS
+    # At first all slots are free: the phase before the first is over.
+    mbarrier.wait(free.index(slot), ((item // SLOTS) & 1) ^ 1)
+    # What lies outside the tensor counts, too: it comes as zeros.
+    mbarrier.expect(arrived.index(slot), desc.block_type.nbytes)
+    async_load(desc, [batch, head, row, 0], arrived.index(slot), ring.index(slot))
+
+
+@gluon.jit
+def bring_block(k_desc, v_desc, batch, head, block, ring, arrived, free, count):
+    """Bring a block of keys and its values, a program's block number `count`."""
+    row = block * k_desc.block_type.shape[2]
+    bring(k_desc, batch, head, row, ring, arrived, free, 2 * count)
+    bring(v_desc, batch, head, row, ring, arrived, free, 2 * count + 1)
+
+
+@gluon.jit
+def come(ring, arrived, item):
+    """Wait for an item of the ring; its matrix."""
+    SLOTS: gl.constexpr = ring.shape[0]
+    mbarrier.wait(arrived.index(item % SLOTS), (item // SLOTS) & 1)
+    return matrix(ring.index(item % SLOTS))
+
+
+@gluon.jit
+def let_go(free, item):
+    """Say that an item of the ring has been read."""
+    mbarrier.arrive(free.index(item % free.shape[0]))
+
+
+@gluon.jit
+def skip(ring, arrived, free, count, blocks):
+    """Let go of blocks that only other groups need.
+
+    Each item is waited for: who arrived for a slot's next use before others have for
+    this one would be counted in their place.
+    """
+    for more in range(2 * blocks):
+        come(ring, arrived, 2 * count + more)
+        let_go(free, 2 * count + more)
+
+
+@gluon.jit
+def score(queries, ring, arrived, count):
+    """Begin to multiply queries and a block's keys."""
+    ROWS: gl.constexpr = queries.shape[0]
+    BLOCK_N: gl.constexpr = ring.shape[3]
+    layout: gl.constexpr = gl.NVMMADistributedLayout(
+        version=[3, 0], warps_per_cta=[4, 1], instr_shape=[16, BLOCK_N, 16]
+    )
+    keys = come(ring, arrived, 2 * count)
+    # No sums go in: these zeros are never written anywhere.
+    nothing = gl.zeros([ROWS, BLOCK_N], gl.float32, layout)
+    return warpgroup_mma(
+        queries, keys.permute((1, 0)), nothing, use_acc=False, is_async=True
+    )
+
+
+@gluon.jit
+def add(acc, weights, ring, arrived, count):
+    """Begin to add up a block's values, by weight."""
+    values = come(ring, arrived, 2 * count + 1)
+    return warpgroup_mma(weights, values, acc, is_async=True)
+
+
+@gluon.jit
+def unseen(
+    scores, row, column, keys, left,
+    CAUSAL: gl.constexpr, RAGGED: gl.constexpr, WINDOW: gl.constexpr,
+):  # fmt: skip
+    """Take the keys out of a block that a row doesn't see, or that aren't there."""
+    layout: gl.constexpr = scores.type.layout
+    rows = row + gl.arange(0, scores.shape[0], layout=gl.SliceLayout(1, layout))
+    columns = column + gl.arange(0, scores.shape[1], layout=gl.SliceLayout(0, layout))
+    rows, columns = gl.expand_dims(rows, 1), gl.expand_dims(columns, 0)
+    if CAUSAL:
+        scores = gl.where(columns <= rows, scores, -float("inf"))
+    if RAGGED:
+        scores = gl.where(columns < keys, scores, -float("inf"))
+    if WINDOW:
+        scores = gl.where(columns + left >= rows, scores, -float("inf"))
+    return scores
+
+
+@gluon.jit
+def partial_sums(weights):
+    """Add up each row's weights as far as one thread has them."""
+    ROWS: gl.constexpr = weights.shape[0]
+    COLUMNS: gl.constexpr = weights.shape[1]
+    return gl.sum(weights.reshape([ROWS, COLUMNS // PARTIAL, PARTIAL]), 1)
+
+
+@gluon.jit
+def weigh(scores, scale):
+    """A tile's first block: the greatest score of each row, sums of weights, weights.
+
+    `scale` is the softmax's, times log2(e): powers of two are what hardware has.
+    """
+    most = gl.max(scores, 1) * scale
+    weights = gl.exp2(scores * scale - gl.expand_dims(most, 1))
+    return most, partial_sums(weights), weights
+
+
+@gluon.jit
+def weigh_more(scores, scale, most, sums):
+    """Another block: as `weigh`, and by what everything before has to shrink."""
+    now = gl.maximum(most, gl.max(scores, 1) * scale)
+    shrink = gl.exp2(most - now)
+    weights = gl.exp2(scores * scale - gl.expand_dims(now, 1))
+    sums = scaled(sums, shrink) + partial_sums(weights)
+    return now, sums, weights, shrink
+
+
+@gluon.jit
+def scaled(tile, factors):
+    """Multiply each row."""
+    layout: gl.constexpr = gl.SliceLayout(1, tile.type.layout)
+    return tile * gl.expand_dims(gl.convert_layout(factors, layout), 1)
+
+
+@gluon.jit
+def rounded(weights, like, DTYPE: gl.constexpr):
+    """Round weights, and hold them as tensor cores take them from registers."""
+    layout: gl.constexpr = gl.DotOperandLayout(0, like.type.layout, k_width=2)
+    return gl.convert_layout(weights.to(DTYPE), layout)
+
+
+@gluon.jit
+def nothing_yet(ROWS: gl.constexpr, COLUMNS: gl.constexpr):
+    """Sums of no values."""
+    layout: gl.constexpr = gl.NVMMADistributedLayout(
+        version=[3, 0], warps_per_cta=[4, 1], instr_shape=[16, COLUMNS, 16]
+    )
+    return gl.zeros([ROWS, COLUMNS], gl.float32, layout)
+
+
+@gluon.jit
+def note(lse, head, row, rows, most, total):
+    """Store the natural logarithm of each row's sum of exponentials."""
+    layout: gl.constexpr = most.type.layout
+    at = row + gl.arange(0, most.shape[0], layout=layout)
+    logarithms = (most + gl.log2(total)) * LN2
+    gl.store(lse + (head * rows + at), logarithms, mask=at < rows)
+
+
+@gluon.jit
+def put(tile, out_desc, batch, head, row, column, place):
+    """Store a tile through shared memory, in pieces as wide as `place`."""
+    COLUMNS: gl.constexpr = tile.shape[1]
+    if place.shape[3] < COLUMNS:
+        left, right = halves(tile)
+        put(left, out_desc, batch, head, row, column, place)
+        put(right, out_desc, batch, head, row, column + COLUMNS // 2, place)
+    else:
+        # What was here before has left.
+        tma.store_wait(0)
+        matrix(place).store(tile)
+        fence_async_shared()
+        async_store(out_desc, [batch, head, row, column], place)
+
+
+@gluon.jit
+def finish(
+    acc, most, sums, out_desc, lse, place, head, heads, row, rows
+):
+    """Divide by each row's sum, and store a part and its logarithms."""
+    total = gl.convert_layout(gl.sum(sums, 1), most.type.layout)
+    note(lse, head, row, rows, most, total)
+    found = scaled(acc, 1.0 / total).to(out_desc.dtype)
+    put(found, out_desc, head // heads, head % heads, row, 0, place)
