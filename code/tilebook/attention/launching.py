@@ -12,6 +12,7 @@ from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 from tilebook import check, device, library
 from tilebook.hopper.launching import BARRIERS, DTYPES, SHARED
 from tilebook.matmul.operands import itself
+from tilebook.softmax.occupancy import programs
 from tilebook.softmax.operands import starts_aligned
 from tilebook.tiling.described import LARGEST
 
@@ -38,8 +39,9 @@ class Config(NamedTuple):
     """Tiles whose queries are here or on their way."""
     pieces: int = 1
     """Pieces, a power of two, in which a part is stored."""
-    dynamic: bool = False
-    """Whether programs ask for their next tile, and don't know it beforehand."""
+    dynamic: bool | None = None
+    """Whether programs ask for their next tile, and don't know it beforehand; None for
+    where tiles differ."""
 
 
 class Task(NamedTuple):
@@ -245,6 +247,56 @@ def launch(kernel: Any, task: Task, config: Config) -> None:
         raise ValueError(reason)
     args, meta = arguments(task, config)
     task.wrap(kernel)[(tiles(task, config),)](*args, **meta)
+
+
+def launch_persistent(kernel: Any, task: Task, config: Config) -> None:
+    """Describe the tensors and launch as many programs as live at once.
+
+    Args:
+        kernel: the kernel.
+        task: what is computed, nothing that `refusal` refuses.
+        config: how.
+
+    Raises:
+        ValueError: it is refused, or groups would wait for one another.
+    """
+    if reason := refusal(task):
+        raise ValueError(reason)
+    # While a group skips what only others need it still holds the last tile's values.
+    skipped = -(-(config.parts - 1) * config.part // config.block_n)
+    if task.causal and config.slots < 2 * skipped + 2:
+        raise ValueError(
+            f"slots must be at least {2 * skipped + 2} where groups skip blocks, got "
+            f"{config.slots}"
+        )
+    args, meta = arguments(task, config)
+    count = tiles(task, config)
+    dynamic = task.causal if config.dynamic is None else config.dynamic
+    task.wrap(kernel)[(programs(count, 1),)](
+        *args, counter_on(task.q.device), **meta,
+        Q_SLOTS=config.q_slots, DYNAMIC=dynamic,
+    )  # fmt: skip
+
+
+_counters: dict[tuple[int, int], torch.Tensor] = {}
+
+
+def counter_on(where: torch.device) -> torch.Tensor:
+    """Return a counter for tiles, at 0: a kernel that counts sets it back.
+
+    On a stream kernels follow one another, and share one. What is captured in a graph
+    may be replayed on any: it has its own, set to 0 in the graph.
+
+    Args:
+        where: the device.
+    """
+    if where.type != "cuda" or torch.cuda.is_current_stream_capturing():
+        return torch.zeros(1, dtype=torch.int32, device=where)
+    stream = torch.cuda.current_stream(where)
+    key = (stream.device_index, stream.cuda_stream)
+    if key not in _counters:
+        _counters[key] = torch.zeros(1, dtype=torch.int32, device=where)
+    return _counters[key]
 
 
 def task_of(

@@ -128,17 +128,17 @@ def bring_block(k_desc, v_desc, batch, head, block, ring, arrived, free, count):
 
 
 @gluon.jit
-def come(ring, arrived, item):
-    """Wait for an item of the ring; its matrix."""
+def come(ring, arrived, item, there=True):
+    """Wait for an item of the ring, if it is to come; its matrix."""
     SLOTS: gl.constexpr = ring.shape[0]
-    mbarrier.wait(arrived.index(item % SLOTS), (item // SLOTS) & 1)
+    mbarrier.wait(arrived.index(item % SLOTS), (item // SLOTS) & 1, pred=there)
     return matrix(ring.index(item % SLOTS))
 
 
 @gluon.jit
-def let_go(free, item):
+def let_go(free, item, there=True):
     """Say that an item of the ring has been read."""
-    mbarrier.arrive(free.index(item % free.shape[0]))
+    mbarrier.arrive(free.index(item % free.shape[0]), pred=there)
 
 
 @gluon.jit
@@ -154,14 +154,14 @@ def skip(ring, arrived, free, count, blocks):
 
 
 @gluon.jit
-def score(queries, ring, arrived, count):
+def score(queries, ring, arrived, count, there=True):
     """Begin to multiply queries and a block's keys."""
     ROWS: gl.constexpr = queries.shape[0]
     BLOCK_N: gl.constexpr = ring.shape[3]
     layout: gl.constexpr = gl.NVMMADistributedLayout(
         version=[3, 0], warps_per_cta=[4, 1], instr_shape=[16, BLOCK_N, 16]
     )
-    keys = come(ring, arrived, 2 * count)
+    keys = come(ring, arrived, 2 * count, there)
     # No sums go in: these zeros are never written anywhere.
     nothing = gl.zeros([ROWS, BLOCK_N], gl.float32, layout)
     return warpgroup_mma(
@@ -254,6 +254,26 @@ def note(lse, head, row, rows, most, total):
     at = row + gl.arange(0, most.shape[0], layout=layout)
     logarithms = (most + gl.log2(total)) * LN2
     gl.store(lse + (head * rows + at), logarithms, mask=at < rows)
+
+
+@gluon.jit
+def tell(told, told_arrived, told_free, turn, tile):
+    """Tell every group a program's next tile."""
+    layout: gl.constexpr = gl.BlockedLayout([1], [32], [1], [0])
+    mbarrier.wait(told_free.index(turn & 1), ((turn >> 1) & 1) ^ 1)
+    told.index(turn & 1).store(gl.full([1], tile, gl.int32, layout))
+    mbarrier.arrive(told_arrived.index(turn & 1))
+
+
+@gluon.jit
+def hear(told, told_arrived, told_free, turn):
+    """Be told the next tile."""
+    layout: gl.constexpr = gl.BlockedLayout([1], [32], [4], [0])
+    mbarrier.wait(told_arrived.index(turn & 1), (turn >> 1) & 1)
+    # Every thread reads it; the greatest of one number is that number, for all.
+    tile = gl.max(told.index(turn & 1).load(layout), 0)
+    mbarrier.arrive(told_free.index(turn & 1))
+    return tile
 
 
 @gluon.jit
