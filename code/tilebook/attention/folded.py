@@ -173,9 +173,10 @@ def consume(
         next_most, next_sums, fresh = weigh(scores, scale)
         acc, weights = warpgroup_mma_wait(0, deps=(acc, weights))
         let_go(free, 2 * count + 1)
+        # Before the store: rounded weights take half of the registers.
+        weights = rounded(fresh, acc, ring.dtype)
         place = places.index(PART)
         finish(acc, most, sums, out_desc, lse, place, head, heads, row, rows)
-        weights = rounded(fresh, acc, ring.dtype)
         head, row, most, sums, count = next_head, next_row, next_most, next_sums, first
     tma.store_wait(0)
 
