@@ -17,6 +17,7 @@ from tilebook.softmax.operands import starts_aligned
 from tilebook.tiling.described import LARGEST
 
 LOG2E = math.log2(math.e)
+LN2 = math.log(2)
 WIDTHS = (64, 128, 256)
 """Columns of a head that kernels are compiled for; fewer are filled up with zeros."""
 L2 = 32 << 20
@@ -149,13 +150,14 @@ def described(x: torch.Tensor, rows: int, columns: int) -> TensorDescriptor:
     """
     block = [1, 1, rows, columns]
     layout = gl.NVMMASharedLayout.get_default_for(block, DTYPES[x.dtype])
-    # Of a dimension with one element the stride is never used, but looked at.
-    strides, apart = list(x.stride()), 8
-    for dim in (2, 1, 0):
-        apart = max(apart, -(-x.shape[dim + 1] * (strides[dim + 1]) // 8) * 8)
-        if x.shape[dim] == 1:
-            strides[dim] = apart
-    return TensorDescriptor(x, list(x.shape), strides, block, layout)
+    return TensorDescriptor(x, [*x.shape], strides_of(x), block, layout)
+
+
+def strides_of(x: torch.Tensor) -> list[int]:
+    """A tensor's strides as descriptors take them: of a dimension with one element the
+    stride is never used, but has to be a multiple of 16 bytes."""
+    sizes = zip(x.shape, x.stride(), strict=True)
+    return [8 if size == 1 else stride for size, stride in sizes][:3] + [1]
 
 
 def shared_bytes(config: Config, width: int) -> int:

@@ -16,8 +16,6 @@ the phase to wait for::
     | `free[slot]` | every group, once it has multiplied | the producer | overwrite it |
 """
 
-import math
-
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import (
@@ -29,12 +27,13 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 )
 
 from tilebook._gluon import async_load, async_store
+from tilebook.attention import launching
 from tilebook.hopper.wgmma import grouped, halves
 
 PARTIAL = gl.constexpr(8)
 """Sums of a row that are kept apart in the loop: no two of them are in one thread's
 registers and another's, so nothing is exchanged before the end."""
-LN2 = gl.constexpr(math.log(2))
+LN2 = gl.constexpr(launching.LN2)
 
 
 @gluon.jit
