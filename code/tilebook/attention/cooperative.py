@@ -41,21 +41,21 @@ from tilebook.attention.wgmma import (
 from tilebook.hopper.wgmma import barriers
 
 CONFIGS = {
-    64: (Config(64, 2, 128, 6), Config(64, 3, 128, 6)),
-    128: (Config(64, 2, 128, 4),),
-    256: (Config(64, 2, 64, 4, pieces=2),),
+    64: (Config(64, 2, 128, 3), Config(64, 3, 128, 3)),
+    128: (Config(64, 2, 128, 2),),
+    256: (Config(64, 2, 64, 2, pieces=2),),
 }
 """What to try on a card, by columns of a head; the first is what `config_for` takes."""
 
 
 @gluon.jit
 def produce(
-    q_desc, k_desc, v_desc, q_places, ring, q_arrived, arrived, free,
+    q_desc, k_desc, v_desc, q_places, ring, q_arrived, bars,
     all_heads, heads, share, rows, keys, left,
     PARTS: gl.constexpr, GROUP: gl.constexpr,
     CAUSAL: gl.constexpr, WINDOW: gl.constexpr,
 ):  # fmt: skip
-    """Bring a tile's queries, then its blocks, as their slots become free."""
+    """Bring a tile's queries, then its blocks, as there is room."""
     BLOCK_M: gl.constexpr = PARTS * q_desc.block_type.shape[2]
     BLOCK_N: gl.constexpr = k_desc.block_type.shape[2]
     head, row = place_of(gl.program_id(0), all_heads, rows, BLOCK_M, GROUP, CAUSAL)
@@ -64,20 +64,20 @@ def produce(
     begin, _, end = span_of(row, BLOCK_M, rows, keys, left, BLOCK_N, CAUSAL, WINDOW)
     for count in range(end - begin):
         bring_block(
-            k_desc, v_desc, batch, head // share, end - 1 - count,
-            ring, arrived, free, count,
+            k_desc, v_desc, batch, head // share, end - 1 - count, ring, bars, count,
         )  # fmt: skip
 
 
 @gluon.jit
 def step(
-    queries, ring, arrived, free, count, acc, most, sums, scale,
+    queries, ring, bars, count, acc, most, sums, scale,
     row, column, keys, left, FIRST: gl.constexpr,
     CAUSAL: gl.constexpr, RAGGED: gl.constexpr, WINDOW: gl.constexpr,
 ):  # fmt: skip
     """Multiply, weigh and add up one block."""
-    scores = warpgroup_mma_wait(0, deps=(score(queries, ring, arrived, count),))
-    let_go(free, 2 * count)
+    k_arrived, v_arrived, k_free, v_free = bars
+    scores = warpgroup_mma_wait(0, deps=(score(queries, ring, k_arrived, count),))
+    let_go(k_free, count)
     scores = unseen(scores, row, column, keys, left, CAUSAL, RAGGED, WINDOW)
     if FIRST:
         most, sums, weights = weigh(scores, scale)
@@ -85,15 +85,15 @@ def step(
         most, sums, weights, shrink = weigh_more(scores, scale, most, sums)
         acc = scaled(acc, shrink)
     weights = rounded(weights, acc, ring.dtype)
-    acc = add(acc, weights, ring, arrived, count)
+    acc = add(acc, weights, ring, v_arrived, count)
     acc, _ = warpgroup_mma_wait(0, deps=(acc, weights))
-    let_go(free, 2 * count + 1)
+    let_go(v_free, count)
     return acc, most, sums
 
 
 @gluon.jit
 def consume(
-    out_desc, lse, q_places, ring, places, q_arrived, arrived, free,
+    out_desc, lse, q_places, ring, places, q_arrived, bars,
     all_heads, heads, rows, keys, left, scale,
     PART: gl.constexpr, PARTS: gl.constexpr, GROUP: gl.constexpr,
     CAUSAL: gl.constexpr, RAGGED: gl.constexpr, WINDOW: gl.constexpr,
@@ -108,24 +108,24 @@ def consume(
     row += PART * ROWS
     _, whole, end = span_of(row, ROWS, rows, keys, left, BLOCK_N, CAUSAL, WINDOW)
     first = last - end
-    skip(ring, arrived, free, 0, first)
+    skip(ring, bars, 0, first)
     mbarrier.wait(q_arrived.index(0), 0)
     queries = matrix(q_places.index(PART))
     acc = nothing_yet(ROWS, COLUMNS)
     acc, most, sums = step(
-        queries, ring, arrived, free, first, acc, None, None, scale,
+        queries, ring, bars, first, acc, None, None, scale,
         row, (end - 1) * BLOCK_N, keys, left, True, CAUSAL, RAGGED, WINDOW,
     )  # fmt: skip
     clear = clear_of(begin, whole, end)
     for done in range(1, clear):
         acc, most, sums = step(
-            queries, ring, arrived, free, first + done, acc, most, sums, scale,
+            queries, ring, bars, first + done, acc, most, sums, scale,
             row, 0, keys, left, False, False, False, False,
         )  # fmt: skip
     if WINDOW:
         for done in range(clear, end - begin):
             acc, most, sums = step(
-                queries, ring, arrived, free, first + done, acc, most, sums, scale,
+                queries, ring, bars, first + done, acc, most, sums, scale,
                 row, (end - 1 - done) * BLOCK_N, keys, left, False, False, False, True,
             )  # fmt: skip
     finish(acc, most, sums, out_desc, lse, places.index(PART), head, heads, row, rows)
@@ -136,28 +136,30 @@ def consume(
 def attention_kernel(
     q_desc, k_desc, v_desc, out_desc, lse, all_heads, heads, share, rows, keys, left,
     scale,
-    PARTS: gl.constexpr, SLOTS: gl.constexpr, GROUP: gl.constexpr,
+    PARTS: gl.constexpr, STAGES: gl.constexpr, GROUP: gl.constexpr,
     CAUSAL: gl.constexpr, RAGGED: gl.constexpr, WINDOW: gl.constexpr,
 ):  # fmt: skip
     q_places, places = ring_of(q_desc, PARTS), ring_of(out_desc, PARTS)
-    ring = ring_of(k_desc, SLOTS)
+    ring = ring_of(k_desc, 2 * STAGES)
     q_arrived = barriers(1, 1)
-    arrived, free = barriers(SLOTS, 1), barriers(SLOTS, PARTS)
+    k_arrived, v_arrived = barriers(STAGES, 1), barriers(STAGES, 1)
+    k_free, v_free = barriers(STAGES, PARTS), barriers(STAGES, PARTS)
+    bars = (k_arrived, v_arrived, k_free, v_free)
     if PARTS == 2:
         gl.warp_specialize(
             [
                 (consume, (
-                    out_desc, lse, q_places, ring, places, q_arrived, arrived, free,
+                    out_desc, lse, q_places, ring, places, q_arrived, bars,
                     all_heads, heads, rows, keys, left, scale,
                     0, PARTS, GROUP, CAUSAL, RAGGED, WINDOW,
                 )),
                 (consume, (
-                    out_desc, lse, q_places, ring, places, q_arrived, arrived, free,
+                    out_desc, lse, q_places, ring, places, q_arrived, bars,
                     all_heads, heads, rows, keys, left, scale,
                     1, PARTS, GROUP, CAUSAL, RAGGED, WINDOW,
                 )),
                 (produce, (
-                    q_desc, k_desc, v_desc, q_places, ring, q_arrived, arrived, free,
+                    q_desc, k_desc, v_desc, q_places, ring, q_arrived, bars,
                     all_heads, heads, share, rows, keys, left,
                     PARTS, GROUP, CAUSAL, WINDOW,
                 )),
@@ -169,22 +171,22 @@ def attention_kernel(
         gl.warp_specialize(
             [
                 (consume, (
-                    out_desc, lse, q_places, ring, places, q_arrived, arrived, free,
+                    out_desc, lse, q_places, ring, places, q_arrived, bars,
                     all_heads, heads, rows, keys, left, scale,
                     0, PARTS, GROUP, CAUSAL, RAGGED, WINDOW,
                 )),
                 (consume, (
-                    out_desc, lse, q_places, ring, places, q_arrived, arrived, free,
+                    out_desc, lse, q_places, ring, places, q_arrived, bars,
                     all_heads, heads, rows, keys, left, scale,
                     1, PARTS, GROUP, CAUSAL, RAGGED, WINDOW,
                 )),
                 (consume, (
-                    out_desc, lse, q_places, ring, places, q_arrived, arrived, free,
+                    out_desc, lse, q_places, ring, places, q_arrived, bars,
                     all_heads, heads, rows, keys, left, scale,
                     2, PARTS, GROUP, CAUSAL, RAGGED, WINDOW,
                 )),
                 (produce, (
-                    q_desc, k_desc, v_desc, q_places, ring, q_arrived, arrived, free,
+                    q_desc, k_desc, v_desc, q_places, ring, q_arrived, bars,
                     all_heads, heads, share, rows, keys, left,
                     PARTS, GROUP, CAUSAL, WINDOW,
                 )),

@@ -1,4 +1,4 @@
-"""Rung 4, tensor descriptors: a copy engine brings blocks, and the compiler orders them.
+"""Rung 4, tensor descriptors: a copy engine brings blocks, the compiler orders them.
 
 Plain Triton. A descriptor of four dimensions says where heads lie; what is past the
 last row or column of one comes as zeros, and is never written. Blocks that every query
@@ -42,7 +42,8 @@ LN2 = tl.constexpr(launching.LN2)
 
 @triton.jit
 def walk(
-    q, acc, most, sums, k_desc, v_desc, batch, head, begin, end, row, keys, left, scale,
+    q, acc, most, sums, k_desc, v_desc, batch, head, begin, end,
+    row, keys, left, scale,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, COLUMNS: tl.constexpr,
     CAUSAL: tl.constexpr, RAGGED: tl.constexpr, WINDOW: tl.constexpr,
 ):  # fmt: skip
@@ -77,8 +78,8 @@ def walk(
 
 @triton.jit
 def attention_kernel(
-    q_desc, k_desc, v_desc, out_desc, lse_ptr, all_heads, heads, share, rows, keys, left,
-    scale,
+    q_desc, k_desc, v_desc, out_desc, lse_ptr, all_heads, heads, share,
+    rows, keys, left, scale,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, COLUMNS: tl.constexpr,
     GROUP: tl.constexpr,
     CAUSAL: tl.constexpr, RAGGED: tl.constexpr, WINDOW: tl.constexpr,
@@ -110,8 +111,9 @@ def attention_kernel(
             row, keys, left, scale, BLOCK_M, BLOCK_N, COLUMNS, False, False, True,
         )  # fmt: skip
     acc, most, sums = walk(
-        q, acc, most, sums, k_desc, v_desc, batch, head // share, tl.maximum(begin, whole),
-        clear, row, keys, left, scale, BLOCK_M, BLOCK_N, COLUMNS, False, False, False,
+        q, acc, most, sums, k_desc, v_desc, batch, head // share,
+        tl.maximum(begin, whole), clear,
+        row, keys, left, scale, BLOCK_M, BLOCK_N, COLUMNS, False, False, False,
     )  # fmt: skip
     if CAUSAL or RAGGED:
         acc, most, sums = walk(

@@ -45,11 +45,12 @@ from tilebook.attention.wgmma import (
     weigh,
 )
 from tilebook.hopper.wgmma import barriers
+from tilebook.softmax.occupancy import programs
 
 CONFIGS = {
-    64: (Config(64, 3, 128, 6, 2), Config(64, 2, 128, 6, 2)),
-    128: (Config(64, 2, 128, 4, 2), Config(64, 2, 128, 5, 1)),
-    256: (Config(64, 2, 64, 4, pieces=2),),
+    64: (Config(64, 3, 128, 3, 2), Config(64, 2, 128, 3, 2)),
+    128: (Config(64, 2, 128, 2, 2),),
+    256: (Config(64, 2, 64, 2, pieces=2),),
 }
 """What to try on a card, by columns of a head."""
 LONG = 2048
@@ -59,7 +60,7 @@ LONG = 2048
 @gluon.jit
 def produce(
     q_desc, k_desc, v_desc, counter, q_places, ring, told,
-    q_arrived, q_free, arrived, free, told_arrived, told_free,
+    q_arrived, q_free, bars, told_arrived, told_free,
     all_heads, heads, share, rows, keys, left,
     PARTS: gl.constexpr, GROUP: gl.constexpr,
     CAUSAL: gl.constexpr, WINDOW: gl.constexpr, DYNAMIC: gl.constexpr,
@@ -82,8 +83,8 @@ def produce(
         )
         begin, _, end = span_of(row, BLOCK_M, rows, keys, left, BLOCK_N, CAUSAL, WINDOW)
         bring_block(
-            k_desc, v_desc, batch, head // share, end - 1, ring, arrived, free, count
-        )
+            k_desc, v_desc, batch, head // share, end - 1, ring, bars, count
+        )  # fmt: skip
         if DYNAMIC:
             each = gl.num_programs(0)
             tile = each + gl.atomic_add(counter, 1)
@@ -96,7 +97,7 @@ def produce(
         for done in range(1, end - begin):
             bring_block(
                 k_desc, v_desc, batch, head // share, end - 1 - done,
-                ring, arrived, free, count + done,
+                ring, bars, count + done,
             )  # fmt: skip
         count += end - begin
         turn += 1
@@ -105,13 +106,14 @@ def produce(
 @gluon.jit
 def consume(
     out_desc, lse, q_places, ring, places, told,
-    q_arrived, q_free, arrived, free, told_arrived, told_free,
+    q_arrived, q_free, bars, told_arrived, told_free,
     all_heads, heads, rows, keys, left, scale,
     PART: gl.constexpr, PARTS: gl.constexpr, GROUP: gl.constexpr,
     CAUSAL: gl.constexpr, RAGGED: gl.constexpr, WINDOW: gl.constexpr,
     DYNAMIC: gl.constexpr,
 ):  # fmt: skip
     """Compute a part of every tile; end each while the next begins."""
+    k_arrived, v_arrived, k_free, v_free = bars
     ROWS: gl.constexpr = q_places.shape[3]
     COLUMNS: gl.constexpr = q_places.shape[4]
     BLOCK_M: gl.constexpr = PARTS * ROWS
@@ -125,11 +127,11 @@ def consume(
     _, whole, end = span_of(row, ROWS, rows, keys, left, BLOCK_N, CAUSAL, WINDOW)
     turn = 0
     count = last - end
-    skip(ring, arrived, free, 0, count)
+    skip(ring, bars, 0, count)
     mbarrier.wait(q_arrived.index(0), 0)
     queries = matrix(q_places.index(PART))
-    scores = warpgroup_mma_wait(0, deps=(score(queries, ring, arrived, count),))
-    let_go(free, 2 * count)
+    scores = warpgroup_mma_wait(0, deps=(score(queries, ring, k_arrived, count),))
+    let_go(k_free, count)
     column = (end - 1) * BLOCK_N
     scores = unseen(scores, row, column, keys, left, CAUSAL, RAGGED, WINDOW)
     most, sums, weights = weigh(scores, scale)
@@ -137,7 +139,7 @@ def consume(
     while tile < tiles:
         queries = matrix(q_places.index(PARTS * (turn % TURNS) + PART))
         acc, weights, most, sums = steps(
-            queries, ring, arrived, free, count, nothing_yet(ROWS, COLUMNS), weights,
+            queries, ring, bars, count, nothing_yet(ROWS, COLUMNS), weights,
             most, sums, scale, row, begin, whole, end, keys, left, WINDOW,
         )  # fmt: skip
         mbarrier.arrive(q_free.index(turn % TURNS))
@@ -161,18 +163,18 @@ def consume(
         )
         first = count + 1 + last - end
         if there:
-            skip(ring, arrived, free, count + 1, last - end)
+            skip(ring, bars, count + 1, last - end)
             mbarrier.wait(q_arrived.index(turn % TURNS), (turn // TURNS) & 1)
         queries = matrix(q_places.index(PARTS * (turn % TURNS) + PART))
-        scores = score(queries, ring, arrived, first, there)
-        acc = add(acc, weights, ring, arrived, count)
+        scores = score(queries, ring, k_arrived, first, there)
+        acc = add(acc, weights, ring, v_arrived, count)
         scores = warpgroup_mma_wait(1, deps=(scores,))
-        let_go(free, 2 * first, there)
+        let_go(k_free, first, there)
         column = (end - 1) * BLOCK_N
         scores = unseen(scores, next_row, column, keys, left, CAUSAL, RAGGED, WINDOW)
         next_most, next_sums, fresh = weigh(scores, scale)
         acc, weights = warpgroup_mma_wait(0, deps=(acc, weights))
-        let_go(free, 2 * count + 1)
+        let_go(v_free, count)
         # Before the store: rounded weights take half of the registers.
         weights = rounded(fresh, acc, ring.dtype)
         place = places.index(PART)
@@ -185,35 +187,37 @@ def consume(
 def attention_kernel(
     q_desc, k_desc, v_desc, out_desc, lse, all_heads, heads, share, rows, keys, left,
     scale, counter,
-    PARTS: gl.constexpr, SLOTS: gl.constexpr, GROUP: gl.constexpr,
+    PARTS: gl.constexpr, STAGES: gl.constexpr, GROUP: gl.constexpr,
     CAUSAL: gl.constexpr, RAGGED: gl.constexpr, WINDOW: gl.constexpr,
-    Q_SLOTS: gl.constexpr, DYNAMIC: gl.constexpr,
+    Q_STAGES: gl.constexpr, DYNAMIC: gl.constexpr,
 ):  # fmt: skip
-    q_places, places = ring_of(q_desc, Q_SLOTS * PARTS), ring_of(out_desc, PARTS)
-    ring = ring_of(k_desc, SLOTS)
+    q_places, places = ring_of(q_desc, Q_STAGES * PARTS), ring_of(out_desc, PARTS)
+    ring = ring_of(k_desc, 2 * STAGES)
     plain: gl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, order=[0])
     told = gl.allocate_shared_memory(gl.int32, [2, 1], plain)
-    q_arrived, q_free = barriers(Q_SLOTS, 1), barriers(Q_SLOTS, PARTS)
-    arrived, free = barriers(SLOTS, 1), barriers(SLOTS, PARTS)
+    q_arrived, q_free = barriers(Q_STAGES, 1), barriers(Q_STAGES, PARTS)
+    k_arrived, v_arrived = barriers(STAGES, 1), barriers(STAGES, 1)
+    k_free, v_free = barriers(STAGES, PARTS), barriers(STAGES, PARTS)
+    bars = (k_arrived, v_arrived, k_free, v_free)
     told_arrived, told_free = barriers(2, 1), barriers(2, PARTS)
     if PARTS == 2:
         gl.warp_specialize(
             [
                 (consume, (
                     out_desc, lse, q_places, ring, places, told,
-                    q_arrived, q_free, arrived, free, told_arrived, told_free,
+                    q_arrived, q_free, bars, told_arrived, told_free,
                     all_heads, heads, rows, keys, left, scale,
                     0, PARTS, GROUP, CAUSAL, RAGGED, WINDOW, DYNAMIC,
                 )),
                 (consume, (
                     out_desc, lse, q_places, ring, places, told,
-                    q_arrived, q_free, arrived, free, told_arrived, told_free,
+                    q_arrived, q_free, bars, told_arrived, told_free,
                     all_heads, heads, rows, keys, left, scale,
                     1, PARTS, GROUP, CAUSAL, RAGGED, WINDOW, DYNAMIC,
                 )),
                 (produce, (
                     q_desc, k_desc, v_desc, counter, q_places, ring, told,
-                    q_arrived, q_free, arrived, free, told_arrived, told_free,
+                    q_arrived, q_free, bars, told_arrived, told_free,
                     all_heads, heads, share, rows, keys, left,
                     PARTS, GROUP, CAUSAL, WINDOW, DYNAMIC,
                 )),
@@ -226,25 +230,25 @@ def attention_kernel(
             [
                 (consume, (
                     out_desc, lse, q_places, ring, places, told,
-                    q_arrived, q_free, arrived, free, told_arrived, told_free,
+                    q_arrived, q_free, bars, told_arrived, told_free,
                     all_heads, heads, rows, keys, left, scale,
                     0, PARTS, GROUP, CAUSAL, RAGGED, WINDOW, DYNAMIC,
                 )),
                 (consume, (
                     out_desc, lse, q_places, ring, places, told,
-                    q_arrived, q_free, arrived, free, told_arrived, told_free,
+                    q_arrived, q_free, bars, told_arrived, told_free,
                     all_heads, heads, rows, keys, left, scale,
                     1, PARTS, GROUP, CAUSAL, RAGGED, WINDOW, DYNAMIC,
                 )),
                 (consume, (
                     out_desc, lse, q_places, ring, places, told,
-                    q_arrived, q_free, arrived, free, told_arrived, told_free,
+                    q_arrived, q_free, bars, told_arrived, told_free,
                     all_heads, heads, rows, keys, left, scale,
                     2, PARTS, GROUP, CAUSAL, RAGGED, WINDOW, DYNAMIC,
                 )),
                 (produce, (
                     q_desc, k_desc, v_desc, counter, q_places, ring, told,
-                    q_arrived, q_free, arrived, free, told_arrived, told_free,
+                    q_arrived, q_free, bars, told_arrived, told_free,
                     all_heads, heads, share, rows, keys, left,
                     PARTS, GROUP, CAUSAL, WINDOW, DYNAMIC,
                 )),
@@ -263,8 +267,53 @@ def config_for(task: Task) -> Config:
 
 
 def launch(task: Task, config: Config | None = None) -> None:
-    """Launch the kernel; see `launching.launch_persistent`."""
-    launching.launch_persistent(attention_kernel, task, config or config_for(task))
+    """Describe the tensors and launch as many programs as live at once.
+
+    Args:
+        task: what is computed, nothing that `refusal` refuses.
+        config: how; by default what `config_for` chooses.
+
+    Raises:
+        ValueError: it is refused, or groups would wait for one another.
+    """
+    if reason := launching.refusal(task):
+        raise ValueError(reason)
+    config = config or config_for(task)
+    # While a group skips what only others need it still holds the last tile's values.
+    skipped = -(-(config.parts - 1) * config.part // config.block_n)
+    if task.causal and config.stages <= skipped:
+        raise ValueError(
+            f"stages must be above {skipped} where groups skip blocks, got "
+            f"{config.stages}"
+        )
+    args, meta = launching.arguments(task, config)
+    count = launching.tiles(task, config)
+    dynamic = task.causal if config.dynamic is None else config.dynamic
+    task.wrap(attention_kernel)[(programs(count, 1),)](
+        *args, counter_on(task.q.device), **meta,
+        Q_STAGES=config.q_stages, DYNAMIC=dynamic,
+    )  # fmt: skip
+
+
+_counters: dict[tuple[int, int], torch.Tensor] = {}
+
+
+def counter_on(where: torch.device) -> torch.Tensor:
+    """Return a counter for tiles, at 0: a kernel that counts sets it back.
+
+    On a stream kernels follow one another, and share one. What is captured in a graph
+    may be replayed on any: it has its own, set to 0 in the graph.
+
+    Args:
+        where: the device.
+    """
+    if where.type != "cuda" or torch.cuda.is_current_stream_capturing():
+        return torch.zeros(1, dtype=torch.int32, device=where)
+    stream = torch.cuda.current_stream(where)
+    key = (stream.device_index, stream.cuda_stream)
+    if key not in _counters:
+        _counters[key] = torch.zeros(1, dtype=torch.int32, device=where)
+    return _counters[key]
 
 
 def attention(

@@ -12,7 +12,6 @@ from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 from tilebook import check, device, library
 from tilebook.hopper.launching import BARRIERS, DTYPES, SHARED
 from tilebook.matmul.operands import itself
-from tilebook.softmax.occupancy import programs
 from tilebook.softmax.operands import starts_aligned
 from tilebook.tiling.described import LARGEST
 
@@ -34,9 +33,9 @@ class Config(NamedTuple):
     """Groups that share a tile, 2 or 3."""
     block_n: int
     """Keys of a block, a power of two."""
-    slots: int
-    """Blocks of keys or of values that are on their way or in use, at least 2."""
-    q_slots: int = 1
+    stages: int
+    """Blocks of keys and values that are on their way or in use, at least 2."""
+    q_stages: int = 1
     """Tiles whose queries are here or on their way."""
     pieces: int = 1
     """Pieces, a power of two, in which a part is stored."""
@@ -157,7 +156,8 @@ def strides_of(x: torch.Tensor) -> list[int]:
     """A tensor's strides as descriptors take them: of a dimension with one element the
     stride is never used, but has to be a multiple of 16 bytes."""
     sizes = zip(x.shape, x.stride(), strict=True)
-    return [8 if size == 1 else stride for size, stride in sizes][:3] + [1]
+    *apart, _ = [8 if size == 1 else stride for size, stride in sizes]
+    return [*apart, 1]
 
 
 def shared_bytes(config: Config, width: int) -> int:
@@ -168,8 +168,8 @@ def shared_bytes(config: Config, width: int) -> int:
         width: columns of a head.
     """
     rows = config.part * config.parts
-    places = rows * config.q_slots + rows // config.pieces
-    return 2 * width * (places + config.slots * config.block_n) + BARRIERS
+    places = rows * config.q_stages + rows // config.pieces
+    return 2 * width * (places + 2 * config.stages * config.block_n) + BARRIERS
 
 
 def config_for(task: Task, configs: Mapping[int, Iterable[Config]]) -> Config:
@@ -222,7 +222,7 @@ def arguments(task: Task, config: Config) -> tuple[list[Any], dict[str, Any]]:
         *(task.window or 0, task.scale * LOG2E),
     ]
     meta = {
-        "PARTS": config.parts, "SLOTS": config.slots, "GROUP": heads_at_a_time(task),
+        "PARTS": config.parts, "STAGES": config.stages, "GROUP": heads_at_a_time(task),
         "CAUSAL": task.causal, "RAGGED": task.ragged(block_n),
         "WINDOW": task.window is not None, "num_warps": 4,
     }  # fmt: skip
@@ -249,56 +249,6 @@ def launch(kernel: Any, task: Task, config: Config) -> None:
         raise ValueError(reason)
     args, meta = arguments(task, config)
     task.wrap(kernel)[(tiles(task, config),)](*args, **meta)
-
-
-def launch_persistent(kernel: Any, task: Task, config: Config) -> None:
-    """Describe the tensors and launch as many programs as live at once.
-
-    Args:
-        kernel: the kernel.
-        task: what is computed, nothing that `refusal` refuses.
-        config: how.
-
-    Raises:
-        ValueError: it is refused, or groups would wait for one another.
-    """
-    if reason := refusal(task):
-        raise ValueError(reason)
-    # While a group skips what only others need it still holds the last tile's values.
-    skipped = -(-(config.parts - 1) * config.part // config.block_n)
-    if task.causal and config.slots < 2 * skipped + 2:
-        raise ValueError(
-            f"slots must be at least {2 * skipped + 2} where groups skip blocks, got "
-            f"{config.slots}"
-        )
-    args, meta = arguments(task, config)
-    count = tiles(task, config)
-    dynamic = task.causal if config.dynamic is None else config.dynamic
-    task.wrap(kernel)[(programs(count, 1),)](
-        *args, counter_on(task.q.device), **meta,
-        Q_SLOTS=config.q_slots, DYNAMIC=dynamic,
-    )  # fmt: skip
-
-
-_counters: dict[tuple[int, int], torch.Tensor] = {}
-
-
-def counter_on(where: torch.device) -> torch.Tensor:
-    """Return a counter for tiles, at 0: a kernel that counts sets it back.
-
-    On a stream kernels follow one another, and share one. What is captured in a graph
-    may be replayed on any: it has its own, set to 0 in the graph.
-
-    Args:
-        where: the device.
-    """
-    if where.type != "cuda" or torch.cuda.is_current_stream_capturing():
-        return torch.zeros(1, dtype=torch.int32, device=where)
-    stream = torch.cuda.current_stream(where)
-    key = (stream.device_index, stream.cuda_stream)
-    if key not in _counters:
-        _counters[key] = torch.zeros(1, dtype=torch.int32, device=where)
-    return _counters[key]
 
 
 def task_of(

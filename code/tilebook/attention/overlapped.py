@@ -41,26 +41,27 @@ from tilebook.hopper.wgmma import barriers
 
 @gluon.jit
 def step(
-    queries, ring, arrived, free, count, acc, weights, most, sums, scale,
+    queries, ring, bars, count, acc, weights, most, sums, scale,
     row, column, keys, left, WINDOW: gl.constexpr,
 ):  # fmt: skip
     """Weigh a block while the values of the one before are added up."""
-    scores = score(queries, ring, arrived, count)
-    acc = add(acc, weights, ring, arrived, count - 1)
+    k_arrived, v_arrived, k_free, v_free = bars
+    scores = score(queries, ring, k_arrived, count)
+    acc = add(acc, weights, ring, v_arrived, count - 1)
     scores = warpgroup_mma_wait(1, deps=(scores,))
-    let_go(free, 2 * count)
+    let_go(k_free, count)
     scores = unseen(scores, row, column, keys, left, False, False, WINDOW)
     most, sums, fresh, shrink = weigh_more(scores, scale, most, sums)
     # Of the weights, too: their registers are read until then.
     acc, _ = warpgroup_mma_wait(0, deps=(acc, weights))
-    let_go(free, 2 * count - 1)
+    let_go(v_free, count - 1)
     acc = scaled(acc, shrink)
     return acc, rounded(fresh, acc, ring.dtype), most, sums
 
 
 @gluon.jit
 def steps(
-    queries, ring, arrived, free, count, acc, weights, most, sums, scale,
+    queries, ring, bars, count, acc, weights, most, sums, scale,
     row, begin, whole, end, keys, left, WINDOW: gl.constexpr,
 ):  # fmt: skip
     """All of a part's blocks but the first, which is the program's number `count`."""
@@ -68,13 +69,13 @@ def steps(
     clear = clear_of(begin, whole, end)
     for done in range(1, clear):
         acc, weights, most, sums = step(
-            queries, ring, arrived, free, count + done, acc, weights, most, sums,
+            queries, ring, bars, count + done, acc, weights, most, sums,
             scale, row, 0, keys, left, False,
         )  # fmt: skip
     if WINDOW:
         for done in range(clear, end - begin):
             acc, weights, most, sums = step(
-                queries, ring, arrived, free, count + done, acc, weights, most, sums,
+                queries, ring, bars, count + done, acc, weights, most, sums,
                 scale, row, (end - 1 - done) * BLOCK_N, keys, left, True,
             )  # fmt: skip
     return acc, weights, most, sums
@@ -82,12 +83,13 @@ def steps(
 
 @gluon.jit
 def consume(
-    out_desc, lse, q_places, ring, places, q_arrived, arrived, free,
+    out_desc, lse, q_places, ring, places, q_arrived, bars,
     all_heads, heads, rows, keys, left, scale,
     PART: gl.constexpr, PARTS: gl.constexpr, GROUP: gl.constexpr,
     CAUSAL: gl.constexpr, RAGGED: gl.constexpr, WINDOW: gl.constexpr,
 ):  # fmt: skip
     """Compute a part of the tile, and store it."""
+    k_arrived, v_arrived, k_free, v_free = bars
     ROWS: gl.constexpr = q_places.shape[3]
     COLUMNS: gl.constexpr = q_places.shape[4]
     BLOCK_M: gl.constexpr = PARTS * ROWS
@@ -97,24 +99,24 @@ def consume(
     row += PART * ROWS
     _, whole, end = span_of(row, ROWS, rows, keys, left, BLOCK_N, CAUSAL, WINDOW)
     count = last - end
-    skip(ring, arrived, free, 0, count)
+    skip(ring, bars, 0, count)
     mbarrier.wait(q_arrived.index(0), 0)
     queries = matrix(q_places.index(PART))
-    scores = warpgroup_mma_wait(0, deps=(score(queries, ring, arrived, count),))
-    let_go(free, 2 * count)
+    scores = warpgroup_mma_wait(0, deps=(score(queries, ring, k_arrived, count),))
+    let_go(k_free, count)
     column = (end - 1) * BLOCK_N
     scores = unseen(scores, row, column, keys, left, CAUSAL, RAGGED, WINDOW)
     most, sums, weights = weigh(scores, scale)
     acc = nothing_yet(ROWS, COLUMNS)
     weights = rounded(weights, acc, ring.dtype)
     acc, weights, most, sums = steps(
-        queries, ring, arrived, free, count, acc, weights, most, sums, scale,
+        queries, ring, bars, count, acc, weights, most, sums, scale,
         row, begin, whole, end, keys, left, WINDOW,
     )  # fmt: skip
     count += end - begin - 1
-    acc = add(acc, weights, ring, arrived, count)
+    acc = add(acc, weights, ring, v_arrived, count)
     acc, _ = warpgroup_mma_wait(0, deps=(acc, weights))
-    let_go(free, 2 * count + 1)
+    let_go(v_free, count)
     finish(acc, most, sums, out_desc, lse, places.index(PART), head, heads, row, rows)
     tma.store_wait(0)
 
@@ -123,28 +125,30 @@ def consume(
 def attention_kernel(
     q_desc, k_desc, v_desc, out_desc, lse, all_heads, heads, share, rows, keys, left,
     scale,
-    PARTS: gl.constexpr, SLOTS: gl.constexpr, GROUP: gl.constexpr,
+    PARTS: gl.constexpr, STAGES: gl.constexpr, GROUP: gl.constexpr,
     CAUSAL: gl.constexpr, RAGGED: gl.constexpr, WINDOW: gl.constexpr,
 ):  # fmt: skip
     q_places, places = ring_of(q_desc, PARTS), ring_of(out_desc, PARTS)
-    ring = ring_of(k_desc, SLOTS)
+    ring = ring_of(k_desc, 2 * STAGES)
     q_arrived = barriers(1, 1)
-    arrived, free = barriers(SLOTS, 1), barriers(SLOTS, PARTS)
+    k_arrived, v_arrived = barriers(STAGES, 1), barriers(STAGES, 1)
+    k_free, v_free = barriers(STAGES, PARTS), barriers(STAGES, PARTS)
+    bars = (k_arrived, v_arrived, k_free, v_free)
     if PARTS == 2:
         gl.warp_specialize(
             [
                 (consume, (
-                    out_desc, lse, q_places, ring, places, q_arrived, arrived, free,
+                    out_desc, lse, q_places, ring, places, q_arrived, bars,
                     all_heads, heads, rows, keys, left, scale,
                     0, PARTS, GROUP, CAUSAL, RAGGED, WINDOW,
                 )),
                 (consume, (
-                    out_desc, lse, q_places, ring, places, q_arrived, arrived, free,
+                    out_desc, lse, q_places, ring, places, q_arrived, bars,
                     all_heads, heads, rows, keys, left, scale,
                     1, PARTS, GROUP, CAUSAL, RAGGED, WINDOW,
                 )),
                 (produce, (
-                    q_desc, k_desc, v_desc, q_places, ring, q_arrived, arrived, free,
+                    q_desc, k_desc, v_desc, q_places, ring, q_arrived, bars,
                     all_heads, heads, share, rows, keys, left,
                     PARTS, GROUP, CAUSAL, WINDOW,
                 )),
@@ -156,22 +160,22 @@ def attention_kernel(
         gl.warp_specialize(
             [
                 (consume, (
-                    out_desc, lse, q_places, ring, places, q_arrived, arrived, free,
+                    out_desc, lse, q_places, ring, places, q_arrived, bars,
                     all_heads, heads, rows, keys, left, scale,
                     0, PARTS, GROUP, CAUSAL, RAGGED, WINDOW,
                 )),
                 (consume, (
-                    out_desc, lse, q_places, ring, places, q_arrived, arrived, free,
+                    out_desc, lse, q_places, ring, places, q_arrived, bars,
                     all_heads, heads, rows, keys, left, scale,
                     1, PARTS, GROUP, CAUSAL, RAGGED, WINDOW,
                 )),
                 (consume, (
-                    out_desc, lse, q_places, ring, places, q_arrived, arrived, free,
+                    out_desc, lse, q_places, ring, places, q_arrived, bars,
                     all_heads, heads, rows, keys, left, scale,
                     2, PARTS, GROUP, CAUSAL, RAGGED, WINDOW,
                 )),
                 (produce, (
-                    q_desc, k_desc, v_desc, q_places, ring, q_arrived, arrived, free,
+                    q_desc, k_desc, v_desc, q_places, ring, q_arrived, bars,
                     all_heads, heads, share, rows, keys, left,
                     PARTS, GROUP, CAUSAL, WINDOW,
                 )),

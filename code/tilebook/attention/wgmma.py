@@ -4,16 +4,21 @@ what becomes of scores, and how a tile leaves.
 A tile is BLOCK_M queries of one head; each of PARTS groups of four warps has some of
 its rows, a *part*. Blocks of BLOCK_N keys, and of as many values, come from the last
 that a tile needs to its first: only the last one has keys that a query doesn't see, or
-that aren't there, and it is the one that begins. Keys and values share a ring: a
-program's block number n has its keys as the ring's item 2 n and its values as item
-2 n + 1. Item i lives in slot i % SLOTS as that slot's use i // SLOTS, whose parity is
-the phase to wait for::
+that aren't there, and it is the one that begins. A program's block number n lives in
+place n % STAGES of a ring as that place's use n // STAGES, whose parity is the phase to
+wait for::
 
     | barrier | who arrives | who waits | what becomes safe |
     |---|---|---|---|
     | `q_arrived[place]` | the producer, and the bytes | every group | read queries |
-    | `arrived[slot]` | the producer, and the bytes | every group | read the slot |
-    | `free[slot]` | every group, once it has multiplied | the producer | overwrite it |
+    | `k_arrived[place]` | the producer, and the bytes | every group | read keys |
+    | `v_arrived[place]` | the producer, and the bytes | every group | read values |
+    | `k_free[place]` | every group, keys multiplied | the producer | overwrite them |
+    | `v_free[place]` | every group, values added | the producer | overwrite them |
+
+Keys and values have barriers of their own so that a group may wait for one while the
+other is in use: between two waits in one array the compiler would put a barrier of all
+four warps.
 """
 
 from triton.experimental import gluon
@@ -23,12 +28,11 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     mbarrier,
     tma,
     warpgroup_mma,
-    warpgroup_mma_wait,
 )
 
 from tilebook._gluon import async_load, async_store
 from tilebook.attention import launching
-from tilebook.hopper.wgmma import grouped, halves
+from tilebook.hopper.wgmma import grouped, halves, packed
 
 PARTIAL = gl.constexpr(8)
 """Sums of a row that are kept apart in the loop: no two of them are in one thread's
@@ -107,60 +111,69 @@ def bring_queries(
 
 
 @gluon.jit
-def bring(desc, batch, head, row, ring, arrived, free, item):
-    """Ask the copy engine for a block of keys or values, once its slot is free."""
-    SLOTS: gl.constexpr = ring.shape[0]
-    slot = item % SLOTS
-    # At first all slots are free: the phase before the first is over.
-    mbarrier.wait(free.index(slot), ((item // SLOTS) & 1) ^ 1)
+def bring(desc, batch, head, row, ring, arrived, free, count, WHICH: gl.constexpr):
+    """Ask the copy engine for keys (WHICH is 0) or values (1), once there is room."""
+    STAGES: gl.constexpr = ring.shape[0] // 2
+    at = count % STAGES
+    # At first all places are free: the phase before the first is over.
+    mbarrier.wait(free.index(at), ((count // STAGES) & 1) ^ 1)
     # What lies outside the tensor counts, too: it comes as zeros.
-    mbarrier.expect(arrived.index(slot), desc.block_type.nbytes)
-    async_load(desc, [batch, head, row, 0], arrived.index(slot), ring.index(slot))
+    mbarrier.expect(arrived.index(at), desc.block_type.nbytes)
+    async_load(
+        desc, [batch, head, row, 0], arrived.index(at), ring.index(2 * at + WHICH)
+    )
 
 
 @gluon.jit
-def bring_block(k_desc, v_desc, batch, head, block, ring, arrived, free, count):
+def bring_block(
+    k_desc, v_desc, batch, head, block, ring, bars, count,
+):  # fmt: skip
     """Bring a block of keys and its values, a program's block number `count`."""
+    k_arrived, v_arrived, k_free, v_free = bars
     row = block * k_desc.block_type.shape[2]
-    bring(k_desc, batch, head, row, ring, arrived, free, 2 * count)
-    bring(v_desc, batch, head, row, ring, arrived, free, 2 * count + 1)
+    bring(k_desc, batch, head, row, ring, k_arrived, k_free, count, 0)
+    bring(v_desc, batch, head, row, ring, v_arrived, v_free, count, 1)
 
 
 @gluon.jit
-def come(ring, arrived, item, there=True):
-    """Wait for an item of the ring, if it is to come; its matrix."""
-    SLOTS: gl.constexpr = ring.shape[0]
-    mbarrier.wait(arrived.index(item % SLOTS), (item // SLOTS) & 1, pred=there)
-    return matrix(ring.index(item % SLOTS))
+def come(ring, arrived, count, WHICH: gl.constexpr, there=True):
+    """Wait for keys or values, if they are to come; their matrix."""
+    STAGES: gl.constexpr = ring.shape[0] // 2
+    at = count % STAGES
+    mbarrier.wait(arrived.index(at), (count // STAGES) & 1, pred=there)
+    return matrix(ring.index(2 * at + WHICH))
 
 
 @gluon.jit
-def let_go(free, item, there=True):
-    """Say that an item of the ring has been read."""
-    mbarrier.arrive(free.index(item % free.shape[0]), pred=there)
+def let_go(free, count, there=True):
+    """Say that a block's keys, or its values, have been read."""
+    mbarrier.arrive(free.index(count % free.shape[0]), pred=there)
 
 
 @gluon.jit
-def skip(ring, arrived, free, count, blocks):
+def skip(ring, bars, count, blocks):
     """Let go of blocks that only other groups need.
 
-    Each item is waited for: who arrived for a slot's next use before others have for
-    this one would be counted in their place.
+    Each is waited for: who arrived for a place's next use before others have for this
+    one would be counted in their stead.
     """
-    for more in range(2 * blocks):
-        come(ring, arrived, 2 * count + more)
-        let_go(free, 2 * count + more)
+    k_arrived, v_arrived, k_free, v_free = bars
+    for more in range(blocks):
+        come(ring, k_arrived, count + more, 0)
+        let_go(k_free, count + more)
+        come(ring, v_arrived, count + more, 1)
+        let_go(v_free, count + more)
 
 
 @gluon.jit
-def score(queries, ring, arrived, count, there=True):
+def score(queries, ring, k_arrived, count, there=True):
     """Begin to multiply queries and a block's keys."""
     ROWS: gl.constexpr = queries.shape[0]
     BLOCK_N: gl.constexpr = ring.shape[3]
     layout: gl.constexpr = gl.NVMMADistributedLayout(
         version=[3, 0], warps_per_cta=[4, 1], instr_shape=[16, BLOCK_N, 16]
     )
-    keys = come(ring, arrived, 2 * count, there)
+    keys = come(ring, k_arrived, count, 0, there)
     # No sums go in: these zeros are never written anywhere.
     nothing = gl.zeros([ROWS, BLOCK_N], gl.float32, layout)
     return warpgroup_mma(
@@ -169,9 +182,9 @@ def score(queries, ring, arrived, count, there=True):
 
 
 @gluon.jit
-def add(acc, weights, ring, arrived, count):
+def add(acc, weights, ring, v_arrived, count):
     """Begin to add up a block's values, by weight."""
-    values = come(ring, arrived, 2 * count + 1)
+    values = come(ring, v_arrived, count, 1)
     return warpgroup_mma(weights, values, acc, is_async=True)
 
 
@@ -234,7 +247,11 @@ def scaled(tile, factors):
 def rounded(weights, like, DTYPE: gl.constexpr):
     """Round weights, and hold them as tensor cores take them from registers."""
     layout: gl.constexpr = gl.DotOperandLayout(0, like.type.layout, k_width=2)
-    return gl.convert_layout(weights.to(DTYPE), layout)
+    found = gl.convert_layout(weights.to(DTYPE), layout)
+    if like.shape[1] <= 64:
+        # Three groups have few registers: ptxas would carry halves of pairs around.
+        found = packed(found)
+    return found
 
 
 @gluon.jit
@@ -292,9 +309,7 @@ def put(tile, out_desc, batch, head, row, column, place):
 
 
 @gluon.jit
-def finish(
-    acc, most, sums, out_desc, lse, place, head, heads, row, rows
-):
+def finish(acc, most, sums, out_desc, lse, place, head, heads, row, rows):
     """Divide by each row's sum, and store a part and its logarithms."""
     total = gl.convert_layout(gl.sum(sums, 1), most.type.layout)
     note(lse, head, row, rows, most, total)

@@ -241,7 +241,9 @@ def warpgroup_mma(
     registers, which nobody else can write."""
     machine, worker = here(), here().current
     if isinstance(a, Accumulator):
-        raise ScheduleError("a product reads sums before their products were waited for")
+        raise ScheduleError(
+            "a product reads sums before their products were waited for"
+        )
     held = isinstance(a, Tile)
     what = f"registers, {b.name}" if held else f"{a.name}, {b.name}"
     machine.say("multiply", what)

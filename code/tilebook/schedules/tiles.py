@@ -59,6 +59,9 @@ class Tile(Missing):
         """Of the tile; layouts are none."""
         return SimpleNamespace(shape=self.shape, layout=None)
 
+    def __rtruediv__(self, one: float) -> "Tile":
+        return Tile(one / self.value)
+
     def to(self, dtype: gl.dtype) -> "Tile":
         """Convert."""
         return Tile(self.value.to(DTYPES[dtype]))
@@ -106,7 +109,6 @@ class Pointer(Missing):
         on = torch.ones_like(at, dtype=torch.bool) if mask is None else mask.value
         found = _inside(flat, torch.where(on, at, 0))
         return Tile(torch.where(on, found, torch.tensor(other, dtype=found.dtype)))
-
 
     def write(self, value: Any, mask: Any) -> None:
         """Store there, and nothing where the mask is off.
@@ -169,6 +171,5 @@ for _name in ("rsub", "truediv", "neg", "getitem", "gt"):
 # What finds places in memory, what scales sums, and what makes weights of scores.
 for _name in ("add", "sub", "mul", "floordiv", "lt", "le", "ge", "and"):
     setattr(Tile, f"__{_name}__", _operation(_name))
-setattr(Tile, "__rtruediv__", lambda self, one: Tile(one / self.value))
 for _name in ("add", "mul", "and"):
     setattr(Tile, f"__r{_name}__", _operation(_name))
