@@ -140,21 +140,22 @@ def launch(task: Task, config: Config | None = None) -> None:
     """
     if reason := launching.refusal(task):
         raise ValueError(reason)
-    block_m, block_n, num_warps, num_stages = config or CONFIGS[task.width][0]
+    width = launching.width_of(task)
+    block_m, block_n, num_warps, num_stages = config or CONFIGS[width][0]
     (_, heads, rows, _), (kv_heads, keys) = task.q.shape, task.k.shape[1:3]
 
     def described(x: torch.Tensor, rows: int) -> TensorDescriptor:
-        block = [1, 1, rows, task.width]
+        block = [1, 1, rows, width]
         return TensorDescriptor(x, [*x.shape], launching.strides_of(x), block)
 
-    task.wrap(attention_kernel)[(-(-rows // block_m) * task.heads,)](
+    task.wrap(attention_kernel)[(-(-rows // block_m) * launching.heads_of(task),)](
         described(task.q, block_m), described(task.k, block_n),
         described(task.v, block_n), described(task.out, block_m),
-        task.lse, task.heads, heads, heads // kv_heads, rows, keys, task.window or 0,
+        task.lse, launching.heads_of(task), heads, heads // kv_heads, rows, keys, task.left or 0,
         task.scale * LOG2E,
-        BLOCK_M=block_m, BLOCK_N=block_n, COLUMNS=task.width,
-        GROUP=launching.heads_at_a_time(task), CAUSAL=task.causal,
-        RAGGED=task.ragged(block_n), WINDOW=task.window is not None,
+        BLOCK_M=block_m, BLOCK_N=block_n, COLUMNS=width,
+        GROUP=launching.heads_at_a_time(task), CAUSAL=task.right == 0,
+        RAGGED=launching.ragged(task, block_n), WINDOW=task.left is not None,
         num_warps=num_warps, num_stages=num_stages,
     )  # fmt: skip
 

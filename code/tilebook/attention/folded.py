@@ -281,14 +281,14 @@ def launch(task: Task, config: Config | None = None) -> None:
     config = config or config_for(task)
     # While a group skips what only others need it still holds the last tile's values.
     skipped = -(-(config.parts - 1) * config.part // config.block_n)
-    if task.causal and config.stages <= skipped:
+    if task.right == 0 and config.stages <= skipped:
         raise ValueError(
             f"stages must be above {skipped} where groups skip blocks, got "
             f"{config.stages}"
         )
     args, meta = launching.arguments(task, config)
     count = launching.tiles(task, config)
-    dynamic = task.causal if config.dynamic is None else config.dynamic
+    dynamic = task.right == 0 if config.dynamic is None else config.dynamic
     task.wrap(attention_kernel)[(programs(count, 1),)](
         *args, counter_on(task.q.device), **meta,
         Q_STAGES=config.q_stages, DYNAMIC=dynamic,

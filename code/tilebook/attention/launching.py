@@ -57,32 +57,36 @@ class Task(NamedTuple):
     """Result (B, H, S, D)."""
     lse: torch.Tensor
     """Logarithms (B, H, S) in float32, contiguous."""
-    causal: bool
-    """Whether query i sees keys up to i only."""
-    window: int | None
-    """How many keys before its own a query sees at most; None for all."""
     scale: float
     """Of scores."""
+    left: int | None = None
+    """How many keys before its own a query sees at most; None for all."""
+    right: int | None = None
+    """How many after its own: 0 under a causal mask, or None for all."""
     wrap: Callable[[Any], Any] = itself
     """Makes of a kernel what is launched."""
 
-    @property
-    def heads(self) -> int:
-        """Of queries, in all."""
-        return self.q.shape[0] * self.q.shape[1]
 
-    @property
-    def width(self) -> int:
-        """Columns of a head as kernels have them."""
-        return next(width for width in WIDTHS if width >= self.q.shape[3])
+def heads_of(task: Task) -> int:
+    """Count the heads of queries, in all."""
+    return task.q.shape[0] * task.q.shape[1]
 
-    @property
-    def ragged(self) -> Callable[[int], bool]:
-        """Whether blocks of so many keys have any that aren't there and must be masked:
-        a causal mask covers those of a query that has a key of its own."""
-        rows, keys = self.q.shape[2], self.k.shape[2]
-        covered = self.causal and rows <= keys
-        return lambda block: keys % block > 0 and not covered
+
+def width_of(task: Task) -> int:
+    """Columns of a head as kernels have them."""
+    return next(width for width in WIDTHS if width >= task.q.shape[3])
+
+
+def ragged(task: Task, block: int) -> bool:
+    """Whether a block has keys that aren't there and must be masked: a causal mask
+    covers them where each query has a key of its own.
+
+    Args:
+        task: what is computed.
+        block: keys of a block.
+    """
+    covered = task.right == 0 and task.q.shape[2] <= task.k.shape[2]
+    return task.k.shape[2] % block > 0 and not covered
 
 
 def unfit(x: torch.Tensor) -> str | None:
@@ -124,9 +128,13 @@ def refusal(task: Task) -> str | None:
         return f"heads must have a multiple of 8 columns up to 256, got {columns}"
     if not 0 < task.scale < math.inf:
         return f"scale must be above 0 and finite, got {task.scale}"
-    if task.window is not None and task.q.shape[2] > task.k.shape[2]:
+    if task.right not in (None, 0):
+        return f"queries see no or all later keys, got {task.right} of them"
+    if task.left is not None and task.q.shape[2] > task.k.shape[2]:
         return "with a window there must be a key for each query"
-    if task.heads * task.q.shape[2] > LARGEST:
+    if task.k.shape != task.v.shape:
+        return f"v must have the shape of k, got {tuple(task.v.shape)}"
+    if heads_of(task) * task.q.shape[2] > LARGEST:
         return f"there must be at most {LARGEST} rows of queries"
     if task.k.shape[2] > LARGEST:
         return f"there must be at most {LARGEST} keys"
@@ -183,8 +191,8 @@ def config_for(task: Task, configs: Mapping[int, Iterable[Config]]) -> Config:
         ValueError: there is room for none.
     """
     room = device.current().shared_memory_per_block or SHARED
-    for config in configs[task.width]:
-        if shared_bytes(config, task.width) <= room:
+    for config in configs[width_of(task)]:
+        if shared_bytes(config, width_of(task)) <= room:
             return config
     raise ValueError(f"no configuration fits into {room} bytes of shared memory")
 
@@ -195,11 +203,11 @@ def heads_at_a_time(task: Task) -> int:
     Args:
         task: what is computed.
     """
-    if not task.causal:
+    if task.right is None:
         return 1
     each = 4 * task.k.shape[2] * task.k.shape[3] * task.k.shape[1] // task.q.shape[1]
     group = 1
-    while group < MOST_HEADS and 2 * group * each <= L2 and 2 * group <= task.heads:
+    while group < MOST_HEADS and 2 * group * each <= L2 and 2 * group <= heads_of(task):
         group *= 2
     return group
 
@@ -212,26 +220,26 @@ def arguments(task: Task, config: Config) -> tuple[list[Any], dict[str, Any]]:
         config: how.
     """
     (_, heads, rows, _), (kv_heads, keys) = task.q.shape, task.k.shape[1:3]
-    width, block_n = task.width, config.block_n
+    width, block_n = width_of(task), config.block_n
     args = [
         described(task.q, config.part, width),
         described(task.k, block_n, width),
         described(task.v, block_n, width),
         described(task.out, config.part, width // config.pieces),
-        *(task.lse, task.heads, heads, heads // kv_heads, rows, keys),
-        *(task.window or 0, task.scale * LOG2E),
+        *(task.lse, heads_of(task), heads, heads // kv_heads, rows, keys),
+        *(task.left or 0, task.scale * LOG2E),
     ]
     meta = {
         "PARTS": config.parts, "STAGES": config.stages, "GROUP": heads_at_a_time(task),
-        "CAUSAL": task.causal, "RAGGED": task.ragged(block_n),
-        "WINDOW": task.window is not None, "num_warps": 4,
+        "CAUSAL": task.right == 0, "RAGGED": ragged(task, block_n),
+        "WINDOW": task.left is not None, "num_warps": 4,
     }  # fmt: skip
     return args, meta
 
 
 def tiles(task: Task, config: Config) -> int:
     """Count the tiles."""
-    return -(-task.q.shape[2] // (config.part * config.parts)) * task.heads
+    return -(-task.q.shape[2] // (config.part * config.parts)) * heads_of(task)
 
 
 def launch(kernel: Any, task: Task, config: Config) -> None:
@@ -285,7 +293,7 @@ def task_of(
     lse = torch.empty(q.shape[:3], dtype=torch.float32, device=q.device)
     if q.numel() and k.numel():
         q, k, v = (x.contiguous() if unfit(x) else x for x in (q, k, v))
-    return Task(q, k, v, out, lse, bool(causal), window, scale)
+    return Task(q, k, v, out, lse, scale, window, 0 if causal else None)
 
 
 def attended(
