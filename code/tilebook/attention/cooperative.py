@@ -198,12 +198,7 @@ def attention_kernel(
 
 def launch(task: Task, config: Config | None = None) -> None:
     """Launch the kernel; see `launching.launch`."""
-    launching.launch(attention_kernel, task, config or config_for(task))
-
-
-def config_for(task: Task) -> Config:
-    """Choose how to launch the kernel; see `launching.config_for`."""
-    return launching.config_for(task, CONFIGS)
+    launching.launch(attention_kernel, task, config, CONFIGS)
 
 
 def attention(

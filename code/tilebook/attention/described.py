@@ -151,8 +151,8 @@ def launch(task: Task, config: Config | None = None) -> None:
     task.wrap(attention_kernel)[(-(-rows // block_m) * launching.heads_of(task),)](
         described(task.q, block_m), described(task.k, block_n),
         described(task.v, block_n), described(task.out, block_m),
-        task.lse, launching.heads_of(task), heads, heads // kv_heads, rows, keys, task.left or 0,
-        task.scale * LOG2E,
+        task.lse, launching.heads_of(task), heads, heads // kv_heads,
+        rows, keys, task.left or 0, task.scale * LOG2E,
         BLOCK_M=block_m, BLOCK_N=block_n, COLUMNS=width,
         GROUP=launching.heads_at_a_time(task), CAUSAL=task.right == 0,
         RAGGED=launching.ragged(task, block_n), WINDOW=task.left is not None,

@@ -145,10 +145,9 @@ def refusal(task: Task) -> str | None:
 
 
 def described(x: torch.Tensor, rows: int, columns: int) -> TensorDescriptor:
-    """Make the copy engine's description of heads, swizzled as tensor cores read them.
-
-    It has four dimensions, so that what lies past a head's last row or column comes as
-    zeros and is never written: none of it is the next head's.
+    """Make the copy engine's description of heads, swizzled as tensor cores read them:
+    of four dimensions, so that what lies past a head's last row or column comes as
+    zeros and is never written. None of it is the next head's.
 
     Args:
         x: tensor (B, H, S, D).
@@ -161,8 +160,8 @@ def described(x: torch.Tensor, rows: int, columns: int) -> TensorDescriptor:
 
 
 def strides_of(x: torch.Tensor) -> list[int]:
-    """A tensor's strides as descriptors take them: of a dimension with one element the
-    stride is never used, but has to be a multiple of 16 bytes."""
+    """A tensor's strides as descriptors take them: multiples of 16 bytes even where one
+    element makes any stride right."""
     sizes = zip(x.shape, x.stride(), strict=True)
     *apart, _ = [8 if size == 1 else stride for size, stride in sizes]
     return [*apart, 1]
@@ -242,19 +241,26 @@ def tiles(task: Task, config: Config) -> int:
     return -(-task.q.shape[2] // (config.part * config.parts)) * heads_of(task)
 
 
-def launch(kernel: Any, task: Task, config: Config) -> None:
+def launch(
+    kernel: Any,
+    task: Task,
+    config: Config | None,
+    configs: Mapping[int, Iterable[Config]],
+) -> None:
     """Describe the tensors and launch a program for each tile.
 
     Args:
         kernel: the kernel.
         task: what is computed, nothing that `refusal` refuses.
         config: how.
+        configs: to choose from where that is None.
 
     Raises:
         ValueError: it is refused.
     """
     if reason := refusal(task):
         raise ValueError(reason)
+    config = config or config_for(task, configs)
     args, meta = arguments(task, config)
     task.wrap(kernel)[(tiles(task, config),)](*args, **meta)
 
