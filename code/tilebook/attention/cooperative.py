@@ -20,8 +20,9 @@ from tilebook.attention import launching
 from tilebook.attention.launching import Config, Task
 from tilebook.attention.wgmma import (
     add,
-    bring_block,
+    bring,
     bring_queries,
+    bring_rest,
     clear_of,
     finish,
     let_go,
@@ -62,10 +63,11 @@ def produce(
     batch, head = head // heads, head % heads
     bring_queries(q_desc, batch, head, row, q_arrived.index(0), q_places, 0, PARTS)
     begin, _, end = span_of(row, BLOCK_M, rows, keys, left, BLOCK_N, CAUSAL, WINDOW)
-    for count in range(end - begin):
-        bring_block(
-            k_desc, v_desc, batch, head // share, end - 1 - count, ring, bars, count,
-        )  # fmt: skip
+    head //= share
+    bring(
+        k_desc, batch, head, (end - 1) * BLOCK_N, ring, bars[0], bars[2], 0, 0
+    )  # fmt: skip
+    bring_rest(k_desc, v_desc, batch, head, begin, end, ring, bars, 0)
 
 
 @gluon.jit

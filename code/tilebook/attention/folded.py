@@ -27,8 +27,9 @@ from tilebook.attention.launching import Config, Task
 from tilebook.attention.overlapped import steps
 from tilebook.attention.wgmma import (
     add,
-    bring_block,
+    bring,
     bring_queries,
+    bring_rest,
     finish,
     hear,
     let_go,
@@ -82,9 +83,10 @@ def produce(
             q_desc, batch, head, row, q_arrived.index(at), q_places, PARTS * at, PARTS
         )
         begin, _, end = span_of(row, BLOCK_M, rows, keys, left, BLOCK_N, CAUSAL, WINDOW)
-        bring_block(
-            k_desc, v_desc, batch, head // share, end - 1, ring, bars, count
-        )  # fmt: skip
+        head //= share
+        bring(
+            k_desc, batch, head, (end - 1) * BLOCK_N, ring, bars[0], bars[2], count, 0
+        )
         if DYNAMIC:
             each = gl.num_programs(0)
             tile = each + gl.atomic_add(counter, 1)
@@ -94,11 +96,7 @@ def produce(
             tell(told, told_arrived, told_free, turn, tile)
         else:
             tile += gl.num_programs(0)
-        for done in range(1, end - begin):
-            bring_block(
-                k_desc, v_desc, batch, head // share, end - 1 - done,
-                ring, bars, count + done,
-            )  # fmt: skip
+        bring_rest(k_desc, v_desc, batch, head, begin, end, ring, bars, count)
         count += end - begin
         turn += 1
 

@@ -125,14 +125,19 @@ def bring(desc, batch, head, row, ring, arrived, free, count, WHICH: gl.constexp
 
 
 @gluon.jit
-def bring_block(
-    k_desc, v_desc, batch, head, block, ring, bars, count,
-):  # fmt: skip
-    """Bring a block of keys and its values, a program's block number `count`."""
+def bring_rest(k_desc, v_desc, batch, head, begin, end, ring, bars, count):
+    """Bring a tile's blocks, from the last on, whose keys are here; it is a program's
+    number `count`. Keys come before the values of the block before: they are needed
+    before, and their place is free before."""
+    BLOCK_N: gl.constexpr = k_desc.block_type.shape[2]
     k_arrived, v_arrived, k_free, v_free = bars
-    row = block * k_desc.block_type.shape[2]
-    bring(k_desc, batch, head, row, ring, k_arrived, k_free, count, 0)
-    bring(v_desc, batch, head, row, ring, v_arrived, v_free, count, 1)
+    for done in range(1, end - begin):
+        row = (end - 1 - done) * BLOCK_N
+        bring(k_desc, batch, head, row, ring, k_arrived, k_free, count + done, 0)
+        row += BLOCK_N
+        bring(v_desc, batch, head, row, ring, v_arrived, v_free, count + done - 1, 1)
+    last = count + end - begin - 1
+    bring(v_desc, batch, head, begin * BLOCK_N, ring, v_arrived, v_free, last, 1)
 
 
 @gluon.jit
