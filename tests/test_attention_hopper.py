@@ -349,6 +349,7 @@ class TestLaunching:
         for length, groups in ((1024, 2), (4096, 3)):
             x = torch.empty(1, 1, length, 64, dtype=BF16, device="meta")
             assert folded.config_for(self.good(q=x, k=x)).parts == groups
+            assert folded.config_for(self.good(q=x, k=x, right=0, left=9)).parts == 2
 
 
 class TestFunctions:
