@@ -64,9 +64,8 @@ def produce(
     bring_queries(q_desc, batch, head, row, q_arrived.index(0), q_places, 0, PARTS)
     begin, _, end = span_of(row, BLOCK_M, rows, keys, left, BLOCK_N, CAUSAL, WINDOW)
     head //= share
-    bring(
-        k_desc, batch, head, (end - 1) * BLOCK_N, ring, bars[0], bars[2], 0, 0
-    )  # fmt: skip
+    k_arrived, k_free = bars[0], bars[2]
+    bring(k_desc, batch, head, (end - 1) * BLOCK_N, ring, k_arrived, k_free, 0, 0)
     bring_rest(k_desc, v_desc, batch, head, begin, end, ring, bars, 0)
 
 

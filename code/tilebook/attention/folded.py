@@ -70,6 +70,7 @@ def produce(
     BLOCK_M: gl.constexpr = PARTS * q_desc.block_type.shape[2]
     BLOCK_N: gl.constexpr = k_desc.block_type.shape[2]
     TURNS: gl.constexpr = q_places.shape[0] // PARTS
+    k_arrived, k_free = bars[0], bars[2]
     tiles = gl.cdiv(rows, BLOCK_M) * all_heads
     count = 0
     turn = 0
@@ -84,9 +85,8 @@ def produce(
         )
         begin, _, end = span_of(row, BLOCK_M, rows, keys, left, BLOCK_N, CAUSAL, WINDOW)
         head //= share
-        bring(
-            k_desc, batch, head, (end - 1) * BLOCK_N, ring, bars[0], bars[2], count, 0
-        )
+        first = (end - 1) * BLOCK_N
+        bring(k_desc, batch, head, first, ring, k_arrived, k_free, count, 0)
         if DYNAMIC:
             each = gl.num_programs(0)
             tile = each + gl.atomic_add(counter, 1)
