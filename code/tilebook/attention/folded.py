@@ -51,9 +51,10 @@ from tilebook.softmax.occupancy import programs
 CONFIGS = {
     64: (Config(64, 3, 128, 3, 2), Config(64, 2, 128, 3, 2)),
     128: (Config(64, 2, 128, 2, 2),),
-    256: (Config(64, 2, 64, 2, pieces=2),),
+    256: (Config(64, 2, 64, 2, pieces=2, dynamic=True),),
 }
-"""What to try on a card, by columns of a head."""
+"""What to try on a card, by columns of a head. Of 256 columns a group that is told its
+next tile has a register more."""
 LONG = 2048
 """Queries from which on a third group pays where heads are narrow."""
 
