@@ -49,8 +49,14 @@ from tilebook.hopper.wgmma import barriers
 from tilebook.softmax.occupancy import programs
 
 CONFIGS = {
-    64: (Config(64, 3, 128, 3, 2), Config(64, 2, 128, 3, 2)),
-    128: (Config(64, 2, 128, 2, 2),),
+    64: (
+        *(Config(64, 3, 128, 3, 2), Config(64, 2, 128, 3, 2), Config(64, 3, 64, 6, 2)),
+        *(Config(64, 3, 128, 3, 2, dynamic=True), Config(64, 2, 64, 6, 2)),
+    ),
+    128: (
+        *(Config(64, 2, 128, 2, 2), Config(64, 2, 64, 4, 2), Config(64, 3, 64, 3)),
+        Config(64, 2, 128, 2, 2, dynamic=True),
+    ),
     256: (Config(64, 2, 64, 2, pieces=2, dynamic=True),),
 }
 """What to try on a card, by columns of a head. Of 256 columns a group that is told its
@@ -262,7 +268,7 @@ def config_for(task: Task) -> Config:
     configs = dict(CONFIGS)
     # With a window three groups have too few registers.
     if task.q.shape[2] < LONG or task.left is not None:
-        configs[64] = CONFIGS[64][::-1]
+        configs[64] = CONFIGS[64][1:]
     return launching.config_for(task, configs)
 
 
