@@ -228,7 +228,7 @@ def warpgroup_mma_init(value: Tile | Accumulator) -> Accumulator:
 
 
 def warpgroup_mma(
-    a: Memory,
+    a: Memory | Tile,
     b: Memory,
     acc: Tile | Accumulator,
     *,
@@ -237,13 +237,18 @@ def warpgroup_mma(
     max_num_imprecise_acc: Any = None,
     is_async: bool = False,
 ) -> Tile | Accumulator:
-    """Add the product of two tiles in shared memory, some time."""
-    if not isinstance(a, Memory):
-        raise NotImplementedError("warpgroup_mma of `a` in registers is not modelled")
+    """Add the product of two tiles in shared memory, some time; the first may be in
+    registers, which nobody else can write."""
     machine, worker = here(), here().current
-    what = f"{a.name}, {b.name}"
+    if isinstance(a, Accumulator):
+        raise ScheduleError(
+            "a product reads sums before their products were waited for"
+        )
+    held = isinstance(a, Tile)
+    what = f"registers, {b.name}" if held else f"{a.name}, {b.name}"
     machine.say("multiply", what)
-    a.seen_by_engines()
+    if not held:
+        a.seen_by_engines()
     b.seen_by_engines()
     acc, adds = warpgroup_mma_init(acc), bool(use_acc)
     if [*acc.value.shape] != [a.shape[0], b.shape[1]] or a.shape[1] != b.shape[0]:
@@ -251,7 +256,8 @@ def warpgroup_mma(
         raise ScheduleError(f"{what}: the sides don't meet, {sides}")
 
     def finish() -> None:
-        product = a.data.to(acc.value.dtype) @ b.data.to(acc.value.dtype)
+        first = a.value if held else a.data
+        product = first.to(acc.value.dtype) @ b.data.to(acc.value.dtype)
         acc.value = acc.value + product if adds else product
         machine.say("multiplied", what, "tensor cores")
 

@@ -1,6 +1,7 @@
 """Shared memory and the barriers in it."""
 
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -72,6 +73,11 @@ class Memory(Named):
         """The same bytes, read in another order."""
         self.christen()
         return Memory(self.data.permute(order), self.dtype, self.name)
+
+    def reshape(self, shape: Sequence[int]) -> "Memory":
+        """The same bytes as a tile of another shape."""
+        self.christen()
+        return Memory(self.data.view(*shape), self.dtype, self.name)
 
     def store(self, value: Tile) -> None:
         """Write from registers."""

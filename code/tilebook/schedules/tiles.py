@@ -3,6 +3,7 @@
 import itertools
 import operator
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -53,6 +54,14 @@ class Tile(Missing):
         """Of its elements."""
         return TYPES[self.value.dtype]
 
+    @property
+    def type(self) -> SimpleNamespace:
+        """Of the tile; layouts are none."""
+        return SimpleNamespace(shape=self.shape, layout=None)
+
+    def __rtruediv__(self, one: float) -> "Tile":
+        return Tile(one / self.value)
+
     def to(self, dtype: gl.dtype) -> "Tile":
         """Convert."""
         return Tile(self.value.to(DTYPES[dtype]))
@@ -101,6 +110,26 @@ class Pointer(Missing):
         found = _inside(flat, torch.where(on, at, 0))
         return Tile(torch.where(on, found, torch.tensor(other, dtype=found.dtype)))
 
+    def write(self, value: Any, mask: Any) -> None:
+        """Store there, and nothing where the mask is off.
+
+        Args:
+            value: a number, or a tile of them.
+            mask: a truth, a tile of them, or None.
+
+        Raises:
+            IndexError: a lane that is on lies outside the tensor.
+        """
+        flat = self.base.as_strided((_extent(self.base),), (1,))
+        if isinstance(self.offset, Tile):
+            at = self.offset.value
+            on = torch.ones_like(at, dtype=torch.bool) if mask is None else mask.value
+            _inside(flat, at[on])
+            flat[at[on]] = value.value[on].to(flat.dtype)
+        elif mask is None or mask:
+            _inside(flat, torch.tensor(self.offset))
+            flat[self.offset] = value
+
 
 def _extent(x: torch.Tensor) -> int:
     """Elements from a tensor's first one to the end of its last."""
@@ -135,14 +164,12 @@ def _refuse(name: str) -> Callable[..., Any]:
     return refuse
 
 
-for _name, _side in itertools.product(
-    ("sub", "truediv", "mod", "or", "xor"), ("", "r")
-):
+for _name, _side in itertools.product(("mod", "or", "xor"), ("", "r")):
     setattr(Tile, f"__{_side}{_name}__", _refuse(f"__{_side}{_name}__"))
-for _name in ("neg", "getitem", "le", "gt", "ge"):
+for _name in ("rsub", "truediv", "neg", "getitem", "gt"):
     setattr(Tile, f"__{_name}__", _refuse(f"__{_name}__"))
-# What finds places in memory, and what scales sums.
-for _name in ("add", "mul", "floordiv", "lt", "and"):
+# What finds places in memory, what scales sums, and what makes weights of scores.
+for _name in ("add", "sub", "mul", "floordiv", "lt", "le", "ge", "and"):
     setattr(Tile, f"__{_name}__", _operation(_name))
 for _name in ("add", "mul", "and"):
     setattr(Tile, f"__r{_name}__", _operation(_name))

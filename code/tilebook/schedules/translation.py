@@ -9,7 +9,7 @@ from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia import ampere, hopper
 
 from tilebook import _gluon
-from tilebook.schedules import language
+from tilebook.schedules import arithmetic, language
 
 MODELS: dict[str, Any] = {
     "program_id": language.program_id,
@@ -24,8 +24,17 @@ MODELS: dict[str, Any] = {
     "load": language.load,
     "cdiv": language.cdiv,
     "static_range": range,
-    "maximum": max,
-    "minimum": min,
+    "full": arithmetic.full,
+    "maximum": arithmetic.maximum,
+    "minimum": arithmetic.minimum,
+    "max": arithmetic.max,
+    "sum": arithmetic.sum,
+    "exp2": arithmetic.exp2,
+    "log2": arithmetic.log2,
+    "where": arithmetic.where,
+    "convert_layout": arithmetic.convert_layout,
+    "store": arithmetic.store,
+    "atomic_add": arithmetic.atomic_add,
 }
 """What stands for `gl` and for `tl`, by name."""
 _BY_ID: dict[int, Any] = {
