@@ -1,0 +1,128 @@
+"""All gradients in one kernel: five products instead of seven, and atomic additions.
+
+A tile of keys knows its part of the gradient of each query that sees it, and adds it to
+memory, in float32. Which tile comes first is nobody's to say, and so sums differ in
+their last bits from call to call.
+"""
+
+import torch
+import triton
+import triton.language as tl
+
+from tilebook.attention.choose import Config, keys_config
+from tilebook.attention.gradients import Gradient, delta_of, shared
+from tilebook.attention.operands import common, programs
+from tilebook.attention.scores import place, put, rows, tile
+from tilebook.attention.turned import gather
+
+
+@triton.jit
+def whole_kernel(
+    q_ptr, k_ptr, v_ptr, do_ptr, dq_ptr, dk_ptr, dv_ptr, lse_ptr, delta_ptr, bias_ptr,
+    slopes_ptr, seed_ptr, ends_ptr, cu_q_ptr, cu_k_ptr,
+    q_b, q_h, q_m, k_b, k_h, k_n, v_b, v_h, v_n, do_b, do_h, do_m,
+    dk_b, dk_h, dk_n, dv_b, dv_h, dv_n, lse_b, lse_h,
+    bias_b, bias_h, bias_m, bias_n, slopes_b, slopes_h,
+    sq, sk, heads, group, tiles, sequences, scale, cap, left, right, threshold, revive,
+    D: tl.constexpr, E: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_E: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+    FOLD: tl.constexpr, CAP: tl.constexpr, ALIBI: tl.constexpr, BIAS: tl.constexpr,
+    LEFT: tl.constexpr, RIGHT: tl.constexpr, BOTTOM: tl.constexpr, DROP: tl.constexpr,
+    PACKED: tl.constexpr, EVEN: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    number, b, hk, sequence, start_k, start, sk, sq = place(
+        tl.program_id(0), tiles, heads // group, ends_ptr, sequences, cu_k_ptr,
+        cu_q_ptr, sk, sq, sk, sq, PACKED, BLOCK_N,
+    )  # fmt: skip
+    n0 = number * BLOCK_N
+    offs_n = n0 + tl.arange(0, BLOCK_N)
+    offs_d, offs_e = tl.arange(0, BLOCK_D), tl.arange(0, BLOCK_E)
+    hk = hk.to(tl.int64)
+    k_base = k_ptr + b * k_b + hk * k_h + start_k * k_n
+    v_base = v_ptr + b * v_b + hk * v_h + start_k * v_n
+    shift = 0
+    if BOTTOM:
+        shift = sk - sq
+    slope, seed = 0.0, 0
+    if DROP:
+        seed = tl.load(seed_ptr)
+
+    k = tile(k_base, k_n, offs_n, offs_d, sk, D, BLOCK_D, True)  # (BLOCK_N, BLOCK_D)
+    v = tile(v_base, v_n, offs_n, offs_e, sk, E, BLOCK_E, True)  # (BLOCK_N, BLOCK_E)
+    dk = tl.zeros((BLOCK_N, BLOCK_D), tl.float32)
+    dv = tl.zeros((BLOCK_N, BLOCK_E), tl.float32)
+    low, full_low, full_high, high = rows(
+        n0, sq, sk, shift, left, right, BLOCK_M, BLOCK_N, LEFT, RIGHT
+    )
+    for g in range(group):
+        h = hk * group + g
+        q_base = q_ptr + b * q_b + h * q_h + start * q_m
+        do_base = do_ptr + b * do_b + h * do_h + start * do_m
+        row = b * lse_b + h * lse_h + start
+        lse_base, delta_base = lse_ptr + row, delta_ptr + row
+        # The sums are contiguous: one row of D for each logarithm.
+        dq_base = dq_ptr + row * D
+        bias = bias_ptr + b * bias_b + h * bias_h
+        stream = sequence * heads + h.to(tl.int32)
+        if ALIBI:
+            slope = tl.load(slopes_ptr + b * slopes_b + h * slopes_h)
+        if RIGHT:
+            dk, dv = gather(
+                dk, dv, k, v, q_base, q_m, do_base, do_m, lse_base, delta_base, dq_base,
+                low, full_low, offs_n, offs_d, offs_e, bias, bias_m, bias_n, slope,
+                scale, cap, sq, sk, shift, left, right, seed, stream, threshold,
+                revive, D, E, BLOCK_D, BLOCK_E, BLOCK_M, FOLD, CAP, ALIBI, BIAS, LEFT,
+                RIGHT, DROP, True, PRECISION, True,
+            )  # fmt: skip
+        dk, dv = gather(
+            dk, dv, k, v, q_base, q_m, do_base, do_m, lse_base, delta_base, dq_base,
+            full_low, full_high, offs_n, offs_d, offs_e, bias, bias_m, bias_n, slope,
+            scale, cap, sq, sk, shift, left, right, seed, stream, threshold,
+            revive, D, E, BLOCK_D, BLOCK_E, BLOCK_M, FOLD, CAP, ALIBI, BIAS, LEFT,
+            RIGHT, DROP, True, PRECISION, False,
+        )  # fmt: skip
+        if LEFT or not EVEN:
+            dk, dv = gather(
+                dk, dv, k, v, q_base, q_m, do_base, do_m, lse_base, delta_base, dq_base,
+                full_high, high, offs_n, offs_d, offs_e, bias, bias_m, bias_n, slope,
+                scale, cap, sq, sk, shift, left, right, seed, stream, threshold,
+                revive, D, E, BLOCK_D, BLOCK_E, BLOCK_M, FOLD, CAP, ALIBI, BIAS, LEFT,
+                RIGHT, DROP, True, PRECISION, True,
+            )  # fmt: skip
+    put(
+        dk_ptr + b * dk_b + hk * dk_h + start_k * dk_n, dk_n, offs_n, offs_d, sk,
+        dk * scale, D, BLOCK_D,
+    )  # fmt: skip
+    put(
+        dv_ptr + b * dv_b + hk * dv_h + start_k * dv_n, dv_n, offs_n, offs_e, sk,
+        dv * revive, E, BLOCK_E,
+    )  # fmt: skip
+
+
+def launch(gradient: Gradient, config: Config | None = None) -> None:
+    """Launch the kernel; not deterministic.
+
+    Args:
+        gradient: what is wanted, and where it goes; slopes aren't for this kernel.
+        config: how; `choose.keys_config` chooses by default.
+
+    Raises:
+        ValueError: the gradient of slopes is wanted.
+    """
+    if gradient.steps is not None:
+        raise ValueError("gradient must not ask for slopes: `backward` has them")
+    task = gradient.task
+    delta = delta_of(gradient)
+    shape = (*task.lse.shape, task.q.shape[3])
+    sums = torch.zeros(shape, dtype=torch.float32, device=task.q.device)
+    block_m, block_n, num_warps, num_stages = config or keys_config(task)
+    where, grid = programs(task, "k", block_n)
+    even = not task.packed and task.q.shape[2] % block_m == 0
+    if grid[0]:
+        whole_kernel[grid](
+            **common(task, gradient=True), **shared(gradient, delta), **where,
+            **gradient.places("dk", "dv"), dq_ptr=sums, BLOCK_M=block_m,
+            BLOCK_N=block_n, EVEN=even, num_warps=num_warps, num_stages=num_stages,
+        )  # fmt: skip
+    gradient.dq.copy_(sums)
+    gradient.sink(delta)
