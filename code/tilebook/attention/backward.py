@@ -73,8 +73,8 @@ def keys_kernel(
     if DROP:
         seed = tl.load(seed_ptr)
 
-    k = tile(k_base, k_n, offs_n, offs_d, sk, D, BLOCK_D, True)  # (BLOCK_N, BLOCK_D)
-    v = tile(v_base, v_n, offs_n, offs_e, sk, E, BLOCK_E, True)  # (BLOCK_N, BLOCK_E)
+    k = tile(k_base, k_n, n0, offs_d, sk, BLOCK_N, D, BLOCK_D, True)
+    v = tile(v_base, v_n, n0, offs_e, sk, BLOCK_N, E, BLOCK_E, True)
     dk = tl.zeros((BLOCK_N, BLOCK_D), tl.float32)
     dv = tl.zeros((BLOCK_N, BLOCK_E), tl.float32)
     low, full_low, full_high, high = rows(
@@ -114,12 +114,12 @@ def keys_kernel(
                 RIGHT, DROP, False, PRECISION, True,
             )  # fmt: skip
     put(
-        dk_ptr + b * dk_b + hk * dk_h + start_k * dk_n, dk_n, offs_n, offs_d, sk,
-        dk * scale, D, BLOCK_D,
+        dk_ptr + b * dk_b + hk * dk_h + start_k * dk_n, dk_n, n0, offs_d, sk,
+        dk * scale, BLOCK_N, D, BLOCK_D,
     )  # fmt: skip
     put(
-        dv_ptr + b * dv_b + hk * dv_h + start_k * dv_n, dv_n, offs_n, offs_e, sk,
-        dv * revive, E, BLOCK_E,
+        dv_ptr + b * dv_b + hk * dv_h + start_k * dv_n, dv_n, n0, offs_e, sk,
+        dv * revive, BLOCK_N, E, BLOCK_E,
     )  # fmt: skip
 
 
@@ -136,7 +136,7 @@ def collect(
     """Take blocks of keys into the gradient of a tile of queries, and of slopes."""
     for start in tl.range(begin, end, BLOCK_N):
         offs_n = start + tl.arange(0, BLOCK_N)
-        k = tile(k_base, k_n, offs_n, offs_d, sk, D, BLOCK_D, MASKED)
+        k = tile(k_base, k_n, start, offs_d, sk, BLOCK_N, D, BLOCK_D, MASKED)
         s = tl.dot(q, tl.trans(k), input_precision=PRECISION)  # (BLOCK_M, BLOCK_N)
         s, steep = scored(
             s, offs_m[:, None], offs_n[None, :], bias, bias_m, bias_n, slope, scale,
@@ -147,7 +147,7 @@ def collect(
             p = tl.exp2(s * (scale * LOG2E) - lse[:, None])
         else:
             p = tl.exp2(s - lse[:, None])
-        v = tile(v_base, v_n, offs_n, offs_e, sk, E, BLOCK_E, MASKED)
+        v = tile(v_base, v_n, start, offs_e, sk, BLOCK_N, E, BLOCK_E, MASKED)
         dp = tl.dot(do, tl.trans(v), input_precision=PRECISION)  # (BLOCK_M, BLOCK_N)
         if DROP:
             keep = kept(seed, number, offs_m[:, None], offs_n[None, :], threshold)
@@ -198,9 +198,9 @@ def queries_kernel(
     stream = sequence * heads + h.to(tl.int32)
 
     q_base = q_ptr + b * q_b + h * q_h + start * q_m
-    q = tile(q_base, q_m, offs_m, offs_d, sq, D, BLOCK_D, True)  # (BLOCK_M, BLOCK_D)
+    q = tile(q_base, q_m, m0, offs_d, sq, BLOCK_M, D, BLOCK_D, True)
     do_base = do_ptr + b * do_b + h * do_h + start * do_m
-    do = tile(do_base, do_m, offs_m, offs_e, sq, E, BLOCK_E, True)
+    do = tile(do_base, do_m, m0, offs_e, sq, BLOCK_M, E, BLOCK_E, True)
     row_base = b * lse_b + h * lse_h + start
     lse = tl.load(lse_ptr + row_base + offs_m, mask=offs_m < sq, other=float("inf"))
     # Of a row that sees nothing all weights are 0, as they are of one that isn't there.
@@ -235,8 +235,8 @@ def queries_kernel(
             PRECISION, True,
         )  # fmt: skip
     put(
-        dq_ptr + b * dq_b + h * dq_h + start * dq_m, dq_m, offs_m, offs_d, sq,
-        dq * scale, D, BLOCK_D,
+        dq_ptr + b * dq_b + h * dq_h + start * dq_m, dq_m, m0, offs_d, sq,
+        dq * scale, BLOCK_M, D, BLOCK_D,
     )  # fmt: skip
     if STEPS:
         tl.store(steps_ptr + row_base + offs_m, steps, mask=offs_m < sq)
@@ -261,7 +261,7 @@ def launch(
     where, grid = programs(task, "k", block_n)
     even = not task.packed and task.q.shape[2] % block_m == 0
     if grid[0]:
-        keys_kernel[grid](
+        task.wrap(keys_kernel)[grid](
             **told, **where, **gradient.places("dk", "dv"), BLOCK_M=block_m,
             BLOCK_N=block_n, EVEN=even, num_warps=num_warps, num_stages=num_stages,
         )  # fmt: skip
@@ -269,7 +269,7 @@ def launch(
     where, grid = programs(task, "q", block_m)
     even = not task.packed and task.k.shape[2] % block_n == 0
     steps = gradient.steps
-    queries_kernel[grid](
+    task.wrap(queries_kernel)[grid](
         **told, **where, **gradient.places("dq"), steps_ptr=delta if steps is None
         else steps, STEPS=steps is not None, BLOCK_M=block_m, BLOCK_N=block_n,
         EVEN=even, num_warps=num_warps, num_stages=num_stages,

@@ -47,8 +47,8 @@ def whole_kernel(
     if DROP:
         seed = tl.load(seed_ptr)
 
-    k = tile(k_base, k_n, offs_n, offs_d, sk, D, BLOCK_D, True)  # (BLOCK_N, BLOCK_D)
-    v = tile(v_base, v_n, offs_n, offs_e, sk, E, BLOCK_E, True)  # (BLOCK_N, BLOCK_E)
+    k = tile(k_base, k_n, n0, offs_d, sk, BLOCK_N, D, BLOCK_D, True)
+    v = tile(v_base, v_n, n0, offs_e, sk, BLOCK_N, E, BLOCK_E, True)
     dk = tl.zeros((BLOCK_N, BLOCK_D), tl.float32)
     dv = tl.zeros((BLOCK_N, BLOCK_E), tl.float32)
     low, full_low, full_high, high = rows(
@@ -90,12 +90,12 @@ def whole_kernel(
                 RIGHT, DROP, True, PRECISION, True,
             )  # fmt: skip
     put(
-        dk_ptr + b * dk_b + hk * dk_h + start_k * dk_n, dk_n, offs_n, offs_d, sk,
-        dk * scale, D, BLOCK_D,
+        dk_ptr + b * dk_b + hk * dk_h + start_k * dk_n, dk_n, n0, offs_d, sk,
+        dk * scale, BLOCK_N, D, BLOCK_D,
     )  # fmt: skip
     put(
-        dv_ptr + b * dv_b + hk * dv_h + start_k * dv_n, dv_n, offs_n, offs_e, sk,
-        dv * revive, E, BLOCK_E,
+        dv_ptr + b * dv_b + hk * dv_h + start_k * dv_n, dv_n, n0, offs_e, sk,
+        dv * revive, BLOCK_N, E, BLOCK_E,
     )  # fmt: skip
 
 
@@ -119,7 +119,7 @@ def launch(gradient: Gradient, config: Config | None = None) -> None:
     where, grid = programs(task, "k", block_n)
     even = not task.packed and task.q.shape[2] % block_m == 0
     if grid[0]:
-        whole_kernel[grid](
+        task.wrap(whole_kernel)[grid](
             **common(task, gradient=True), **shared(gradient, delta), **where,
             **gradient.places("dk", "dv"), dq_ptr=sums, BLOCK_M=block_m,
             BLOCK_N=block_n, EVEN=even, num_warps=num_warps, num_stages=num_stages,

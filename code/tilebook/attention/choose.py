@@ -46,6 +46,11 @@ def queries_config(task: Task) -> Config:
     return _fitted(task, Config(64, 64, 4, 2))
 
 
+def bias_config(task: Task) -> Config:
+    """Choose tiles for the gradient of a bias; see `forward_config`."""
+    return _fitted(task, Config(64, 64, 4, 1))
+
+
 def _fitted(task: Task, config: Config) -> Config:
     """No more rows or columns than there are, but for the power of two."""
     sizes = (task.q.shape[2], task.k.shape[2])

@@ -35,7 +35,7 @@ def attend(
     """Take blocks of keys into a tile's sums, with the mask of a window or without."""
     for start in tl.range(begin, end, BLOCK_N):
         offs_n = start + tl.arange(0, BLOCK_N)
-        k = tile(k_base, k_n, offs_n, offs_d, sk, D, BLOCK_D, MASKED)
+        k = tile(k_base, k_n, start, offs_d, sk, BLOCK_N, D, BLOCK_D, MASKED)
         s = tl.dot(q, tl.trans(k), input_precision=PRECISION)  # (BLOCK_M, BLOCK_N)
         s, _ = scored(
             s, offs_m[:, None], offs_n[None, :], bias, bias_m, bias_n, slope, scale,
@@ -60,7 +60,7 @@ def attend(
             p = tl.where(
                 kept(seed, number, offs_m[:, None], offs_n[None, :], threshold), p, 0.0
             )
-        v = tile(v_base, v_n, offs_n, offs_e, sk, E, BLOCK_E, MASKED)
+        v = tile(v_base, v_n, start, offs_e, sk, BLOCK_N, E, BLOCK_E, MASKED)
         acc = tl.dot(
             p.to(v.dtype), v, acc * shrink[:, None], input_precision=PRECISION
         )  # (BLOCK_M, BLOCK_E)
@@ -105,7 +105,7 @@ def forward_kernel(
         seed = tl.load(seed_ptr)
     stream = sequence * heads + h.to(tl.int32)
 
-    q = tile(q_base, q_m, offs_m, offs_d, sq, D, BLOCK_D, True)  # (BLOCK_M, BLOCK_D)
+    q = tile(q_base, q_m, m0, offs_d, sq, BLOCK_M, D, BLOCK_D, True)
     acc = tl.zeros((BLOCK_M, BLOCK_E), tl.float32)
     if SINKS:
         # A logit more that has no value: the sum starts with it.
@@ -142,8 +142,8 @@ def forward_kernel(
     total = tl.where(top == -float("inf"), 1.0, total)
     out = acc * (revive / total)[:, None]
     put(
-        out_ptr + b * out_b + h * out_h + start * out_m, out_m, offs_m, offs_e, sq, out,
-        E, BLOCK_E,
+        out_ptr + b * out_b + h * out_h + start * out_m, out_m, m0, offs_e, sq, out,
+        BLOCK_M, E, BLOCK_E,
     )  # fmt: skip
     lse = (top + tl.log2(total)) * LN2
     lse_base = lse_ptr + b * lse_b + h * lse_h + start
@@ -160,7 +160,7 @@ def launch(task: Task, config: Config | None = None) -> None:
     block_m, block_n, num_warps, num_stages = config or forward_config(task)
     where, grid = programs(task, "q", block_m)
     even = not task.packed and task.k.shape[2] % block_n == 0
-    forward_kernel[grid](
+    task.wrap(forward_kernel)[grid](
         **common(task), **where, BLOCK_M=block_m, BLOCK_N=block_n, EVEN=even,
         num_warps=num_warps, num_stages=num_stages,
     )  # fmt: skip

@@ -61,9 +61,13 @@ def delta_kernel(
     offs = number * ROWS + tl.arange(0, ROWS)
     offs_e = tl.arange(0, BLOCK_E)
     out = tile(
-        out_ptr + b * out_b + h * out_h, out_m, offs, offs_e, sq, E, BLOCK_E, True
-    )  # (ROWS, BLOCK_E)
-    do = tile(do_ptr + b * do_b + h * do_h, do_m, offs, offs_e, sq, E, BLOCK_E, True)
+        out_ptr + b * out_b + h * out_h, out_m, number * ROWS, offs_e, sq,
+        ROWS, E, BLOCK_E, True,
+    )  # fmt: skip
+    do = tile(
+        do_ptr + b * do_b + h * do_h, do_m, number * ROWS, offs_e, sq,
+        ROWS, E, BLOCK_E, True,
+    )  # fmt: skip
     delta = tl.sum(out.to(tl.float32) * do.to(tl.float32), axis=1)
     mask = offs < sq
     if LSE:
@@ -85,7 +89,9 @@ def delta_of(gradient: Gradient) -> torch.Tensor:
     batch, heads, length, e = task.out.shape
     delta = torch.empty_like(task.lse)
     tiles = triton.cdiv(length, ROWS)
-    delta_kernel[(batch * heads * tiles,)](
+    if not delta.numel():
+        return delta
+    task.wrap(delta_kernel)[(batch * heads * tiles,)](
         task.out, do, delta if dlse is None else dlse, delta, *task.out.stride()[:3],
         *do.stride()[:3], *((0, 0, 0) if dlse is None else dlse.stride()),
         *delta.stride()[:2], length, heads, tiles, E=e, BLOCK_E=cover(e), ROWS=ROWS,

@@ -14,6 +14,8 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 """The element types that the kernels take."""
 MOST = 256
 """Features of a head."""
+FARTHEST = 1 << 22
+"""Elements from one row to the next, above which rows are copied together."""
 LONGEST = 1 << 30
 """Positions of a sequence: sums of two still are 32-bit numbers."""
 
@@ -58,6 +60,8 @@ class Task(NamedTuple):
     cu_k: torch.Tensor | None = None
     precision: str = "ieee"
     """Of products of float32, as `tilebook.matmul` names them."""
+    wrap: Callable[[Any], Any] = _itself
+    """Makes of a kernel what is launched: where it is to be compiled, a recorder."""
 
     @property
     def packed(self) -> bool:
@@ -120,7 +124,7 @@ def common(task: Task, *, gradient: bool = False) -> dict[str, Any]:
         **_strides("v", v, "bhn"), **_strides("lse", task.lse, "bh"),
         **_strides("bias", bias, "bhmn"), **_strides("slopes", task.slopes, "bh"),
         "sq": q.shape[2], "sk": k.shape[2], "heads": q.shape[1],
-        "group": q.shape[1] // k.shape[1],
+        "group": q.shape[1] // max(k.shape[1], 1),
         "scale": float(task.scale), "cap": float(task.cap),
         "left": min(task.left or 0, LONGEST), "right": min(task.right or 0, LONGEST),
         "threshold": task.threshold, "revive": task.revive,
@@ -245,8 +249,16 @@ def check_meeting(
 
 
 def aligned(x: torch.Tensor) -> torch.Tensor:
-    """A tensor whose features are neighbours: itself, or a copy."""
-    return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
+    """A tensor whose features are neighbours, and rows not far: itself, or a copy.
+
+    A tile has at most 256 rows, whose distances are 32-bit numbers in a kernel.
+    """
+    near = x.stride(-2) < FARTHEST or x.shape[-2] == 1
+    return x if near and (x.stride(-1) == 1 or x.shape[-1] == 1) else _copy(x)
+
+
+def _copy(x: torch.Tensor) -> torch.Tensor:
+    return x.clone(memory_format=torch.contiguous_format)
 
 
 def scale_for(q: torch.Tensor, scale: float | None) -> float:

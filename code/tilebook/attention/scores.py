@@ -25,16 +25,23 @@ LN2 = tl.constexpr(0.6931471805599453)
 
 @triton.jit
 def tile(
-    base, stride, offs, offs_d, length,
-    D: tl.constexpr, BLOCK_D: tl.constexpr, MASKED: tl.constexpr,
+    base, stride, start, offs_d, length,
+    BLOCK: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr, MASKED: tl.constexpr,
 ):  # fmt: skip
-    """Load rows of a head, (BLOCK, BLOCK_D); what lies outside is 0."""
-    at = base + offs[:, None].to(tl.int64) * stride + offs_d[None, :]
+    """Load rows of a head from `start` on, (BLOCK, BLOCK_D); what lies outside is 0.
+
+    What a program's threads differ in are 32-bit numbers: `operands.aligned` sees to
+    it that they suffice. The 64-bit start is one for all of them.
+    """
+    offs = tl.arange(0, BLOCK)
+    at = base + tl.cast(start, tl.int64) * stride
+    at = at + (offs[:, None] * stride + offs_d[None, :])
+    left = length - start
     if MASKED and D != BLOCK_D:
-        mask = (offs < length)[:, None] & (offs_d < D)[None, :]
+        mask = (offs < left)[:, None] & (offs_d < D)[None, :]
         return tl.load(at, mask=mask, other=0)
     elif MASKED:
-        return tl.load(at, mask=(offs < length)[:, None], other=0)
+        return tl.load(at, mask=(offs < left)[:, None], other=0)
     elif D != BLOCK_D:
         return tl.load(at, mask=(offs_d < D)[None, :], other=0)
     else:
@@ -43,11 +50,14 @@ def tile(
 
 @triton.jit
 def put(
-    base, stride, offs, offs_d, length, x, D: tl.constexpr, BLOCK_D: tl.constexpr
+    base, stride, start, offs_d, length, x,
+    BLOCK: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """Store rows of a head."""
-    mask = (offs < length)[:, None] & (offs_d < D)[None, :]
-    at = base + offs[:, None].to(tl.int64) * stride + offs_d[None, :]
+    """Store rows of a head from `start` on."""
+    offs = tl.arange(0, BLOCK)
+    at = base + tl.cast(start, tl.int64) * stride
+    at = at + (offs[:, None] * stride + offs_d[None, :])
+    mask = (offs < length - start)[:, None] & (offs_d < D)[None, :]
     tl.store(at, x.to(base.dtype.element_ty), mask=mask)
 
 

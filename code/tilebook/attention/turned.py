@@ -27,7 +27,7 @@ def gather(
     """
     for start in tl.range(begin, end, BLOCK_M):
         offs_m = start + tl.arange(0, BLOCK_M)
-        q = tile(q_base, q_m, offs_m, offs_d, sq, D, BLOCK_D, MASKED)
+        q = tile(q_base, q_m, start, offs_d, sq, BLOCK_M, D, BLOCK_D, MASKED)
         if MASKED:
             lse = tl.load(lse_base + offs_m, mask=offs_m < sq, other=float("inf"))
             delta = tl.load(delta_base + offs_m, mask=offs_m < sq, other=0)
@@ -46,7 +46,7 @@ def gather(
             p = tl.exp2(s * (scale * LOG2E) - lse[None, :])
         else:
             p = tl.exp2(s - lse[None, :])
-        do = tile(do_base, do_m, offs_m, offs_e, sq, E, BLOCK_E, MASKED)
+        do = tile(do_base, do_m, start, offs_e, sq, BLOCK_M, E, BLOCK_E, MASKED)
         dp = tl.dot(v, tl.trans(do), input_precision=PRECISION)  # (BLOCK_N, BLOCK_M)
         if DROP:
             keep = kept(seed, number, offs_m[None, :], offs_n[:, None], threshold)
