@@ -31,7 +31,9 @@ from tilebook.attention.gradients import Gradient, delta_of, shared
 from tilebook.attention.operands import common, programs
 from tilebook.attention.scores import (
     LOG2E,
+    block,
     columns,
+    head,
     kept,
     place,
     put,
@@ -55,6 +57,7 @@ def keys_kernel(
     FOLD: tl.constexpr, CAP: tl.constexpr, ALIBI: tl.constexpr, BIAS: tl.constexpr,
     LEFT: tl.constexpr, RIGHT: tl.constexpr, BOTTOM: tl.constexpr, DROP: tl.constexpr,
     PACKED: tl.constexpr, EVEN: tl.constexpr, PRECISION: tl.constexpr,
+    DESCRIBED: tl.constexpr,
 ):  # fmt: skip
     number, b, hk, sequence, start_k, start, sk, sq = place(
         tl.program_id(0), tiles, heads // group, ends_ptr, sequences, cu_k_ptr,
@@ -82,8 +85,8 @@ def keys_kernel(
     )
     for g in range(group):
         h = hk * group + g
-        q_base = q_ptr + b * q_b + h * q_h + start * q_m
-        do_base = do_ptr + b * do_b + h * do_h + start * do_m
+        q_base = head(q_ptr, b, h, start, q_b, q_h, q_m, DESCRIBED)
+        do_base = head(do_ptr, b, h, start, do_b, do_h, do_m, DESCRIBED)
         lse_base = lse_ptr + b * lse_b + h * lse_h + start
         delta_base = delta_ptr + b * lse_b + h * lse_h + start
         bias = bias_ptr + b * bias_b + h * bias_h
@@ -92,26 +95,26 @@ def keys_kernel(
             slope = tl.load(slopes_ptr + b * slopes_b + h * slopes_h)
         if RIGHT:
             dk, dv = gather(
-                dk, dv, k, v, q_base, q_m, do_base, do_m, lse_base, delta_base, q_base,
+                dk, dv, k, v, b, h, q_base, q_m, do_base, do_m, lse_base, delta_base, lse_base,
                 low, full_low, offs_n, offs_d, offs_e, bias, bias_m, bias_n, slope,
                 scale, cap, sq, sk, shift, left, right, seed, stream, threshold,
                 revive, D, E, BLOCK_D, BLOCK_E, BLOCK_M, FOLD, CAP, ALIBI, BIAS, LEFT,
-                RIGHT, DROP, False, PRECISION, True,
+                RIGHT, DROP, False, PRECISION, DESCRIBED, True,
             )  # fmt: skip
         dk, dv = gather(
-            dk, dv, k, v, q_base, q_m, do_base, do_m, lse_base, delta_base, q_base,
+            dk, dv, k, v, b, h, q_base, q_m, do_base, do_m, lse_base, delta_base, lse_base,
             full_low, full_high, offs_n, offs_d, offs_e, bias, bias_m, bias_n, slope,
             scale, cap, sq, sk, shift, left, right, seed, stream, threshold,
             revive, D, E, BLOCK_D, BLOCK_E, BLOCK_M, FOLD, CAP, ALIBI, BIAS, LEFT,
-            RIGHT, DROP, False, PRECISION, False,
+            RIGHT, DROP, False, PRECISION, DESCRIBED, False,
         )  # fmt: skip
         if LEFT or not EVEN:
             dk, dv = gather(
-                dk, dv, k, v, q_base, q_m, do_base, do_m, lse_base, delta_base, q_base,
+                dk, dv, k, v, b, h, q_base, q_m, do_base, do_m, lse_base, delta_base, lse_base,
                 full_high, high, offs_n, offs_d, offs_e, bias, bias_m, bias_n, slope,
                 scale, cap, sq, sk, shift, left, right, seed, stream, threshold,
                 revive, D, E, BLOCK_D, BLOCK_E, BLOCK_M, FOLD, CAP, ALIBI, BIAS, LEFT,
-                RIGHT, DROP, False, PRECISION, True,
+                RIGHT, DROP, False, PRECISION, DESCRIBED, True,
             )  # fmt: skip
     put(
         dk_ptr + b * dk_b + hk * dk_h + start_k * dk_n, dk_n, n0, offs_d, sk,
@@ -125,18 +128,22 @@ def keys_kernel(
 
 @triton.jit
 def collect(
-    dq, steps, q, do, lse, delta, k_base, k_n, v_base, v_n, begin, end,
+    dq, steps, q, do, lse, delta, b, hk, k_base, k_n, v_base, v_n, begin, end,
     offs_m, offs_d, offs_e, bias, bias_m, bias_n, slope, scale, cap, sq, sk,
     shift, left, right, seed, number, threshold, revive,
     D: tl.constexpr, E: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_E: tl.constexpr,
     BLOCK_N: tl.constexpr, FOLD: tl.constexpr, CAP: tl.constexpr, ALIBI: tl.constexpr,
     BIAS: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr, DROP: tl.constexpr,
-    STEPS: tl.constexpr, PRECISION: tl.constexpr, MASKED: tl.constexpr,
+    STEPS: tl.constexpr, PRECISION: tl.constexpr, DESCRIBED: tl.constexpr,
+    MASKED: tl.constexpr,
 ):  # fmt: skip
     """Take blocks of keys into the gradient of a tile of queries, and of slopes."""
     for start in tl.range(begin, end, BLOCK_N):
         offs_n = start + tl.arange(0, BLOCK_N)
-        k = tile(k_base, k_n, start, offs_d, sk, BLOCK_N, D, BLOCK_D, MASKED)
+        k = block(
+            k_base, b, hk, k_n, start, offs_d, sk, BLOCK_N, D, BLOCK_D, MASKED,
+            DESCRIBED,
+        )  # fmt: skip
         s = tl.dot(q, tl.trans(k), input_precision=PRECISION)  # (BLOCK_M, BLOCK_N)
         s, steep = scored(
             s, offs_m[:, None], offs_n[None, :], bias, bias_m, bias_n, slope, scale,
@@ -147,7 +154,10 @@ def collect(
             p = tl.exp2(s * (scale * LOG2E) - lse[:, None])
         else:
             p = tl.exp2(s - lse[:, None])
-        v = tile(v_base, v_n, start, offs_e, sk, BLOCK_N, E, BLOCK_E, MASKED)
+        v = block(
+            v_base, b, hk, v_n, start, offs_e, sk, BLOCK_N, E, BLOCK_E, MASKED,
+            DESCRIBED,
+        )  # fmt: skip
         dp = tl.dot(do, tl.trans(v), input_precision=PRECISION)  # (BLOCK_M, BLOCK_N)
         if DROP:
             keep = kept(seed, number, offs_m[:, None], offs_n[None, :], threshold)
@@ -174,7 +184,7 @@ def queries_kernel(
     FOLD: tl.constexpr, CAP: tl.constexpr, ALIBI: tl.constexpr, BIAS: tl.constexpr,
     LEFT: tl.constexpr, RIGHT: tl.constexpr, BOTTOM: tl.constexpr, DROP: tl.constexpr,
     STEPS: tl.constexpr, PACKED: tl.constexpr, EVEN: tl.constexpr,
-    PRECISION: tl.constexpr,
+    PRECISION: tl.constexpr, DESCRIBED: tl.constexpr,
 ):  # fmt: skip
     number, b, h, sequence, start, start_k, sq, sk = place(
         tl.program_id(0), tiles, heads, ends_ptr, sequences, cu_q_ptr, cu_k_ptr,
@@ -184,8 +194,9 @@ def queries_kernel(
     offs_m = m0 + tl.arange(0, BLOCK_M)
     offs_d, offs_e = tl.arange(0, BLOCK_D), tl.arange(0, BLOCK_E)
     h = h.to(tl.int64)
-    k_base = k_ptr + b * k_b + h // group * k_h + start_k * k_n
-    v_base = v_ptr + b * v_b + h // group * v_h + start_k * v_n
+    hk = h // group
+    k_base = head(k_ptr, b, hk, start_k, k_b, k_h, k_n, DESCRIBED)
+    v_base = head(v_ptr, b, hk, start_k, v_b, v_h, v_n, DESCRIBED)
     bias = bias_ptr + b * bias_b + h * bias_h
     shift = 0
     if BOTTOM:
@@ -213,26 +224,26 @@ def queries_kernel(
     )
     if LEFT:
         dq, steps = collect(
-            dq, steps, q, do, lse, delta, k_base, k_n, v_base, v_n, low, full_low,
+            dq, steps, q, do, lse, delta, b, hk, k_base, k_n, v_base, v_n, low, full_low,
             offs_m, offs_d, offs_e, bias, bias_m, bias_n, slope, scale, cap, sq, sk,
             shift, left, right, seed, stream, threshold, revive, D, E, BLOCK_D,
             BLOCK_E, BLOCK_N, FOLD, CAP, ALIBI, BIAS, LEFT, RIGHT, DROP, STEPS,
-            PRECISION, True,
+            PRECISION, DESCRIBED, True,
         )  # fmt: skip
     dq, steps = collect(
-        dq, steps, q, do, lse, delta, k_base, k_n, v_base, v_n, full_low, full_high,
+        dq, steps, q, do, lse, delta, b, hk, k_base, k_n, v_base, v_n, full_low, full_high,
         offs_m, offs_d, offs_e, bias, bias_m, bias_n, slope, scale, cap, sq, sk,
         shift, left, right, seed, stream, threshold, revive, D, E, BLOCK_D,
         BLOCK_E, BLOCK_N, FOLD, CAP, ALIBI, BIAS, LEFT, RIGHT, DROP, STEPS,
-        PRECISION, False,
+        PRECISION, DESCRIBED, False,
     )  # fmt: skip
     if RIGHT or not EVEN:
         dq, steps = collect(
-            dq, steps, q, do, lse, delta, k_base, k_n, v_base, v_n, full_high, high,
+            dq, steps, q, do, lse, delta, b, hk, k_base, k_n, v_base, v_n, full_high, high,
             offs_m, offs_d, offs_e, bias, bias_m, bias_n, slope, scale, cap, sq, sk,
             shift, left, right, seed, stream, threshold, revive, D, E, BLOCK_D,
             BLOCK_E, BLOCK_N, FOLD, CAP, ALIBI, BIAS, LEFT, RIGHT, DROP, STEPS,
-            PRECISION, True,
+            PRECISION, DESCRIBED, True,
         )  # fmt: skip
     put(
         dq_ptr + b * dq_b + h * dq_h + start * dq_m, dq_m, m0, offs_d, sq,
@@ -262,16 +273,18 @@ def launch(
     even = not task.packed and task.q.shape[2] % block_m == 0
     if grid[0]:
         task.wrap(keys_kernel)[grid](
-            **told, **where, **gradient.places("dk", "dv"), BLOCK_M=block_m,
-            BLOCK_N=block_n, EVEN=even, num_warps=num_warps, num_stages=num_stages,
+            **(told | where | gradient.looped(block_m, "q", "do")),
+            **gradient.places("dk", "dv"), BLOCK_M=block_m, BLOCK_N=block_n, EVEN=even,
+            num_warps=num_warps, num_stages=num_stages,
         )  # fmt: skip
     block_m, block_n, num_warps, num_stages = config_queries or queries_config(task)
     where, grid = programs(task, "q", block_m)
     even = not task.packed and task.k.shape[2] % block_n == 0
     steps = gradient.steps
     task.wrap(queries_kernel)[grid](
-        **told, **where, **gradient.places("dq"), steps_ptr=delta if steps is None
-        else steps, STEPS=steps is not None, BLOCK_M=block_m, BLOCK_N=block_n,
-        EVEN=even, num_warps=num_warps, num_stages=num_stages,
+        **(told | where | gradient.looped(block_n, "k", "v")),
+        **gradient.places("dq"), steps_ptr=delta if steps is None else steps,
+        STEPS=steps is not None, BLOCK_M=block_m, BLOCK_N=block_n, EVEN=even,
+        num_warps=num_warps, num_stages=num_stages,
     )  # fmt: skip
     gradient.sink(delta)

@@ -12,7 +12,7 @@ import triton.language as tl
 from tilebook.attention.choose import Config, keys_config
 from tilebook.attention.gradients import Gradient, delta_of, shared
 from tilebook.attention.operands import common, programs
-from tilebook.attention.scores import place, put, rows, tile
+from tilebook.attention.scores import head, place, put, rows, tile
 from tilebook.attention.turned import gather
 
 
@@ -29,6 +29,7 @@ def whole_kernel(
     FOLD: tl.constexpr, CAP: tl.constexpr, ALIBI: tl.constexpr, BIAS: tl.constexpr,
     LEFT: tl.constexpr, RIGHT: tl.constexpr, BOTTOM: tl.constexpr, DROP: tl.constexpr,
     PACKED: tl.constexpr, EVEN: tl.constexpr, PRECISION: tl.constexpr,
+    DESCRIBED: tl.constexpr,
 ):  # fmt: skip
     number, b, hk, sequence, start_k, start, sk, sq = place(
         tl.program_id(0), tiles, heads // group, ends_ptr, sequences, cu_k_ptr,
@@ -56,8 +57,8 @@ def whole_kernel(
     )
     for g in range(group):
         h = hk * group + g
-        q_base = q_ptr + b * q_b + h * q_h + start * q_m
-        do_base = do_ptr + b * do_b + h * do_h + start * do_m
+        q_base = head(q_ptr, b, h, start, q_b, q_h, q_m, DESCRIBED)
+        do_base = head(do_ptr, b, h, start, do_b, do_h, do_m, DESCRIBED)
         row = b * lse_b + h * lse_h + start
         lse_base, delta_base = lse_ptr + row, delta_ptr + row
         # The sums are contiguous: one row of D for each logarithm.
@@ -68,26 +69,26 @@ def whole_kernel(
             slope = tl.load(slopes_ptr + b * slopes_b + h * slopes_h)
         if RIGHT:
             dk, dv = gather(
-                dk, dv, k, v, q_base, q_m, do_base, do_m, lse_base, delta_base, dq_base,
+                dk, dv, k, v, b, h, q_base, q_m, do_base, do_m, lse_base, delta_base, dq_base,
                 low, full_low, offs_n, offs_d, offs_e, bias, bias_m, bias_n, slope,
                 scale, cap, sq, sk, shift, left, right, seed, stream, threshold,
                 revive, D, E, BLOCK_D, BLOCK_E, BLOCK_M, FOLD, CAP, ALIBI, BIAS, LEFT,
-                RIGHT, DROP, True, PRECISION, True,
+                RIGHT, DROP, True, PRECISION, DESCRIBED, True,
             )  # fmt: skip
         dk, dv = gather(
-            dk, dv, k, v, q_base, q_m, do_base, do_m, lse_base, delta_base, dq_base,
+            dk, dv, k, v, b, h, q_base, q_m, do_base, do_m, lse_base, delta_base, dq_base,
             full_low, full_high, offs_n, offs_d, offs_e, bias, bias_m, bias_n, slope,
             scale, cap, sq, sk, shift, left, right, seed, stream, threshold,
             revive, D, E, BLOCK_D, BLOCK_E, BLOCK_M, FOLD, CAP, ALIBI, BIAS, LEFT,
-            RIGHT, DROP, True, PRECISION, False,
+            RIGHT, DROP, True, PRECISION, DESCRIBED, False,
         )  # fmt: skip
         if LEFT or not EVEN:
             dk, dv = gather(
-                dk, dv, k, v, q_base, q_m, do_base, do_m, lse_base, delta_base, dq_base,
+                dk, dv, k, v, b, h, q_base, q_m, do_base, do_m, lse_base, delta_base, dq_base,
                 full_high, high, offs_n, offs_d, offs_e, bias, bias_m, bias_n, slope,
                 scale, cap, sq, sk, shift, left, right, seed, stream, threshold,
                 revive, D, E, BLOCK_D, BLOCK_E, BLOCK_M, FOLD, CAP, ALIBI, BIAS, LEFT,
-                RIGHT, DROP, True, PRECISION, True,
+                RIGHT, DROP, True, PRECISION, DESCRIBED, True,
             )  # fmt: skip
     put(
         dk_ptr + b * dk_b + hk * dk_h + start_k * dk_n, dk_n, n0, offs_d, sk,
@@ -113,6 +114,7 @@ def launch(gradient: Gradient, config: Config | None = None) -> None:
         raise ValueError("gradient must not ask for slopes: `backward` has them")
     task = gradient.task
     delta = delta_of(gradient)
+    told = common(task, gradient=True) | shared(gradient, delta)
     shape = (*task.lse.shape, task.q.shape[3])
     sums = torch.zeros(shape, dtype=torch.float32, device=task.q.device)
     block_m, block_n, num_warps, num_stages = config or keys_config(task)
@@ -120,7 +122,7 @@ def launch(gradient: Gradient, config: Config | None = None) -> None:
     even = not task.packed and task.q.shape[2] % block_m == 0
     if grid[0]:
         task.wrap(whole_kernel)[grid](
-            **common(task, gradient=True), **shared(gradient, delta), **where,
+            **(told | where | gradient.looped(block_m, "q", "do")),
             **gradient.places("dk", "dv"), dq_ptr=sums, BLOCK_M=block_m,
             BLOCK_N=block_n, EVEN=even, num_warps=num_warps, num_stages=num_stages,
         )  # fmt: skip

@@ -24,6 +24,7 @@ def task_for(
     heads: int = 16,
     shared: int = 1,
     precision: str = "tf32",
+    described: bool = True,
     **options: Any,
 ) -> Task:
     """Describe an attention without memory.
@@ -36,6 +37,7 @@ def task_for(
         heads: of queries.
         shared: heads of queries to one of keys.
         precision: of float32, as `tilebook.matmul` names them.
+        described: whether loops load by descriptors.
         options: fields of `Task`.
 
     Returns:
@@ -46,7 +48,8 @@ def task_for(
     k = torch.empty(4, heads // shared, length, d, **told)
     v = torch.empty(4, heads // shared, length, d if e is None else e, **told)
     out, lse = room(q, v)
-    return Task(q, k, v, out, lse, d**-0.5, precision=precision, **options)
+    return Task(q, k, v, out, lse, d**-0.5, precision=precision,
+                described=described, **options)
 
 
 def compiled(

@@ -9,11 +9,13 @@ import triton
 import triton.language as tl
 
 from tilebook.attention.choose import Config, forward_config
-from tilebook.attention.operands import Task, common, programs
+from tilebook.attention.operands import Task, common, looped, programs
 from tilebook.attention.scores import (
     LN2,
     LOG2E,
+    block,
     columns,
+    head,
     kept,
     place,
     put,
@@ -24,18 +26,21 @@ from tilebook.attention.scores import (
 
 @triton.jit
 def attend(
-    acc, total, top, q, k_base, k_n, v_base, v_n, begin, end, offs_m, offs_d, offs_e,
+    acc, total, top, q, b, hk, k_base, k_n, v_base, v_n, begin, end, offs_m, offs_d, offs_e,
     bias, bias_m, bias_n, slope, scale, cap, sq, sk, shift, left, right,
     seed, number, threshold,
     D: tl.constexpr, E: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_E: tl.constexpr,
     BLOCK_N: tl.constexpr, FOLD: tl.constexpr, CAP: tl.constexpr, ALIBI: tl.constexpr,
     BIAS: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr, DROP: tl.constexpr,
-    PRECISION: tl.constexpr, MASKED: tl.constexpr,
+    PRECISION: tl.constexpr, DESCRIBED: tl.constexpr, MASKED: tl.constexpr,
 ):  # fmt: skip
     """Take blocks of keys into a tile's sums, with the mask of a window or without."""
     for start in tl.range(begin, end, BLOCK_N):
         offs_n = start + tl.arange(0, BLOCK_N)
-        k = tile(k_base, k_n, start, offs_d, sk, BLOCK_N, D, BLOCK_D, MASKED)
+        k = block(
+            k_base, b, hk, k_n, start, offs_d, sk, BLOCK_N, D, BLOCK_D, MASKED,
+            DESCRIBED,
+        )  # fmt: skip
         s = tl.dot(q, tl.trans(k), input_precision=PRECISION)  # (BLOCK_M, BLOCK_N)
         s, _ = scored(
             s, offs_m[:, None], offs_n[None, :], bias, bias_m, bias_n, slope, scale,
@@ -60,7 +65,10 @@ def attend(
             p = tl.where(
                 kept(seed, number, offs_m[:, None], offs_n[None, :], threshold), p, 0.0
             )
-        v = tile(v_base, v_n, start, offs_e, sk, BLOCK_N, E, BLOCK_E, MASKED)
+        v = block(
+            v_base, b, hk, v_n, start, offs_e, sk, BLOCK_N, E, BLOCK_E, MASKED,
+            DESCRIBED,
+        )  # fmt: skip
         acc = tl.dot(
             p.to(v.dtype), v, acc * shrink[:, None], input_precision=PRECISION
         )  # (BLOCK_M, BLOCK_E)
@@ -80,7 +88,7 @@ def forward_kernel(
     FOLD: tl.constexpr, CAP: tl.constexpr, ALIBI: tl.constexpr, BIAS: tl.constexpr,
     LEFT: tl.constexpr, RIGHT: tl.constexpr, BOTTOM: tl.constexpr, DROP: tl.constexpr,
     SINKS: tl.constexpr, PACKED: tl.constexpr, EVEN: tl.constexpr,
-    PRECISION: tl.constexpr,
+    PRECISION: tl.constexpr, DESCRIBED: tl.constexpr,
 ):  # fmt: skip
     number, b, h, sequence, start, start_k, sq, sk = place(
         tl.program_id(0), tiles, heads, ends_ptr, sequences, cu_q_ptr, cu_k_ptr,
@@ -92,8 +100,9 @@ def forward_kernel(
     offs_e = tl.arange(0, BLOCK_E)
     h = h.to(tl.int64)
     q_base = q_ptr + b * q_b + h * q_h + start * q_m
-    k_base = k_ptr + b * k_b + h // group * k_h + start_k * k_n
-    v_base = v_ptr + b * v_b + h // group * v_h + start_k * v_n
+    hk = h // group
+    k_base = head(k_ptr, b, hk, start_k, k_b, k_h, k_n, DESCRIBED)
+    v_base = head(v_ptr, b, hk, start_k, v_b, v_h, v_n, DESCRIBED)
     bias = bias_ptr + b * bias_b + h * bias_h
     shift = 0
     if BOTTOM:
@@ -119,23 +128,26 @@ def forward_kernel(
     )
     if LEFT:
         acc, total, top = attend(
-            acc, total, top, q, k_base, k_n, v_base, v_n, low, full_low,
+            acc, total, top, q, b, hk, k_base, k_n, v_base, v_n, low, full_low,
             offs_m, offs_d, offs_e, bias, bias_m, bias_n, slope, scale, cap, sq, sk,
             shift, left, right, seed, stream, threshold, D, E, BLOCK_D, BLOCK_E,
-            BLOCK_N, FOLD, CAP, ALIBI, BIAS, LEFT, RIGHT, DROP, PRECISION, True,
+            BLOCK_N, FOLD, CAP, ALIBI, BIAS, LEFT, RIGHT, DROP, PRECISION, DESCRIBED,
+            True,
         )  # fmt: skip
     acc, total, top = attend(
-        acc, total, top, q, k_base, k_n, v_base, v_n, full_low, full_high,
+        acc, total, top, q, b, hk, k_base, k_n, v_base, v_n, full_low, full_high,
         offs_m, offs_d, offs_e, bias, bias_m, bias_n, slope, scale, cap, sq, sk,
         shift, left, right, seed, stream, threshold, D, E, BLOCK_D, BLOCK_E,
-        BLOCK_N, FOLD, CAP, ALIBI, BIAS, LEFT, RIGHT, DROP, PRECISION, False,
+        BLOCK_N, FOLD, CAP, ALIBI, BIAS, LEFT, RIGHT, DROP, PRECISION, DESCRIBED,
+        False,
     )  # fmt: skip
     if RIGHT or not EVEN:
         acc, total, top = attend(
-            acc, total, top, q, k_base, k_n, v_base, v_n, full_high, high,
+            acc, total, top, q, b, hk, k_base, k_n, v_base, v_n, full_high, high,
             offs_m, offs_d, offs_e, bias, bias_m, bias_n, slope, scale, cap, sq, sk,
             shift, left, right, seed, stream, threshold, D, E, BLOCK_D, BLOCK_E,
-            BLOCK_N, FOLD, CAP, ALIBI, BIAS, LEFT, RIGHT, DROP, PRECISION, True,
+            BLOCK_N, FOLD, CAP, ALIBI, BIAS, LEFT, RIGHT, DROP, PRECISION, DESCRIBED,
+            True,
         )  # fmt: skip
 
     # Nobody's weights sum to 0, so the row is 0 and its logarithm -inf.
@@ -161,6 +173,6 @@ def launch(task: Task, config: Config | None = None) -> None:
     where, grid = programs(task, "q", block_m)
     even = not task.packed and task.k.shape[2] % block_n == 0
     task.wrap(forward_kernel)[grid](
-        **common(task), **where, BLOCK_M=block_m, BLOCK_N=block_n, EVEN=even,
-        num_warps=num_warps, num_stages=num_stages,
+        **(common(task) | where | looped(task, block_n, "k", "v")), BLOCK_M=block_m,
+        BLOCK_N=block_n, EVEN=even, num_warps=num_warps, num_stages=num_stages,
     )  # fmt: skip

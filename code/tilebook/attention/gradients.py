@@ -6,7 +6,7 @@ import torch
 import triton
 import triton.language as tl
 
-from tilebook.attention.operands import Task, aligned, cover, strides
+from tilebook.attention.operands import Task, aligned, cover, looped, strides
 from tilebook.attention.scores import tile
 
 ROWS = 64
@@ -38,6 +38,10 @@ class Gradient(NamedTuple):
             letters = "bhm" if name == "dq" else "bhn"
             told |= {f"{name}_ptr": x, **strides(name, x, letters)}
         return told
+
+    def looped(self, block: int, *names: str) -> dict[str, Any]:
+        """As `operands.looped`, of the task's tensors and `do`."""
+        return looped(self.task, block, *names, do=self.do)
 
     def sink(self, delta: torch.Tensor) -> None:
         """Write the gradient of the sinks: a row of weights, a product, a sum."""

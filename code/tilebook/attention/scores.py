@@ -24,6 +24,31 @@ LN2 = tl.constexpr(0.6931471805599453)
 
 
 @triton.jit
+def head(
+    ptr, b, h, start, stride_b, stride_h, stride, DESCRIBED: tl.constexpr
+):  # fmt: skip
+    """Where a head's rows begin; of a descriptor itself, which is told at each load."""
+    if DESCRIBED:
+        return ptr
+    else:
+        return ptr + b * stride_b + h * stride_h + start * stride
+
+
+@triton.jit
+def block(
+    base, b, h, stride, start, offs_d, length, BLOCK: tl.constexpr, D: tl.constexpr,
+    BLOCK_D: tl.constexpr, MASKED: tl.constexpr, DESCRIBED: tl.constexpr,
+):  # fmt: skip
+    """Load rows of a head inside a loop: by a descriptor, which knows what is outside,
+    or by pointers."""
+    if DESCRIBED:
+        at = [tl.cast(b, tl.int32), tl.cast(h, tl.int32), tl.cast(start, tl.int32), 0]
+        return base.load(at).reshape([BLOCK, BLOCK_D])
+    else:
+        return tile(base, stride, start, offs_d, length, BLOCK, D, BLOCK_D, MASKED)
+
+
+@triton.jit
 def tile(
     base, stride, start, offs_d, length,
     BLOCK: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr, MASKED: tl.constexpr,

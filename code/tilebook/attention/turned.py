@@ -8,18 +8,19 @@ for it went wrong on Hopper before Triton 3.7.1, and costs a trip through shared
 import triton
 import triton.language as tl
 
-from tilebook.attention.scores import LOG2E, kept, scored, tile
+from tilebook.attention.scores import LOG2E, block, kept, scored
 
 
 @triton.jit
 def gather(
-    dk, dv, k, v, q_base, q_m, do_base, do_m, lse_base, delta_base, dq_base,
+    dk, dv, k, v, b, h, q_base, q_m, do_base, do_m, lse_base, delta_base, dq_base,
     begin, end, offs_n, offs_d, offs_e, bias, bias_m, bias_n, slope,
     scale, cap, sq, sk, shift, left, right, seed, number, threshold, revive,
     D: tl.constexpr, E: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_E: tl.constexpr,
     BLOCK_M: tl.constexpr, FOLD: tl.constexpr, CAP: tl.constexpr, ALIBI: tl.constexpr,
     BIAS: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr, DROP: tl.constexpr,
-    WHOLE: tl.constexpr, PRECISION: tl.constexpr, MASKED: tl.constexpr,
+    WHOLE: tl.constexpr, PRECISION: tl.constexpr, DESCRIBED: tl.constexpr,
+    MASKED: tl.constexpr,
 ):  # fmt: skip
     """Take blocks of queries into the gradients of a tile of keys and values.
 
@@ -27,7 +28,10 @@ def gather(
     """
     for start in tl.range(begin, end, BLOCK_M):
         offs_m = start + tl.arange(0, BLOCK_M)
-        q = tile(q_base, q_m, start, offs_d, sq, BLOCK_M, D, BLOCK_D, MASKED)
+        q = block(
+            q_base, b, h, q_m, start, offs_d, sq, BLOCK_M, D, BLOCK_D, MASKED,
+            DESCRIBED,
+        )  # fmt: skip
         if MASKED:
             lse = tl.load(lse_base + offs_m, mask=offs_m < sq, other=float("inf"))
             delta = tl.load(delta_base + offs_m, mask=offs_m < sq, other=0)
@@ -46,7 +50,10 @@ def gather(
             p = tl.exp2(s * (scale * LOG2E) - lse[None, :])
         else:
             p = tl.exp2(s - lse[None, :])
-        do = tile(do_base, do_m, start, offs_e, sq, BLOCK_M, E, BLOCK_E, MASKED)
+        do = block(
+            do_base, b, h, do_m, start, offs_e, sq, BLOCK_M, E, BLOCK_E, MASKED,
+            DESCRIBED,
+        )  # fmt: skip
         dp = tl.dot(v, tl.trans(do), input_precision=PRECISION)  # (BLOCK_N, BLOCK_M)
         if DROP:
             keep = kept(seed, number, offs_m[None, :], offs_n[:, None], threshold)
