@@ -27,7 +27,7 @@ import triton
 import triton.language as tl
 
 from tilebook.attention.choose import Config, keys_config, queries_config
-from tilebook.attention.gradients import Gradient, delta_of, shared
+from tilebook.attention.gradients import Gradient, prepared, shared
 from tilebook.attention.operands import common, programs
 from tilebook.attention.scores import (
     LOG2E,
@@ -95,14 +95,14 @@ def keys_kernel(
             slope = tl.load(slopes_ptr + b * slopes_b + h * slopes_h)
         if RIGHT:
             dk, dv = gather(
-                dk, dv, k, v, b, h, q_base, q_m, do_base, do_m, lse_base, delta_base, lse_base,
+                dk, dv, k, v, b, h, q_base, q_m, do_base, do_m, lse_base, delta_base, lse_base, sq,
                 low, full_low, offs_n, offs_d, offs_e, bias, bias_m, bias_n, slope,
                 scale, cap, sq, sk, shift, left, right, seed, stream, threshold,
                 revive, D, E, BLOCK_D, BLOCK_E, BLOCK_M, FOLD, CAP, ALIBI, BIAS, LEFT,
                 RIGHT, DROP, False, PRECISION, DESCRIBED, True,
             )  # fmt: skip
         dk, dv = gather(
-            dk, dv, k, v, b, h, q_base, q_m, do_base, do_m, lse_base, delta_base, lse_base,
+            dk, dv, k, v, b, h, q_base, q_m, do_base, do_m, lse_base, delta_base, lse_base, sq,
             full_low, full_high, offs_n, offs_d, offs_e, bias, bias_m, bias_n, slope,
             scale, cap, sq, sk, shift, left, right, seed, stream, threshold,
             revive, D, E, BLOCK_D, BLOCK_E, BLOCK_M, FOLD, CAP, ALIBI, BIAS, LEFT,
@@ -110,7 +110,7 @@ def keys_kernel(
         )  # fmt: skip
         if LEFT or not EVEN:
             dk, dv = gather(
-                dk, dv, k, v, b, h, q_base, q_m, do_base, do_m, lse_base, delta_base, lse_base,
+                dk, dv, k, v, b, h, q_base, q_m, do_base, do_m, lse_base, delta_base, lse_base, sq,
                 full_high, high, offs_n, offs_d, offs_e, bias, bias_m, bias_n, slope,
                 scale, cap, sq, sk, shift, left, right, seed, stream, threshold,
                 revive, D, E, BLOCK_D, BLOCK_E, BLOCK_M, FOLD, CAP, ALIBI, BIAS, LEFT,
@@ -214,8 +214,6 @@ def queries_kernel(
     do = tile(do_base, do_m, m0, offs_e, sq, BLOCK_M, E, BLOCK_E, True)
     row_base = b * lse_b + h * lse_h + start
     lse = tl.load(lse_ptr + row_base + offs_m, mask=offs_m < sq, other=float("inf"))
-    # Of a row that sees nothing all weights are 0, as they are of one that isn't there.
-    lse = tl.where(lse == -float("inf"), float("inf"), lse) * LOG2E
     delta = tl.load(delta_ptr + row_base + offs_m, mask=offs_m < sq, other=0)
     dq = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
     steps = tl.zeros((BLOCK_M,), tl.float32)
@@ -266,8 +264,8 @@ def launch(
         config_queries: how `queries_kernel` is; `choose.queries_config` likewise.
     """
     task = gradient.task
-    delta = delta_of(gradient)
-    told = common(task, gradient=True) | shared(gradient, delta)
+    lse, delta = prepared(gradient)
+    told = common(task, gradient=True) | shared(gradient, lse, delta)
     block_m, block_n, num_warps, num_stages = config or keys_config(task)
     where, grid = programs(task, "k", block_n)
     even = not task.packed and task.q.shape[2] % block_m == 0

@@ -10,8 +10,8 @@ import triton
 import triton.language as tl
 
 from tilebook.attention.choose import Config, keys_config
-from tilebook.attention.gradients import Gradient, delta_of, shared
-from tilebook.attention.operands import common, programs
+from tilebook.attention.gradients import Gradient, prepared, shared
+from tilebook.attention.operands import Task, common, programs
 from tilebook.attention.scores import head, place, put, rows, tile
 from tilebook.attention.turned import gather
 
@@ -21,7 +21,7 @@ def whole_kernel(
     q_ptr, k_ptr, v_ptr, do_ptr, dq_ptr, dk_ptr, dv_ptr, lse_ptr, delta_ptr, bias_ptr,
     slopes_ptr, seed_ptr, ends_ptr, cu_q_ptr, cu_k_ptr,
     q_b, q_h, q_m, k_b, k_h, k_n, v_b, v_h, v_n, do_b, do_h, do_m,
-    dk_b, dk_h, dk_n, dv_b, dv_h, dv_n, lse_b, lse_h,
+    dq_b, dq_h, dq_d, dk_b, dk_h, dk_n, dv_b, dv_h, dv_n, lse_b, lse_h,
     bias_b, bias_h, bias_m, bias_n, slopes_b, slopes_h,
     sq, sk, heads, group, tiles, sequences, scale, cap, left, right, threshold, revive,
     D: tl.constexpr, E: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_E: tl.constexpr,
@@ -61,22 +61,21 @@ def whole_kernel(
         do_base = head(do_ptr, b, h, start, do_b, do_h, do_m, DESCRIBED)
         row = b * lse_b + h * lse_h + start
         lse_base, delta_base = lse_ptr + row, delta_ptr + row
-        # The sums are contiguous: one row of D for each logarithm.
-        dq_base = dq_ptr + row * D
+        dq_base = dq_ptr + b * dq_b + h * dq_h + start
         bias = bias_ptr + b * bias_b + h * bias_h
         stream = sequence * heads + h.to(tl.int32)
         if ALIBI:
             slope = tl.load(slopes_ptr + b * slopes_b + h * slopes_h)
         if RIGHT:
             dk, dv = gather(
-                dk, dv, k, v, b, h, q_base, q_m, do_base, do_m, lse_base, delta_base, dq_base,
+                dk, dv, k, v, b, h, q_base, q_m, do_base, do_m, lse_base, delta_base, dq_base, dq_d,
                 low, full_low, offs_n, offs_d, offs_e, bias, bias_m, bias_n, slope,
                 scale, cap, sq, sk, shift, left, right, seed, stream, threshold,
                 revive, D, E, BLOCK_D, BLOCK_E, BLOCK_M, FOLD, CAP, ALIBI, BIAS, LEFT,
                 RIGHT, DROP, True, PRECISION, DESCRIBED, True,
             )  # fmt: skip
         dk, dv = gather(
-            dk, dv, k, v, b, h, q_base, q_m, do_base, do_m, lse_base, delta_base, dq_base,
+            dk, dv, k, v, b, h, q_base, q_m, do_base, do_m, lse_base, delta_base, dq_base, dq_d,
             full_low, full_high, offs_n, offs_d, offs_e, bias, bias_m, bias_n, slope,
             scale, cap, sq, sk, shift, left, right, seed, stream, threshold,
             revive, D, E, BLOCK_D, BLOCK_E, BLOCK_M, FOLD, CAP, ALIBI, BIAS, LEFT,
@@ -84,7 +83,7 @@ def whole_kernel(
         )  # fmt: skip
         if LEFT or not EVEN:
             dk, dv = gather(
-                dk, dv, k, v, b, h, q_base, q_m, do_base, do_m, lse_base, delta_base, dq_base,
+                dk, dv, k, v, b, h, q_base, q_m, do_base, do_m, lse_base, delta_base, dq_base, dq_d,
                 full_high, high, offs_n, offs_d, offs_e, bias, bias_m, bias_n, slope,
                 scale, cap, sq, sk, shift, left, right, seed, stream, threshold,
                 revive, D, E, BLOCK_D, BLOCK_E, BLOCK_M, FOLD, CAP, ALIBI, BIAS, LEFT,
@@ -100,6 +99,13 @@ def whole_kernel(
     )  # fmt: skip
 
 
+def refusal(task: Task) -> str | None:
+    """Say why the kernel can't take an attention; None if it can."""
+    if task.q.shape[2] * task.q.shape[3] >= 1 << 31:
+        return "q must have heads of fewer than 2**31 numbers: offsets have 32 bits"
+    return None
+
+
 def launch(gradient: Gradient, config: Config | None = None) -> None:
     """Launch the kernel; not deterministic.
 
@@ -108,14 +114,18 @@ def launch(gradient: Gradient, config: Config | None = None) -> None:
         config: how; `choose.keys_config` chooses by default.
 
     Raises:
-        ValueError: the gradient of slopes is wanted.
+        ValueError: the gradient of slopes is wanted, or a head has 2^31 numbers.
     """
+    if refusal(gradient.task):
+        raise ValueError(refusal(gradient.task))
     if gradient.steps is not None:
         raise ValueError("gradient must not ask for slopes: `backward` has them")
     task = gradient.task
-    delta = delta_of(gradient)
-    told = common(task, gradient=True) | shared(gradient, delta)
-    shape = (*task.lse.shape, task.q.shape[3])
+    lse, delta = prepared(gradient)
+    told = common(task, gradient=True) | shared(gradient, lse, delta)
+    # Features first: so they come out of the product, and so neighbours are added.
+    batch, heads, length, d = task.q.shape
+    shape = (batch, heads, d, length)
     sums = torch.zeros(shape, dtype=torch.float32, device=task.q.device)
     block_m, block_n, num_warps, num_stages = config or keys_config(task)
     where, grid = programs(task, "k", block_n)
@@ -123,8 +133,9 @@ def launch(gradient: Gradient, config: Config | None = None) -> None:
     if grid[0]:
         task.wrap(whole_kernel)[grid](
             **(told | where | gradient.looped(block_m, "q", "do")),
-            **gradient.places("dk", "dv"), dq_ptr=sums, BLOCK_M=block_m,
+            **gradient.places("dk", "dv"), dq_ptr=sums,
+            dq_b=sums.stride(0), dq_h=sums.stride(1), dq_d=length, BLOCK_M=block_m,
             BLOCK_N=block_n, EVEN=even, num_warps=num_warps, num_stages=num_stages,
         )  # fmt: skip
-    gradient.dq.copy_(sums)
+    gradient.dq.copy_(sums.transpose(2, 3))
     gradient.sink(delta)

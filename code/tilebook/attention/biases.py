@@ -11,9 +11,9 @@ import triton
 import triton.language as tl
 
 from tilebook.attention.choose import Config, bias_config
-from tilebook.attention.gradients import Gradient, shared
+from tilebook.attention.gradients import Gradient, prepared, shared
 from tilebook.attention.operands import common
-from tilebook.attention.scores import LOG2E, kept, scored, tile
+from tilebook.attention.scores import kept, scored, tile
 
 
 @triton.jit
@@ -68,7 +68,6 @@ def bias_kernel(
         )  # fmt: skip
         row = b * lse_b + h * lse_h + offs_m
         lse = tl.load(lse_ptr + row, mask=offs_m < sq, other=float("inf"))
-        lse = tl.where(lse == -float("inf"), float("inf"), lse) * LOG2E
         delta = tl.load(delta_ptr + row, mask=offs_m < sq, other=0)
         p = tl.exp2(s - lse[:, None])
         do = tile(
@@ -139,7 +138,6 @@ def share(size: torch.Size, gradient: Gradient, config: Config) -> Share:
 
 def launch(
     gradient: Gradient,
-    delta: torch.Tensor,
     dbias: torch.Tensor,
     config: Config | None = None,
 ) -> None:
@@ -147,14 +145,13 @@ def launch(
 
     Args:
         gradient: what is wanted of an attention that isn't packed.
-        delta: from `gradients.delta_of`.
         dbias: of the shape of the bias with four dimensions, contiguous; written.
         config: how; `choose.bias_config` chooses by default.
     """
     task = gradient.task
     config = config or bias_config(task)
     own, sums = share(dbias.shape, gradient, config)
-    told = common(task, gradient=True) | shared(gradient, delta)
+    told = common(task, gradient=True) | shared(gradient, *prepared(gradient))
     task.wrap(bias_kernel)[(own[0] * own[1] * own[2] * own[3],)](
         **told, dbias_ptr=dbias, own_h=own[1], own_m=own[2], own_n=own[3],
         sum_b=sums[0], sum_h=sums[1], sum_m=sums[2], sum_n=sums[3],

@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 
 from tilebook.attention.operands import Task, aligned, cover, looped, strides
-from tilebook.attention.scores import tile
+from tilebook.attention.scores import LOG2E, tile
 
 ROWS = 64
 """Rows of a tile of `delta_kernel`."""
@@ -56,7 +56,7 @@ class Gradient(NamedTuple):
 
 @triton.jit
 def delta_kernel(
-    out_ptr, do_ptr, dlse_ptr, delta_ptr, out_b, out_h, out_m, do_b, do_h, do_m,
+    out_ptr, do_ptr, lse_ptr, dlse_ptr, power_ptr, delta_ptr, out_b, out_h, out_m, do_b, do_h, do_m,
     dlse_b, dlse_h, dlse_m, lse_b, lse_h, sq, heads, tiles,
     E: tl.constexpr, BLOCK_E: tl.constexpr, ROWS: tl.constexpr, LSE: tl.constexpr,
 ):  # fmt: skip
@@ -77,37 +77,45 @@ def delta_kernel(
     if LSE:
         at = dlse_ptr + b * dlse_b + h * dlse_h + offs.to(tl.int64) * dlse_m
         delta -= tl.load(at, mask=mask, other=0).to(tl.float32)
-    tl.store(delta_ptr + b * lse_b + h * lse_h + offs, delta, mask=mask)
+    row = b * lse_b + h * lse_h + offs
+    tl.store(delta_ptr + row, delta, mask=mask)
+    lse = tl.load(lse_ptr + row, mask=mask, other=0)
+    # Of a row that sees nothing all weights are to be 0.
+    lse = tl.where(lse == -float("inf"), float("inf"), lse * LOG2E)
+    tl.store(power_ptr + row, lse, mask=mask)
 
 
-def delta_of(gradient: Gradient) -> torch.Tensor:
-    """Compute g . o of each row, less what arrives for its logarithm.
+def prepared(gradient: Gradient) -> tuple[torch.Tensor, torch.Tensor]:
+    """Compute what the backward kernels read of each row.
 
     Args:
         gradient: what is wanted.
 
     Returns:
-        (b, h, s), float32.
+        Its logarithm to the base of 2, infinite where the row sees nothing; and g . o
+        less what arrives for its logarithm. Both (b, h, s), float32.
     """
     task, do, dlse = gradient.task, gradient.do, gradient.dlse
     batch, heads, length, e = task.out.shape
-    delta = torch.empty_like(task.lse)
+    power, delta = torch.empty_like(task.lse), torch.empty_like(task.lse)
     tiles = triton.cdiv(length, ROWS)
     if not delta.numel():
-        return delta
+        return power, delta
     task.wrap(delta_kernel)[(batch * heads * tiles,)](
-        task.out, do, delta if dlse is None else dlse, delta, *task.out.stride()[:3],
+        task.out, do, task.lse, delta if dlse is None else dlse, power, delta, *task.out.stride()[:3],
         *do.stride()[:3], *((0, 0, 0) if dlse is None else dlse.stride()),
         *delta.stride()[:2], length, heads, tiles, E=e, BLOCK_E=cover(e), ROWS=ROWS,
         LSE=dlse is not None,
     )  # fmt: skip
-    return delta
+    return power, delta
 
 
-def shared(gradient: Gradient, delta: torch.Tensor) -> dict[str, Any]:
+def shared(
+    gradient: Gradient, lse: torch.Tensor, delta: torch.Tensor
+) -> dict[str, Any]:
     """Arguments that all backward kernels get besides the forward kernel's."""
     do = gradient.do
-    return {"do_ptr": do, "delta_ptr": delta, **strides("do", do)}
+    return {"do_ptr": do, "lse_ptr": lse, "delta_ptr": delta, **strides("do", do)}
 
 
 def wanted(

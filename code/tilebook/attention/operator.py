@@ -6,7 +6,7 @@ import torch
 
 from tilebook import library
 from tilebook.attention import backward, backward_whole, biases, forward
-from tilebook.attention.gradients import delta_of, wanted
+from tilebook.attention.gradients import wanted
 from tilebook.attention.operands import Task, aligned, precision_of, room
 
 
@@ -120,12 +120,12 @@ def gradient_operator(
     asked = wanted(task, do, dlse, slopes=by_slopes, sinks=by_sinks)
     dbias, dslopes, dsinks = _others(q, bias, slopes, sinks, by_bias, by_slopes, by_sinks)
     with library.on(q):
-        if deterministic or by_slopes:
+        if deterministic or by_slopes or backward_whole.refusal(task):
             backward.launch(asked)
         else:
             backward_whole.launch(asked)
         if by_bias and dbias.numel():
-            biases.launch(asked, delta_of(asked), dbias)
+            biases.launch(asked, dbias)
     if by_slopes:
         steps = asked.steps.sum(2)
         dslopes.copy_(steps.sum(0, keepdim=True) if slopes.shape[0] == 1 else steps)

@@ -13,7 +13,7 @@ from tilebook.attention.scores import LOG2E, block, kept, scored
 
 @triton.jit
 def gather(
-    dk, dv, k, v, b, h, q_base, q_m, do_base, do_m, lse_base, delta_base, dq_base,
+    dk, dv, k, v, b, h, q_base, q_m, do_base, do_m, lse_base, delta_base, dq_base, dq_d,
     begin, end, offs_n, offs_d, offs_e, bias, bias_m, bias_n, slope,
     scale, cap, sq, sk, shift, left, right, seed, number, threshold, revive,
     D: tl.constexpr, E: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_E: tl.constexpr,
@@ -34,12 +34,8 @@ def gather(
         )  # fmt: skip
         if MASKED:
             lse = tl.load(lse_base + offs_m, mask=offs_m < sq, other=float("inf"))
-            delta = tl.load(delta_base + offs_m, mask=offs_m < sq, other=0)
         else:
             lse = tl.load(lse_base + offs_m)
-            delta = tl.load(delta_base + offs_m)
-        # Of a row that sees nothing all weights are 0.
-        lse = tl.where(lse == -float("inf"), float("inf"), lse) * LOG2E
         s = tl.dot(k, tl.trans(q), input_precision=PRECISION)  # (BLOCK_N, BLOCK_M)
         s, steep = scored(
             s, offs_m[None, :], offs_n[:, None], bias, bias_m, bias_n, slope, scale,
@@ -54,15 +50,21 @@ def gather(
             do_base, b, h, do_m, start, offs_e, sq, BLOCK_M, E, BLOCK_E, MASKED,
             DESCRIBED,
         )  # fmt: skip
-        dp = tl.dot(v, tl.trans(do), input_precision=PRECISION)  # (BLOCK_N, BLOCK_M)
         if DROP:
             keep = kept(seed, number, offs_m[None, :], offs_n[:, None], threshold)
-            dp = tl.where(keep, dp * revive, 0.0)
-            ds = p * (dp - delta[None, :])
-            p = tl.where(keep, p, 0.0)
+            left_over = tl.where(keep, p, 0.0)
+            dv = tl.dot(left_over.to(do.dtype), do, dv, input_precision=PRECISION)
         else:
-            ds = p * (dp - delta[None, :])
-        dv = tl.dot(p.to(do.dtype), do, dv, input_precision=PRECISION)
+            dv = tl.dot(p.to(do.dtype), do, dv, input_precision=PRECISION)
+        dp = tl.dot(v, tl.trans(do), input_precision=PRECISION)  # (BLOCK_N, BLOCK_M)
+        if DROP:
+            dp = tl.where(keep, dp * revive, 0.0)
+        # What each thread needs of it are many registers: not before there are some.
+        if MASKED:
+            delta = tl.load(delta_base + offs_m, mask=offs_m < sq, other=0)
+        else:
+            delta = tl.load(delta_base + offs_m)
+        ds = p * (dp - delta[None, :])
         if CAP:
             ds *= steep
         if WHOLE:
@@ -72,7 +74,8 @@ def gather(
         dk = tl.dot(ds, q, dk, input_precision=PRECISION)
         if WHOLE:
             dq = tl.dot(tl.trans(k), ds, input_precision=PRECISION)  # (BLOCK_D, BLOCK_M)
-            at = dq_base + offs_m[None, :].to(tl.int64) * D + offs_d[:, None]
+            offs = tl.arange(0, BLOCK_M)
+            at = dq_base + start + (offs_d[:, None] * dq_d + offs[None, :])
             mask = (offs_m < sq)[None, :] & (offs_d < D)[:, None]
             tl.atomic_add(at, dq * scale, mask=mask, sem="relaxed")
     return dk, dv
