@@ -71,7 +71,14 @@ def bias_kernel(
         delta = tl.load(delta_ptr + row, mask=offs_m < sq, other=0)
         p = tl.exp2(s - lse[:, None])
         do = tile(
-            do_ptr + b * do_b + h * do_h, do_m, m0, offs_e, sq, BLOCK_M, E, BLOCK_E,
+            do_ptr + b * do_b + h * do_h,
+            do_m,
+            m0,
+            offs_e,
+            sq,
+            BLOCK_M,
+            E,
+            BLOCK_E,
             True,
         )  # (BLOCK_M, BLOCK_E)
         v = tile(

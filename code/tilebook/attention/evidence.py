@@ -48,8 +48,9 @@ def task_for(
     k = torch.empty(4, heads // shared, length, d, **told)
     v = torch.empty(4, heads // shared, length, d if e is None else e, **told)
     out, lse = room(q, v)
-    return Task(q, k, v, out, lse, d**-0.5, precision=precision,
-                described=described, **options)
+    return Task(
+        q, k, v, out, lse, d**-0.5, precision=precision, described=described, **options
+    )
 
 
 def compiled(

@@ -5,11 +5,12 @@ biases, a cap, any additive bias, dropout, sinks, packed sequences, any size of 
 to 256.
 """
 
+import torch
 import triton
 import triton.language as tl
 
 from tilebook.attention.choose import Config, forward_config
-from tilebook.attention.operands import Task, common, looped, programs
+from tilebook.attention.operands import Task, attended, common, looped, programs
 from tilebook.attention.scores import (
     LN2,
     LOG2E,
@@ -176,3 +177,31 @@ def launch(task: Task, config: Config | None = None) -> None:
         **(common(task) | where | looped(task, block_n, "k", "v")), BLOCK_M=block_m,
         BLOCK_N=block_n, EVEN=even, num_warps=num_warps, num_stages=num_stages,
     )  # fmt: skip
+
+
+def attention(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    *,
+    scale: float | None = None,
+    causal: bool = False,
+) -> torch.Tensor:
+    """Attend with the general kernel; `tilebook.attention.attention` has the options.
+
+    Args:
+        q: queries (b, h, s, d), a type in `operands.DTYPES`, any strides.
+        k: keys (b, hk, sk, d), where hk divides h.
+        v: values (b, hk, sk, e).
+        scale: 1 / sqrt(d) by default.
+        causal: whether a query sees no key after its own position.
+
+    Returns:
+        The result (b, h, s, e).
+
+    Raises:
+        TypeError: not tensors, another dtype, or several.
+        ValueError: shapes that don't meet, or a tensor where this process's kernels
+            can't reach it.
+    """
+    return attended(launch, q, k, v, scale, right=0 if causal else None)

@@ -8,7 +8,7 @@ import torch
 import triton
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from tilebook import check
+from tilebook import check, library
 from tilebook.matmul.operands import default_precision
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -147,9 +147,7 @@ def common(task: Task, *, gradient: bool = False) -> dict[str, Any]:
     return told
 
 
-def looped(
-    task: Task, block: int, *names: str, **more: torch.Tensor
-) -> dict[str, Any]:
+def looped(task: Task, block: int, *names: str, **more: torch.Tensor) -> dict[str, Any]:
     """Tensors that a kernel's loop goes through, as it gets them.
 
     Args:
@@ -333,10 +331,32 @@ def attended(
     k: torch.Tensor,
     v: torch.Tensor,
     scale: float | None,
+    *,
+    positive: bool = False,
     **options: Any,
 ) -> torch.Tensor:
-    """Check operands, launch a rung and return what it wrote; see `plain`."""
+    """Check operands, launch a rung and return what it wrote; see `plain`.
+
+    Args:
+        launch: the rung's.
+        q: as for `plain`.
+        k: likewise.
+        v: likewise.
+        scale: likewise.
+        positive: whether no other scale will do.
+        options: fields of `Task`.
+
+    Returns:
+        The task's `out`.
+
+    Raises:
+        TypeError: as `plain`.
+        ValueError: likewise, or a scale that isn't positive.
+    """
     task = plain(q, k, v, scale)._replace(**options)
+    if positive and not task.scale > 0:
+        raise ValueError(f"scale must be positive, got {scale}")
     if task.out.numel():
-        launch(task)
+        with library.on(q):
+            launch(task)
     return task.out

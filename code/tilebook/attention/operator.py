@@ -118,7 +118,9 @@ def gradient_operator(
     options = (scale, left, right, bottom, cap, dropout)
     task = _task(tensors, options, (aligned(out), lse))
     asked = wanted(task, do, dlse, slopes=by_slopes, sinks=by_sinks)
-    dbias, dslopes, dsinks = _others(q, bias, slopes, sinks, by_bias, by_slopes, by_sinks)
+    dbias, dslopes, dsinks = _others(
+        q, bias, slopes, sinks, by_bias, by_slopes, by_sinks
+    )
     with library.on(q):
         if deterministic or by_slopes or backward_whole.refusal(task):
             backward.launch(asked)

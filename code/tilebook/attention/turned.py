@@ -73,7 +73,9 @@ def gather(
         ds = ds.to(q.dtype)
         dk = tl.dot(ds, q, dk, input_precision=PRECISION)
         if WHOLE:
-            dq = tl.dot(tl.trans(k), ds, input_precision=PRECISION)  # (BLOCK_D, BLOCK_M)
+            dq = tl.dot(
+                tl.trans(k), ds, input_precision=PRECISION
+            )  # (BLOCK_D, BLOCK_M)
             offs = tl.arange(0, BLOCK_M)
             at = dq_base + start + (offs_d[:, None] * dq_d + offs[None, :])
             mask = (offs_m < sq)[None, :] & (offs_d < D)[:, None]
