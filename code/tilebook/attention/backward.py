@@ -1,6 +1,7 @@
 """The gradients, derived, by two kernels that write each element once.
 
-With the weights p_ij = e^(x_ij - lse_i) and the result o_i = sum over j of p_ij v_j, let
+With the weights p_ij = e^(x_ij - lse_i) and the result o_i = sum over j of p_ij v_j,
+let
 g_i be what arrives for o_i, and c_i what arrives for lse_i. Then
 
     dv_j  = sum over i of p_ij g_i,            dp_ij = g_i . v_j,
@@ -95,14 +96,16 @@ def keys_kernel(
             slope = tl.load(slopes_ptr + b * slopes_b + h * slopes_h)
         if RIGHT:
             dk, dv = gather(
-                dk, dv, k, v, b, h, q_base, q_m, do_base, do_m, lse_base, delta_base, lse_base, sq,
+                dk, dv, k, v, b, h, q_base, q_m, do_base, do_m, lse_base, delta_base,
+                lse_base, sq,
                 low, full_low, offs_n, offs_d, offs_e, bias, bias_m, bias_n, slope,
                 scale, cap, sq, sk, shift, left, right, seed, stream, threshold,
                 revive, D, E, BLOCK_D, BLOCK_E, BLOCK_M, FOLD, CAP, ALIBI, BIAS, LEFT,
                 RIGHT, DROP, False, PRECISION, DESCRIBED, True,
             )  # fmt: skip
         dk, dv = gather(
-            dk, dv, k, v, b, h, q_base, q_m, do_base, do_m, lse_base, delta_base, lse_base, sq,
+            dk, dv, k, v, b, h, q_base, q_m, do_base, do_m, lse_base, delta_base,
+            lse_base, sq,
             full_low, full_high, offs_n, offs_d, offs_e, bias, bias_m, bias_n, slope,
             scale, cap, sq, sk, shift, left, right, seed, stream, threshold,
             revive, D, E, BLOCK_D, BLOCK_E, BLOCK_M, FOLD, CAP, ALIBI, BIAS, LEFT,
@@ -110,7 +113,8 @@ def keys_kernel(
         )  # fmt: skip
         if LEFT or not EVEN:
             dk, dv = gather(
-                dk, dv, k, v, b, h, q_base, q_m, do_base, do_m, lse_base, delta_base, lse_base, sq,
+                dk, dv, k, v, b, h, q_base, q_m, do_base, do_m, lse_base, delta_base,
+                lse_base, sq,
                 full_high, high, offs_n, offs_d, offs_e, bias, bias_m, bias_n, slope,
                 scale, cap, sq, sk, shift, left, right, seed, stream, threshold,
                 revive, D, E, BLOCK_D, BLOCK_E, BLOCK_M, FOLD, CAP, ALIBI, BIAS, LEFT,
@@ -222,14 +226,16 @@ def queries_kernel(
     )
     if LEFT:
         dq, steps = collect(
-            dq, steps, q, do, lse, delta, b, hk, k_base, k_n, v_base, v_n, low, full_low,
+            dq, steps, q, do, lse, delta, b, hk, k_base, k_n, v_base, v_n, low,
+            full_low,
             offs_m, offs_d, offs_e, bias, bias_m, bias_n, slope, scale, cap, sq, sk,
             shift, left, right, seed, stream, threshold, revive, D, E, BLOCK_D,
             BLOCK_E, BLOCK_N, FOLD, CAP, ALIBI, BIAS, LEFT, RIGHT, DROP, STEPS,
             PRECISION, DESCRIBED, True,
         )  # fmt: skip
     dq, steps = collect(
-        dq, steps, q, do, lse, delta, b, hk, k_base, k_n, v_base, v_n, full_low, full_high,
+        dq, steps, q, do, lse, delta, b, hk, k_base, k_n, v_base, v_n, full_low,
+        full_high,
         offs_m, offs_d, offs_e, bias, bias_m, bias_n, slope, scale, cap, sq, sk,
         shift, left, right, seed, stream, threshold, revive, D, E, BLOCK_D,
         BLOCK_E, BLOCK_N, FOLD, CAP, ALIBI, BIAS, LEFT, RIGHT, DROP, STEPS,
@@ -237,7 +243,8 @@ def queries_kernel(
     )  # fmt: skip
     if RIGHT or not EVEN:
         dq, steps = collect(
-            dq, steps, q, do, lse, delta, b, hk, k_base, k_n, v_base, v_n, full_high, high,
+            dq, steps, q, do, lse, delta, b, hk, k_base, k_n, v_base, v_n, full_high,
+            high,
             offs_m, offs_d, offs_e, bias, bias_m, bias_n, slope, scale, cap, sq, sk,
             shift, left, right, seed, stream, threshold, revive, D, E, BLOCK_D,
             BLOCK_E, BLOCK_N, FOLD, CAP, ALIBI, BIAS, LEFT, RIGHT, DROP, STEPS,

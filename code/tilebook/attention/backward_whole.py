@@ -68,14 +68,16 @@ def whole_kernel(
             slope = tl.load(slopes_ptr + b * slopes_b + h * slopes_h)
         if RIGHT:
             dk, dv = gather(
-                dk, dv, k, v, b, h, q_base, q_m, do_base, do_m, lse_base, delta_base, dq_base, dq_d,
+                dk, dv, k, v, b, h, q_base, q_m, do_base, do_m, lse_base, delta_base,
+                dq_base, dq_d,
                 low, full_low, offs_n, offs_d, offs_e, bias, bias_m, bias_n, slope,
                 scale, cap, sq, sk, shift, left, right, seed, stream, threshold,
                 revive, D, E, BLOCK_D, BLOCK_E, BLOCK_M, FOLD, CAP, ALIBI, BIAS, LEFT,
                 RIGHT, DROP, True, PRECISION, DESCRIBED, True,
             )  # fmt: skip
         dk, dv = gather(
-            dk, dv, k, v, b, h, q_base, q_m, do_base, do_m, lse_base, delta_base, dq_base, dq_d,
+            dk, dv, k, v, b, h, q_base, q_m, do_base, do_m, lse_base, delta_base,
+            dq_base, dq_d,
             full_low, full_high, offs_n, offs_d, offs_e, bias, bias_m, bias_n, slope,
             scale, cap, sq, sk, shift, left, right, seed, stream, threshold,
             revive, D, E, BLOCK_D, BLOCK_E, BLOCK_M, FOLD, CAP, ALIBI, BIAS, LEFT,
@@ -83,7 +85,8 @@ def whole_kernel(
         )  # fmt: skip
         if LEFT or not EVEN:
             dk, dv = gather(
-                dk, dv, k, v, b, h, q_base, q_m, do_base, do_m, lse_base, delta_base, dq_base, dq_d,
+                dk, dv, k, v, b, h, q_base, q_m, do_base, do_m, lse_base, delta_base,
+                dq_base, dq_d,
                 full_high, high, offs_n, offs_d, offs_e, bias, bias_m, bias_n, slope,
                 scale, cap, sq, sk, shift, left, right, seed, stream, threshold,
                 revive, D, E, BLOCK_D, BLOCK_E, BLOCK_M, FOLD, CAP, ALIBI, BIAS, LEFT,

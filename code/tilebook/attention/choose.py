@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-import torch
 import triton
 
-from tilebook import device
 
 if TYPE_CHECKING:
     from tilebook.attention.operands import Task

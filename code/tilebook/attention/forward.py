@@ -27,7 +27,8 @@ from tilebook.attention.scores import (
 
 @triton.jit
 def attend(
-    acc, total, top, q, b, hk, k_base, k_n, v_base, v_n, begin, end, offs_m, offs_d, offs_e,
+    acc, total, top, q, b, hk, k_base, k_n, v_base, v_n, begin, end, offs_m, offs_d,
+    offs_e,
     bias, bias_m, bias_n, slope, scale, cap, sq, sk, shift, left, right,
     seed, number, threshold,
     D: tl.constexpr, E: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_E: tl.constexpr,

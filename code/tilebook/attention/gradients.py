@@ -56,7 +56,8 @@ class Gradient(NamedTuple):
 
 @triton.jit
 def delta_kernel(
-    out_ptr, do_ptr, lse_ptr, dlse_ptr, power_ptr, delta_ptr, out_b, out_h, out_m, do_b, do_h, do_m,
+    out_ptr, do_ptr, lse_ptr, dlse_ptr, power_ptr, delta_ptr, out_b, out_h, out_m,
+    do_b, do_h, do_m,
     dlse_b, dlse_h, dlse_m, lse_b, lse_h, sq, heads, tiles,
     E: tl.constexpr, BLOCK_E: tl.constexpr, ROWS: tl.constexpr, LSE: tl.constexpr,
 ):  # fmt: skip
@@ -102,7 +103,8 @@ def prepared(gradient: Gradient) -> tuple[torch.Tensor, torch.Tensor]:
     if not delta.numel():
         return power, delta
     task.wrap(delta_kernel)[(batch * heads * tiles,)](
-        task.out, do, task.lse, delta if dlse is None else dlse, power, delta, *task.out.stride()[:3],
+        task.out, do, task.lse, delta if dlse is None else dlse, power, delta,
+        *task.out.stride()[:3],
         *do.stride()[:3], *((0, 0, 0) if dlse is None else dlse.stride()),
         *delta.stride()[:2], length, heads, tiles, E=e, BLOCK_E=cover(e), ROWS=ROWS,
         LSE=dlse is not None,
