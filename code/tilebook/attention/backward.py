@@ -1,8 +1,7 @@
 """The gradients, derived, by two kernels that write each element once.
 
 With the weights p_ij = e^(x_ij - lse_i) and the result o_i = sum over j of p_ij v_j,
-let
-g_i be what arrives for o_i, and c_i what arrives for lse_i. Then
+let g_i be what arrives for o_i, and c_i what arrives for lse_i. Then
 
     dv_j  = sum over i of p_ij g_i,            dp_ij = g_i . v_j,
     dx_ij = p_ij (dp_ij - delta_i),            delta_i = g_i . o_i - c_i,
@@ -23,7 +22,6 @@ heads that share it; `queries_kernel` keeps queries and goes through keys. Both 
 weights anew, which costs two products of seven, and neither needs an atomic addition.
 """
 
-import torch
 import triton
 import triton.language as tl
 

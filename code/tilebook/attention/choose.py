@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import triton
 
-
 if TYPE_CHECKING:
     from tilebook.attention.operands import Task
 

@@ -1,4 +1,4 @@
-"""Rung 4, the whole of it: one kernel, whose options cost nothing where they aren't used.
+"""Rung 4, the whole of it: one kernel, whose options cost nothing where none is used.
 
 Queries and keys of different lengths, groups of heads that share keys, a window, linear
 biases, a cap, any additive bias, dropout, sinks, packed sequences, any size of head up
@@ -10,7 +10,8 @@ import triton
 import triton.language as tl
 
 from tilebook.attention.choose import Config, forward_config
-from tilebook.attention.operands import Task, attended, common, looped, programs
+from tilebook.attention.descriptors import looped
+from tilebook.attention.operands import Task, attended, common, programs
 from tilebook.attention.scores import (
     LN2,
     LOG2E,

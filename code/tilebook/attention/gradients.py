@@ -6,7 +6,8 @@ import torch
 import triton
 import triton.language as tl
 
-from tilebook.attention.operands import Task, aligned, cover, looped, strides
+from tilebook.attention.descriptors import looped
+from tilebook.attention.operands import Task, aligned, cover, strides
 from tilebook.attention.scores import LOG2E, tile
 
 ROWS = 64

@@ -98,10 +98,7 @@ def flattened(
             f"{names[1]} and {names[2]} must have leading dimensions that broadcast "
             f"with those of {names[0]}, got {shapes}{why}"
         ) from None
-    if grouped:
-        full = [(*lead, n) for n in heads]
-    else:
-        full = [tuple(lead)] * 3
+    full = [(*lead, n) for n in heads] if grouped else [tuple(lead)] * 3
     ready = [
         x.expand(*dims, *x.shape[-2:]).reshape(-1, dims[-1], *x.shape[-2:])
         if x.ndim != 4 or tuple(x.shape[:-2]) != dims
