@@ -13,15 +13,15 @@ To first order, in the order of the kernels, and with A_ij = scale sum of abs(q 
   of what is summed, weights are rounded by w before they multiply values, and the
   denominator is off by the mean r_i of its terms' errors. So
 
-      error of o_i <= sum over j of p_ij abs(v_j) (r_ij + r_i + w + t + (2n + 6c + 10) u),
-      error of lse_i <= r_i + (n + 6c + 6 + 4 abs(lse_i) + 3 abs(m_i)) u = l_i.
+      error of o_i: sum of p_ij abs(v_j) (r_ij + r_i + w + t + (2n + 6c + 10) u),
+      error of lse_i: r_i + (n + 6c + 6 + 4 abs(lse_i) + 3 abs(m_i)) u = l_i.
 
 * Backward, weights come from the logarithm: they are off by rho_ij = r_ij + l_i
   relatively. dp_ij is off by ((e + 2) u + t) sum of abs(g v), and delta_i by what o_i
   is off by, its rounding included, times abs(g_i), and (e + 2) u sum of abs(g o).
 * dx_ij = p_ij (dp_ij - delta_i) is off by rho_ij of itself and by p_ij times what both
-  are off by. A cap's derivative 1 - t^2 adds 20u of what it multiplies. Rounding it by w
-  for the last product, whose terms are n, ends it.
+  are off by. A cap's derivative 1 - t^2 adds 20u of what it multiplies. Rounding it
+  by w for the last product, whose terms are n, ends it.
 
 In float16 weights and dx_ij below 2^-14 lose more: 2^-25 each at most.
 """
@@ -119,10 +119,10 @@ def bounds(
     off = ((d + 12) * U + t) * size + 8 * cap * U
     if plain.get("slopes") is not None:
         shift = columns - rows if bottom else 0
-        apart = torch.arange(rows)[:, None] + shift - torch.arange(columns)[None]
-        steep = plain["slopes"].double().cpu().abs().expand(batch, heads)
-        far = 4 * U * steep[:, :, None, None] * apart.abs()
-        off = off + far.to(off.device)
+        at, to = (torch.arange(n, device=q.device) for n in (rows, columns))
+        apart = at[:, None] + shift - to[None]
+        steep = plain["slopes"].double().abs().expand(batch, heads)
+        off = off + 4 * U * steep[:, :, None, None] * apart.abs()
     bias = plain.get("bias")
     if bias is not None and bias.dtype != torch.bool:
         off = off + 4 * U * bias.double().abs().nan_to_num(posinf=0)
@@ -169,7 +169,7 @@ def bounds(
     last = flat_off + flat * (w + t + (columns + terms) * U) + lost * there
     dq_off = abs(scale) * last @ k.abs()
     dk_off = abs(scale) * last.transpose(-1, -2) @ q.abs()
-    dsink = torch.zeros(heads, dtype=torch.float64)
+    dsink = q.new_zeros(heads)
     if sinks is not None:
         weight = (sinks.double()[:, None] - safe).exp() * (lse > -torch.inf)
         share = lse_off + U * (8 + 8 * safe.abs() + rows * batch)
