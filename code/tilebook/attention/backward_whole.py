@@ -9,7 +9,7 @@ import torch
 import triton
 import triton.language as tl
 
-from tilebook.attention.choose import Config, keys_config
+from tilebook.attention.choose import Config, whole_config
 from tilebook.attention.gradients import Gradient, prepared, shared
 from tilebook.attention.operands import Task, common, programs
 from tilebook.attention.scores import head, place, put, rows, tile
@@ -114,7 +114,7 @@ def launch(gradient: Gradient, config: Config | None = None) -> None:
 
     Args:
         gradient: what is wanted, and where it goes; slopes aren't for this kernel.
-        config: how; `choose.keys_config` chooses by default.
+        config: how; `choose.whole_config` chooses by default.
 
     Raises:
         ValueError: the gradient of slopes is wanted, or a head has 2^31 numbers.
@@ -130,7 +130,7 @@ def launch(gradient: Gradient, config: Config | None = None) -> None:
     batch, heads, length, d = task.q.shape
     shape = (batch, heads, d, length)
     sums = torch.zeros(shape, dtype=torch.float32, device=task.q.device)
-    block_m, block_n, num_warps, num_stages = config or keys_config(task)
+    block_m, block_n, num_warps, num_stages = config or whole_config(task)
     where, grid = programs(task, "k", block_n)
     even = not task.packed and task.q.shape[2] % block_m == 0
     if grid[0]:

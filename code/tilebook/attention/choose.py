@@ -38,6 +38,11 @@ def keys_config(task: Task) -> Config:
     return _fitted(task, Config(64, 64, 4, 2))
 
 
+def whole_config(task: Task) -> Config:
+    """Choose tiles for the kernel of all gradients; see `forward_config`."""
+    return _fitted(task, Config(64, 64, 8, 2))
+
+
 def queries_config(task: Task) -> Config:
     """Choose tiles for the gradient of queries; see `forward_config`."""
     return _fitted(task, Config(64, 64, 4, 2))
