@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import triton
 
+from tilebook import device
+
 if TYPE_CHECKING:
     from tilebook.attention.operands import Task
 
@@ -21,36 +23,139 @@ class Config(NamedTuple):
     num_stages: int
 
 
-def forward_config(task: Task) -> Config:
+HALVES = {
+    "hopper": {
+        "forward": {
+            32: Config(128, 128, 8, 3),
+            64: Config(128, 128, 8, 3),
+            128: Config(128, 128, 8, 2),
+            256: Config(128, 64, 8, 2),
+        },
+        "keys": {
+            32: Config(64, 128, 8, 3),
+            64: Config(64, 128, 8, 3),
+            128: Config(64, 64, 4, 2),
+            256: Config(64, 32, 8, 2),
+        },
+        "whole": {
+            32: Config(64, 128, 8, 2),
+            64: Config(64, 128, 8, 2),
+            128: Config(64, 64, 8, 2),
+            256: Config(32, 32, 8, 2),
+        },
+        "queries": {
+            32: Config(128, 128, 8, 2),
+            64: Config(128, 64, 8, 3),
+            128: Config(128, 64, 8, 2),
+            256: Config(64, 32, 4, 2),
+        },
+    },
+    "ampere": {
+        "forward": {
+            32: Config(128, 64, 4, 3),
+            64: Config(128, 64, 4, 3),
+            128: Config(128, 32, 4, 3),
+            256: Config(64, 32, 4, 2),
+        },
+        "keys": {
+            32: Config(64, 64, 4, 2),
+            64: Config(64, 64, 4, 2),
+            128: Config(32, 64, 4, 2),
+            256: Config(32, 32, 8, 1),
+        },
+        "whole": {
+            32: Config(64, 64, 4, 2),
+            64: Config(64, 64, 4, 2),
+            128: Config(32, 64, 8, 2),
+            256: Config(32, 32, 8, 1),
+        },
+        "queries": {
+            32: Config(64, 64, 4, 2),
+            64: Config(64, 64, 4, 2),
+            128: Config(64, 32, 4, 2),
+            256: Config(32, 32, 4, 1),
+        },
+    },
+}
+"""Tiles of two-byte types, by the features that a tile covers, at most."""
+SINGLES = {
+    "forward": {
+        32: Config(64, 32, 4, 2),
+        64: Config(64, 32, 4, 2),
+        128: Config(32, 32, 4, 2),
+        256: Config(32, 16, 4, 1),
+    },
+    "keys": {
+        32: Config(32, 32, 4, 1),
+        64: Config(32, 32, 8, 1),
+        128: Config(16, 32, 8, 1),
+        256: Config(16, 16, 8, 1),
+    },
+    "whole": {
+        32: Config(32, 32, 4, 1),
+        64: Config(32, 32, 8, 1),
+        128: Config(16, 32, 8, 1),
+        256: Config(16, 16, 8, 1),
+    },
+    "queries": {
+        32: Config(32, 32, 4, 1),
+        64: Config(32, 32, 4, 1),
+        128: Config(32, 16, 4, 1),
+        256: Config(16, 16, 4, 1),
+    },
+}
+"""Tiles of float32."""
+
+
+def forward_config(task: Task, arch: str | None = None) -> Config:
     """Choose tiles for the forward kernel.
 
     Args:
         task: the attention.
+        arch: for what, such as "sm_90"; by default what is here.
 
     Returns:
         The tiles: those of the table, or as high as there are queries.
     """
-    return _fitted(task, Config(128, 64, 4, 2))
+    return _config("forward", task, arch)
 
 
-def keys_config(task: Task) -> Config:
+def keys_config(task: Task, arch: str | None = None) -> Config:
     """Choose tiles for the gradients of keys and values; see `forward_config`."""
-    return _fitted(task, Config(64, 64, 4, 2))
+    return _config("keys", task, arch)
 
 
-def whole_config(task: Task) -> Config:
+def whole_config(task: Task, arch: str | None = None) -> Config:
     """Choose tiles for the kernel of all gradients; see `forward_config`."""
-    return _fitted(task, Config(64, 64, 8, 2))
+    return _config("whole", task, arch)
 
 
-def queries_config(task: Task) -> Config:
+def queries_config(task: Task, arch: str | None = None) -> Config:
     """Choose tiles for the gradient of queries; see `forward_config`."""
-    return _fitted(task, Config(64, 64, 4, 2))
+    return _config("queries", task, arch)
 
 
-def bias_config(task: Task) -> Config:
+def bias_config(task: Task, arch: str | None = None) -> Config:
     """Choose tiles for the gradient of a bias; see `forward_config`."""
-    return _fitted(task, Config(64, 64, 4, 1))
+    config = _config("queries", task, arch)
+    return config._replace(num_stages=1)
+
+
+def family(arch: str | None) -> str:
+    """Whose table an architecture has: "hopper" from sm_90 on, else "ampere"."""
+    known = arch is not None and arch.startswith("sm_")
+    return "hopper" if known and int(arch[3:]) in (90, 100, 103) else "ampere"
+
+
+def _config(kernel: str, task: Task, arch: str | None) -> Config:
+    wide = max(task.q.shape[3], task.v.shape[3])
+    column = next(n for n in (32, 64, 128, 256) if wide <= n)
+    if task.q.itemsize == 4:
+        config = SINGLES[kernel][column]
+    else:
+        arch = device.current().arch if arch is None else arch
+        config = HALVES[family(arch)][kernel][column]
+    return _fitted(task, config)
 
 
 def _fitted(task: Task, config: Config) -> Config:

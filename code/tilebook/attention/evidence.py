@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from tilebook import compile_only
-from tilebook.attention import backward, backward_whole, forward
+from tilebook.attention import backward, backward_whole, choose, forward
 from tilebook.attention.choose import Config
 from tilebook.attention.gradients import wanted
 from tilebook.attention.operands import Task, room
@@ -23,7 +23,7 @@ def task_for(
     length: int = 4096,
     heads: int = 16,
     shared: int = 1,
-    precision: str = "tf32",
+    precision: str = "tf32x3",
     described: bool = True,
     **options: Any,
 ) -> Task:
@@ -67,6 +67,8 @@ def compiled(
     Returns:
         The compiled kernel.
     """
+    if config is None:
+        config = getattr(choose, f"{kernel}_config")(task, target)
     if kernel == "forward":
         found = launches(lambda wrap: forward.launch(task._replace(wrap=wrap), config))
         return _compiled(found[0], target)

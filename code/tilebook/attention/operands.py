@@ -269,8 +269,16 @@ def scale_for(q: torch.Tensor, scale: float | None) -> float:
 
 
 def precision_of(q: torch.Tensor) -> str:
-    """How products are taken: float32 as PyTorch is set to."""
-    return default_precision() if q.dtype == torch.float32 else "ieee"
+    """How products are taken.
+
+    Of float32 in TF32 where PyTorch is set to that. Else three products of it take the
+    place of each, but for a few units in the last place as good as one: the units that
+    multiply float32 as it is would need more registers than there are.
+    """
+    if q.dtype != torch.float32:
+        return "ieee"
+    found = default_precision()
+    return "tf32x3" if found == "ieee" and not torch.version.hip else found
 
 
 def room(q: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
