@@ -73,7 +73,7 @@ def test_one_gradient_alone(wanted, device):
 
 @BOTH
 def test_any_strides(deterministic, device):
-    """Of operands and of what arrives; gradients are as large as what they belong to."""
+    """Of operands, and of what arrives."""
     q, k, v = drawn(Shape(2, 2, 1, 20, 24, 16, 16), BF16, device)
     out = chapter.attention(q, k, v, causal=True)
     grad = torch.randn_like(out)

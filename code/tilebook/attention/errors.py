@@ -1,12 +1,15 @@
 """How far a result and its gradients may be from the exact ones, derived.
 
 Let u = 2^-24 be float32's unit roundoff, w that of the type that tiles have, 0 if that
-is float32, and t twice that of TF32 where products of float32 are taken in it, else 0.
-To first order, in the order of the kernels, and with A_ij = scale sum of abs(q k):
+is float32, and t what products are off by, relatively: with TF32 twice its unit
+roundoff, with three of them in place of one twice what two such parts leave, and twice
+the product of what one leaves. To first order, in the order of the kernels, and with
+A_ij = scale sum of abs(q k):
 
-* A logit is a sum of d products, and up to twelve operations follow. It is off by
-  e_ij = ((d + 12) u + t) A_ij + u (8 cap + 4 slope abs(i - j) + 4 abs(bias)). The cap's
-  power, its quotient and its difference are each off by a few u of 1, times the cap.
+* A logit is a sum of d products, each addition off by 2u, as tensor cores truncate,
+  and up to twelve operations follow. A cap's power, quotient and difference are each
+  off by a few u of 1, times the cap. So the logit is off by
+  e_ij = ((2d + 12) u + t) A_ij + u (8 cap + 4 slope abs(i - j) + 4 abs(bias)).
 * Its power is off relatively by r_ij = e_ij + u (4 + 3 abs(x_ij) + 3 abs(m_i - x_ij)),
   with 4u for the instruction, and the largest logit m_i.
 * Each of the c blocks shrinks what was before: 6u each. Sums of n terms are off by n u
@@ -17,7 +20,7 @@ To first order, in the order of the kernels, and with A_ij = scale sum of abs(q 
       error of lse_i: r_i + (n + 6c + 6 + 4 abs(lse_i) + 3 abs(m_i)) u = l_i.
 
 * Backward, weights come from the logarithm: they are off by rho_ij = r_ij + l_i
-  relatively. dp_ij is off by ((e + 2) u + t) sum of abs(g v), and delta_i by what o_i
+  relatively. dp_ij is off by ((2e + 4) u + t) sum of abs(g v), and delta_i by what o_i
   is off by, its rounding included, times abs(g_i), and (e + 2) u sum of abs(g o).
 * dx_ij = p_ij (dp_ij - delta_i) is off by rho_ij of itself and by p_ij times what both
   are off by. A cap's derivative 1 - t^2 adds 20u of what it multiplies. Rounding it
@@ -34,6 +37,7 @@ from tilebook.attention import reference
 
 U = 2.0**-24
 ROUNDOFF = {torch.float32: 0.0, torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11}
+PRODUCTS = {"ieee": 0.0, "tf32": 2.0**-10, "tf32x3": 2.0**-20}
 LOST = {torch.float16: 2.0**-25}
 
 
@@ -69,7 +73,7 @@ def bounds(
     *,
     scale: float,
     chunk: int = 16,
-    tf32: bool = False,
+    precision: str = "ieee",
     **options: Any,
 ) -> Bounds:
     """Bound the errors of the kernels before their final roundings.
@@ -82,7 +86,7 @@ def bounds(
         grad_lse: what arrives for the logarithms; 0 by default.
         scale: what products are multiplied by.
         chunk: keys of a block, at least.
-        tf32: whether products of float32 are taken in TF32.
+        precision: of products of float32, as `tilebook.matmul` names them.
         options: as `reference.attention` names them.
 
     Returns:
@@ -90,7 +94,7 @@ def bounds(
     """
     w = ROUNDOFF[q.dtype]
     lost = LOST.get(q.dtype, 0.0)
-    t = 2.0**-10 if tf32 and q.dtype == torch.float32 else 0.0
+    t = PRODUCTS[precision]
     q, k, v, g = (x.detach().double() for x in (q, k, v, grad))
     batch, heads, rows, d = q.shape
     columns, e = k.shape[2], v.shape[3]
@@ -116,7 +120,7 @@ def bounds(
     weights = (x - safe[..., None]).exp().masked_fill(~there, 0)
 
     size = abs(scale) * (q.abs() @ k.abs().transpose(-1, -2))
-    off = ((d + 12) * U + t) * size + 8 * cap * U
+    off = ((2 * d + 12) * U + t) * size + 8 * cap * U
     if plain.get("slopes") is not None:
         shift = columns - rows if bottom else 0
         at, to = (torch.arange(n, device=q.device) for n in (rows, columns))
@@ -138,8 +142,9 @@ def bounds(
     kept = torch.ones_like(weights)
     if plain.get("dropout"):
         kept = reference.kept(
-            int(plain["seed"]), batch, heads, rows, columns, plain["dropout"]
-        ).to(weights)
+            int(plain["seed"]), batch, heads, rows, columns, plain["dropout"],
+            plain.get("sequence", 0),
+        ).to(weights)  # fmt: skip
         kept = kept / max(1 - round(plain["dropout"] * 2**24) / 2**24, 2.0**-24)
     z = weights * kept
     relative = power + mean[..., None] + w + t + fixed
@@ -148,10 +153,10 @@ def bounds(
     lse_off = mean + (columns + 6 * chunks + 6 + 4 * safe.abs() + 3 * top.abs()) * U
 
     rho = power + lse_off[..., None] + U * (4 + 4 * safe.abs()[..., None])
-    terms = rows * group
+    terms = 2 * rows * group
     dv_off = (z * (rho + w + t + terms * U) + lost * kept).transpose(-1, -2) @ g.abs()
     dp = (g @ v.transpose(-1, -2)) * kept
-    dp_off = ((e + 4) * U + t) * kept * (g.abs() @ v.abs().transpose(-1, -2))
+    dp_off = ((2 * e + 4) * U + t) * kept * (g.abs() @ v.abs().transpose(-1, -2))
     c = torch.zeros_like(lse) if grad_lse is None else grad_lse.detach().double()
     delta = (g * out).sum(-1) - c
     rounded = max(w, U) * out.abs() + out_off
@@ -166,7 +171,7 @@ def bounds(
         # It moves with the logit that it is taken at, too.
         flat_off = dx_off * slope + dx_size * (20 * U + 2 * off / cap)
         flat = dx_size * slope
-    last = flat_off + flat * (w + t + (columns + terms) * U) + lost * there
+    last = flat_off + flat * (w + t + (2 * columns + terms) * U) + lost * there
     dq_off = abs(scale) * last @ k.abs()
     dk_off = abs(scale) * last.transpose(-1, -2) @ q.abs()
     dsink = q.new_zeros(heads)
@@ -176,7 +181,7 @@ def bounds(
         dsink = (weight * (delta.abs() * share + delta_off)).sum((0, 2))
 
     def gathered(error: torch.Tensor) -> torch.Tensor:
-        return error.reshape(batch, -1, group, *error.shape[2:]).sum(2)
+        return error.reshape(batch, heads // group, group, *error.shape[2:]).sum(2)
 
     return Bounds(
         Bound(out_off / U),

@@ -7,7 +7,7 @@ import torch
 from tilebook import testing
 from tilebook.attention import public, reference
 from tilebook.attention.errors import Bound, U, bounds
-from tilebook.attention.operands import scale_for
+from tilebook.attention.operands import precision_of, scale_for
 
 
 class Shape(NamedTuple):
@@ -68,7 +68,6 @@ def agree(
     *,
     backward: bool = True,
     deterministic: bool = True,
-    tf32: bool = False,
     **options: Any,
 ) -> None:
     """Compute an attention, with gradients, and compare all with the definition.
@@ -77,7 +76,6 @@ def agree(
         given: queries, keys and values; they want gradients.
         backward: whether to compare gradients, too.
         deterministic: which backward kernels.
-        tf32: whether products of float32 are taken in TF32.
         options: as `reference.attention` names them, but for `scale`, which may lack.
 
     Raises:
@@ -101,9 +99,9 @@ def agree(
     grad = torch.randn_like(out)
     nowhere = ref_lse == -torch.inf
     grad_lse = torch.randn_like(lse).masked_fill(nowhere, 0)
-    limits = bounds(
-        *given, grad, grad_lse, scale=scale, tf32=tf32, **exact
-    )  # fmt: skip
+    # The interpreter multiplies float32 as it is.
+    precision = precision_of(q) if q.is_cuda else "ieee"
+    limits = bounds(*given, grad, grad_lse, scale=scale, precision=precision, **exact)
     close(out, ref, limits.out)
     close(lse, ref_lse, limits.lse)
     if not backward:
