@@ -37,36 +37,30 @@ HALVES = {
             128: Config(64, 64, 4, 2),
             256: Config(64, 32, 8, 2),
         },
-        "whole": {
-            32: Config(64, 128, 8, 2),
-            64: Config(64, 128, 8, 2),
-            128: Config(64, 64, 8, 2),
-            256: Config(32, 32, 8, 2),
-        },
         "queries": {
             32: Config(128, 128, 8, 2),
             64: Config(128, 64, 8, 3),
             128: Config(128, 64, 8, 2),
             256: Config(64, 32, 4, 2),
         },
+        "whole": {
+            32: Config(64, 128, 8, 2),
+            64: Config(64, 128, 8, 2),
+            128: Config(32, 64, 8, 2),
+            256: Config(32, 32, 8, 2),
+        },
     },
     "ampere": {
         "forward": {
             32: Config(128, 64, 4, 3),
             64: Config(128, 64, 4, 3),
-            128: Config(128, 32, 4, 3),
-            256: Config(64, 32, 4, 2),
+            128: Config(128, 64, 8, 2),
+            256: Config(64, 32, 8, 2),
         },
         "keys": {
-            32: Config(64, 64, 4, 2),
-            64: Config(64, 64, 4, 2),
+            32: Config(64, 128, 8, 2),
+            64: Config(64, 128, 8, 2),
             128: Config(32, 64, 4, 2),
-            256: Config(32, 32, 8, 1),
-        },
-        "whole": {
-            32: Config(64, 64, 4, 2),
-            64: Config(64, 64, 4, 2),
-            128: Config(32, 64, 8, 2),
             256: Config(32, 32, 8, 1),
         },
         "queries": {
@@ -75,24 +69,50 @@ HALVES = {
             128: Config(64, 32, 4, 2),
             256: Config(32, 32, 4, 1),
         },
+        "whole": {
+            32: Config(64, 64, 8, 2),
+            64: Config(32, 64, 8, 2),
+            128: Config(32, 32, 8, 2),
+            256: Config(16, 16, 8, 1),
+        },
+    },
+    "amd": {
+        "forward": {
+            32: Config(128, 64, 4, 1),
+            64: Config(128, 64, 4, 1),
+            128: Config(128, 32, 4, 1),
+            256: Config(64, 32, 4, 1),
+        },
+        "keys": {
+            32: Config(32, 64, 4, 1),
+            64: Config(32, 64, 4, 1),
+            128: Config(32, 64, 8, 1),
+            256: Config(16, 32, 8, 1),
+        },
+        "queries": {
+            32: Config(64, 64, 4, 1),
+            64: Config(64, 64, 4, 1),
+            128: Config(64, 32, 4, 1),
+            256: Config(32, 32, 8, 1),
+        },
+        "whole": {
+            32: Config(32, 64, 4, 1),
+            64: Config(32, 64, 4, 1),
+            128: Config(32, 32, 4, 1),
+            256: Config(16, 32, 8, 1),
+        },
     },
 }
 """Tiles of two-byte types, by the features that a tile covers, at most."""
 SINGLES = {
     "forward": {
         32: Config(64, 32, 4, 2),
-        64: Config(64, 32, 4, 2),
-        128: Config(32, 32, 4, 2),
-        256: Config(32, 16, 4, 1),
+        64: Config(32, 32, 4, 2),
+        128: Config(32, 32, 8, 2),
+        256: Config(16, 16, 4, 1),
     },
     "keys": {
-        32: Config(32, 32, 4, 1),
-        64: Config(32, 32, 8, 1),
-        128: Config(16, 32, 8, 1),
-        256: Config(16, 16, 8, 1),
-    },
-    "whole": {
-        32: Config(32, 32, 4, 1),
+        32: Config(32, 32, 8, 1),
         64: Config(32, 32, 8, 1),
         128: Config(16, 32, 8, 1),
         256: Config(16, 16, 8, 1),
@@ -100,8 +120,14 @@ SINGLES = {
     "queries": {
         32: Config(32, 32, 4, 1),
         64: Config(32, 32, 4, 1),
-        128: Config(32, 16, 4, 1),
+        128: Config(16, 32, 4, 1),
         256: Config(16, 16, 4, 1),
+    },
+    "whole": {
+        32: Config(32, 32, 8, 1),
+        64: Config(32, 32, 8, 1),
+        128: Config(16, 32, 8, 1),
+        256: Config(16, 16, 8, 1),
     },
 }
 """Tiles of float32."""
@@ -142,9 +168,31 @@ def bias_config(task: Task, arch: str | None = None) -> Config:
 
 
 def family(arch: str | None) -> str:
-    """Whose table an architecture has: "hopper" from sm_90 on, else "ampere"."""
-    known = arch is not None and arch.startswith("sm_")
-    return "hopper" if known and int(arch[3:]) in (90, 100, 103) else "ampere"
+    """Whose table an architecture has: "hopper" from sm_90 on, "amd", else "ampere".
+
+    Consumer cards are of the latter: they have 99 KiB of shared memory for a program.
+    """
+    if arch is None:
+        return "ampere"
+    if not arch.startswith("sm_"):
+        return "amd"
+    return "hopper" if int(arch[3:]) in (90, 100, 103) else "ampere"
+
+
+def whole_pays(task: Task, arch: str | None = None) -> bool:
+    """Whether one kernel for all gradients fits: elsewhere it would spill registers.
+
+    Args:
+        task: the attention.
+        arch: for what; by default what is here.
+
+    Returns:
+        True of two-byte types and up to 128 features on a Hopper or later.
+    """
+    arch = device.current().arch if arch is None else arch
+    wide = max(task.q.shape[3], task.v.shape[3])
+    modern = arch is None or family(arch) == "hopper"
+    return modern and task.q.itemsize == 2 and wide <= 128
 
 
 def _config(kernel: str, task: Task, arch: str | None) -> Config:

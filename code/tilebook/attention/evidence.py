@@ -23,7 +23,7 @@ def task_for(
     length: int = 4096,
     heads: int = 16,
     shared: int = 1,
-    precision: str = "tf32x3",
+    precision: str | None = None,
     described: bool = True,
     **options: Any,
 ) -> Task:
@@ -36,7 +36,7 @@ def task_for(
         length: positions of both sides.
         heads: of queries.
         shared: heads of queries to one of keys.
-        precision: of float32, as `tilebook.matmul` names them.
+        precision: of float32, "tf32x3" by default, as `tilebook.matmul` names them.
         described: whether loops load by descriptors.
         options: fields of `Task`.
 
@@ -44,6 +44,8 @@ def task_for(
         The task, its tensors on the device "meta".
     """
     told = {"dtype": dtype, "device": "meta"}
+    if precision is None:
+        precision = "tf32x3" if dtype == torch.float32 else "ieee"
     q = torch.empty(4, heads, length, d, **told)
     k = torch.empty(4, heads // shared, length, d, **told)
     v = torch.empty(4, heads // shared, length, d if e is None else e, **told)

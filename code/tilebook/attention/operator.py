@@ -4,8 +4,9 @@ from typing import Any
 
 import torch
 
-from tilebook import library
+from tilebook import device, library
 from tilebook.attention import backward, backward_whole, biases, forward
+from tilebook.attention.choose import whole_pays
 from tilebook.attention.gradients import wanted
 from tilebook.attention.operands import Task, aligned, precision_of, room
 
@@ -54,9 +55,10 @@ def _task(tensors: tuple, options: tuple, out: tuple | None = None) -> Task:
     if slopes is not None:
         slopes = slopes.expand(batch, heads)
     out = room(q, v) if out is None else out
+    described = cu_q is None and device.has("tma")
     return Task(
         q, k, v, *out, scale, left, right, bottom, cap, bias, slopes, sinks, dropout,
-        seed, cu_q, cu_k, precision_of(q),
+        seed, cu_q, cu_k, precision_of(q), described,
     )  # fmt: skip
 
 
@@ -122,7 +124,8 @@ def gradient_operator(
         q, bias, slopes, sinks, by_bias, by_slopes, by_sinks
     )
     with library.on(q):
-        if deterministic or by_slopes or backward_whole.refusal(task):
+        whole = not by_slopes and whole_pays(task)
+        if deterministic or not whole or backward_whole.refusal(task):
             backward.launch(asked)
         else:
             backward_whole.launch(asked)
