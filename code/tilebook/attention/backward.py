@@ -96,7 +96,8 @@ def keys_kernel(
             dk, dv = gather(
                 dk, dv, k, v, b, h, q_base, q_m, do_base, do_m, lse_base, delta_base,
                 lse_base, sq,
-                low, full_low, offs_n, offs_d, offs_e, bias, bias_m, bias_n, slope,
+                low, full_low, n0, offs_n, offs_d, offs_e, bias, bias_m, bias_n,
+                slope,
                 scale, cap, sq, sk, shift, left, right, seed, stream, threshold,
                 revive, D, E, BLOCK_D, BLOCK_E, BLOCK_M, FOLD, CAP, ALIBI, BIAS, LEFT,
                 RIGHT, DROP, False, PRECISION, DESCRIBED, True,
@@ -104,7 +105,8 @@ def keys_kernel(
         dk, dv = gather(
             dk, dv, k, v, b, h, q_base, q_m, do_base, do_m, lse_base, delta_base,
             lse_base, sq,
-            full_low, full_high, offs_n, offs_d, offs_e, bias, bias_m, bias_n, slope,
+            full_low, full_high, n0, offs_n, offs_d, offs_e, bias, bias_m, bias_n,
+            slope,
             scale, cap, sq, sk, shift, left, right, seed, stream, threshold,
             revive, D, E, BLOCK_D, BLOCK_E, BLOCK_M, FOLD, CAP, ALIBI, BIAS, LEFT,
             RIGHT, DROP, False, PRECISION, DESCRIBED, False,
@@ -113,7 +115,8 @@ def keys_kernel(
             dk, dv = gather(
                 dk, dv, k, v, b, h, q_base, q_m, do_base, do_m, lse_base, delta_base,
                 lse_base, sq,
-                full_high, high, offs_n, offs_d, offs_e, bias, bias_m, bias_n, slope,
+                full_high, high, n0, offs_n, offs_d, offs_e, bias, bias_m, bias_n,
+                slope,
                 scale, cap, sq, sk, shift, left, right, seed, stream, threshold,
                 revive, D, E, BLOCK_D, BLOCK_E, BLOCK_M, FOLD, CAP, ALIBI, BIAS, LEFT,
                 RIGHT, DROP, False, PRECISION, DESCRIBED, True,
@@ -131,7 +134,7 @@ def keys_kernel(
 @triton.jit
 def collect(
     dq, steps, q, do, lse, delta, b, hk, k_base, k_n, v_base, v_n, begin, end,
-    offs_m, offs_d, offs_e, bias, bias_m, bias_n, slope, scale, cap, sq, sk,
+    m0, offs_m, offs_d, offs_e, bias, bias_m, bias_n, slope, scale, cap, sq, sk,
     shift, left, right, seed, number, threshold, revive,
     D: tl.constexpr, E: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_E: tl.constexpr,
     BLOCK_N: tl.constexpr, FOLD: tl.constexpr, CAP: tl.constexpr, ALIBI: tl.constexpr,
@@ -148,8 +151,8 @@ def collect(
         )  # fmt: skip
         s = tl.dot(q, tl.trans(k), input_precision=PRECISION)  # (BLOCK_M, BLOCK_N)
         s, steep = scored(
-            s, offs_m[:, None], offs_n[None, :], bias, bias_m, bias_n, slope, scale,
-            cap, sq, sk, shift, left, right, FOLD, CAP, ALIBI, BIAS, LEFT, RIGHT,
+            s, offs_m[:, None], offs_n[None, :], m0, start, bias, bias_m, bias_n,
+            slope, scale, cap, sq, sk, shift, left, right, FOLD, CAP, ALIBI, BIAS, LEFT, RIGHT,
             MASKED,
         )  # fmt: skip
         if FOLD:
@@ -226,7 +229,7 @@ def queries_kernel(
         dq, steps = collect(
             dq, steps, q, do, lse, delta, b, hk, k_base, k_n, v_base, v_n, low,
             full_low,
-            offs_m, offs_d, offs_e, bias, bias_m, bias_n, slope, scale, cap, sq, sk,
+            m0, offs_m, offs_d, offs_e, bias, bias_m, bias_n, slope, scale, cap, sq, sk,
             shift, left, right, seed, stream, threshold, revive, D, E, BLOCK_D,
             BLOCK_E, BLOCK_N, FOLD, CAP, ALIBI, BIAS, LEFT, RIGHT, DROP, STEPS,
             PRECISION, DESCRIBED, True,
@@ -234,7 +237,7 @@ def queries_kernel(
     dq, steps = collect(
         dq, steps, q, do, lse, delta, b, hk, k_base, k_n, v_base, v_n, full_low,
         full_high,
-        offs_m, offs_d, offs_e, bias, bias_m, bias_n, slope, scale, cap, sq, sk,
+        m0, offs_m, offs_d, offs_e, bias, bias_m, bias_n, slope, scale, cap, sq, sk,
         shift, left, right, seed, stream, threshold, revive, D, E, BLOCK_D,
         BLOCK_E, BLOCK_N, FOLD, CAP, ALIBI, BIAS, LEFT, RIGHT, DROP, STEPS,
         PRECISION, DESCRIBED, False,
@@ -243,7 +246,7 @@ def queries_kernel(
         dq, steps = collect(
             dq, steps, q, do, lse, delta, b, hk, k_base, k_n, v_base, v_n, full_high,
             high,
-            offs_m, offs_d, offs_e, bias, bias_m, bias_n, slope, scale, cap, sq, sk,
+            m0, offs_m, offs_d, offs_e, bias, bias_m, bias_n, slope, scale, cap, sq, sk,
             shift, left, right, seed, stream, threshold, revive, D, E, BLOCK_D,
             BLOCK_E, BLOCK_N, FOLD, CAP, ALIBI, BIAS, LEFT, RIGHT, DROP, STEPS,
             PRECISION, DESCRIBED, True,

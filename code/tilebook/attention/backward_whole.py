@@ -70,7 +70,8 @@ def whole_kernel(
             dk, dv = gather(
                 dk, dv, k, v, b, h, q_base, q_m, do_base, do_m, lse_base, delta_base,
                 dq_base, dq_d,
-                low, full_low, offs_n, offs_d, offs_e, bias, bias_m, bias_n, slope,
+                low, full_low, n0, offs_n, offs_d, offs_e, bias, bias_m, bias_n,
+                slope,
                 scale, cap, sq, sk, shift, left, right, seed, stream, threshold,
                 revive, D, E, BLOCK_D, BLOCK_E, BLOCK_M, FOLD, CAP, ALIBI, BIAS, LEFT,
                 RIGHT, DROP, True, PRECISION, DESCRIBED, True,
@@ -78,7 +79,8 @@ def whole_kernel(
         dk, dv = gather(
             dk, dv, k, v, b, h, q_base, q_m, do_base, do_m, lse_base, delta_base,
             dq_base, dq_d,
-            full_low, full_high, offs_n, offs_d, offs_e, bias, bias_m, bias_n, slope,
+            full_low, full_high, n0, offs_n, offs_d, offs_e, bias, bias_m, bias_n,
+            slope,
             scale, cap, sq, sk, shift, left, right, seed, stream, threshold,
             revive, D, E, BLOCK_D, BLOCK_E, BLOCK_M, FOLD, CAP, ALIBI, BIAS, LEFT,
             RIGHT, DROP, True, PRECISION, DESCRIBED, False,
@@ -87,7 +89,8 @@ def whole_kernel(
             dk, dv = gather(
                 dk, dv, k, v, b, h, q_base, q_m, do_base, do_m, lse_base, delta_base,
                 dq_base, dq_d,
-                full_high, high, offs_n, offs_d, offs_e, bias, bias_m, bias_n, slope,
+                full_high, high, n0, offs_n, offs_d, offs_e, bias, bias_m, bias_n,
+                slope,
                 scale, cap, sq, sk, shift, left, right, seed, stream, threshold,
                 revive, D, E, BLOCK_D, BLOCK_E, BLOCK_M, FOLD, CAP, ALIBI, BIAS, LEFT,
                 RIGHT, DROP, True, PRECISION, DESCRIBED, True,

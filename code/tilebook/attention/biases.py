@@ -62,8 +62,8 @@ def bias_kernel(
         if ALIBI:
             slope = tl.load(slopes_ptr + b * slopes_b + h * slopes_h)
         s, _ = scored(
-            s, offs_m[:, None], offs_n[None, :], bias_ptr + b * bias_b + h * bias_h,
-            bias_m, bias_n, slope, scale, cap, sq, sk, shift, left, right, FOLD, CAP,
+            s, offs_m[:, None], offs_n[None, :], m0, n0,
+            bias_ptr + b * bias_b + h * bias_h, bias_m, bias_n, slope, scale, cap, sq, sk, shift, left, right, FOLD, CAP,
             ALIBI, BIAS, LEFT, RIGHT, True,
         )  # fmt: skip
         row = b * lse_b + h * lse_h + offs_m

@@ -133,6 +133,12 @@ SINGLES = {
 """Tiles of float32."""
 
 
+DROPPED, BIASED, OTHERS = 16, 32, 64
+"""Scores of a thread at most: random numbers and pointers to a bias take registers."""
+OPTIONS = Config(32, 64, 8, 2)
+"""Tiles of keys with more than 64 features on a Hopper, with any option."""
+
+
 def forward_config(task: Task, arch: str | None = None) -> Config:
     """Choose tiles for the forward kernel.
 
@@ -203,7 +209,26 @@ def _config(kernel: str, task: Task, arch: str | None) -> Config:
     else:
         arch = device.current().arch if arch is None else arch
         config = HALVES[family(arch)][kernel][column]
-    return _fitted(task, config)
+        if kernel == "keys" and column == 128 and family(arch) == "hopper":
+            optional = task.threshold or not task.fold
+            config = OPTIONS if optional else config
+    return _fitted(task, _lighter(kernel, task, config))
+
+
+def _lighter(kernel: str, task: Task, config: Config) -> Config:
+    """Halve tiles until a thread has no more scores than an option lets it have."""
+    most = OTHERS
+    if task.threshold:
+        most = DROPPED
+    elif task.bias is not None:
+        most = BIASED if task.q.shape[3] <= 64 else DROPPED
+    side = "block_n" if kernel in ("forward", "queries") else "block_m"
+    while config.block_m * config.block_n > 32 * config.num_warps * most:
+        half = getattr(config, side) // 2
+        if half < 16:
+            break
+        config = config._replace(**{side: half})
+    return config
 
 
 def _fitted(task: Task, config: Config) -> Config:

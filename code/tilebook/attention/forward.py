@@ -28,7 +28,7 @@ from tilebook.attention.scores import (
 
 @triton.jit
 def attend(
-    acc, total, top, q, b, hk, k_base, k_n, v_base, v_n, begin, end, offs_m, offs_d,
+    acc, total, top, q, b, hk, k_base, k_n, v_base, v_n, begin, end, m0, offs_m, offs_d,
     offs_e,
     bias, bias_m, bias_n, slope, scale, cap, sq, sk, shift, left, right,
     seed, number, threshold,
@@ -46,8 +46,8 @@ def attend(
         )  # fmt: skip
         s = tl.dot(q, tl.trans(k), input_precision=PRECISION)  # (BLOCK_M, BLOCK_N)
         s, _ = scored(
-            s, offs_m[:, None], offs_n[None, :], bias, bias_m, bias_n, slope, scale,
-            cap, sq, sk, shift, left, right, FOLD, CAP, ALIBI, BIAS, LEFT, RIGHT,
+            s, offs_m[:, None], offs_n[None, :], m0, start, bias, bias_m, bias_n,
+            slope, scale, cap, sq, sk, shift, left, right, FOLD, CAP, ALIBI, BIAS, LEFT, RIGHT,
             MASKED,
         )  # fmt: skip
         highest = tl.max(s, axis=1)
@@ -132,14 +132,14 @@ def forward_kernel(
     if LEFT:
         acc, total, top = attend(
             acc, total, top, q, b, hk, k_base, k_n, v_base, v_n, low, full_low,
-            offs_m, offs_d, offs_e, bias, bias_m, bias_n, slope, scale, cap, sq, sk,
+            m0, offs_m, offs_d, offs_e, bias, bias_m, bias_n, slope, scale, cap, sq, sk,
             shift, left, right, seed, stream, threshold, D, E, BLOCK_D, BLOCK_E,
             BLOCK_N, FOLD, CAP, ALIBI, BIAS, LEFT, RIGHT, DROP, PRECISION, DESCRIBED,
             True,
         )  # fmt: skip
     acc, total, top = attend(
         acc, total, top, q, b, hk, k_base, k_n, v_base, v_n, full_low, full_high,
-        offs_m, offs_d, offs_e, bias, bias_m, bias_n, slope, scale, cap, sq, sk,
+        m0, offs_m, offs_d, offs_e, bias, bias_m, bias_n, slope, scale, cap, sq, sk,
         shift, left, right, seed, stream, threshold, D, E, BLOCK_D, BLOCK_E,
         BLOCK_N, FOLD, CAP, ALIBI, BIAS, LEFT, RIGHT, DROP, PRECISION, DESCRIBED,
         False,
@@ -147,7 +147,7 @@ def forward_kernel(
     if RIGHT or not EVEN:
         acc, total, top = attend(
             acc, total, top, q, b, hk, k_base, k_n, v_base, v_n, full_high, high,
-            offs_m, offs_d, offs_e, bias, bias_m, bias_n, slope, scale, cap, sq, sk,
+            m0, offs_m, offs_d, offs_e, bias, bias_m, bias_n, slope, scale, cap, sq, sk,
             shift, left, right, seed, stream, threshold, D, E, BLOCK_D, BLOCK_E,
             BLOCK_N, FOLD, CAP, ALIBI, BIAS, LEFT, RIGHT, DROP, PRECISION, DESCRIBED,
             True,

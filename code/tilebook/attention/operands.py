@@ -259,6 +259,15 @@ def aligned(x: torch.Tensor) -> torch.Tensor:
     return x if near and (x.stride(-1) == 1 or x.shape[-1] == 1) else _copy(x)
 
 
+def near(bias: torch.Tensor) -> torch.Tensor:
+    """A bias whose rows and columns a tile's offsets reach: itself, or a copy."""
+    far = any(
+        size > 1 and step >= FARTHEST
+        for size, step in zip(bias.shape[2:], bias.stride()[2:], strict=True)
+    )
+    return _copy(bias) if far else bias
+
+
 def _copy(x: torch.Tensor) -> torch.Tensor:
     return x.clone(memory_format=torch.contiguous_format)
 

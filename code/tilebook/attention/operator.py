@@ -8,7 +8,7 @@ from tilebook import device, library
 from tilebook.attention import backward, backward_whole, biases, forward
 from tilebook.attention.choose import whole_pays
 from tilebook.attention.gradients import wanted
-from tilebook.attention.operands import Task, aligned, precision_of, room
+from tilebook.attention.operands import Task, aligned, near, precision_of, room
 
 
 @library.operator("tilebook::attention", opaque=True)
@@ -51,7 +51,7 @@ def _task(tensors: tuple, options: tuple, out: tuple | None = None) -> Task:
     batch, heads, length, _ = q.shape
     q, k, v = aligned(q), aligned(k), aligned(v)
     if bias is not None:
-        bias = bias.expand(batch, heads, length, k.shape[2])
+        bias = near(bias).expand(batch, heads, length, k.shape[2])
     if slopes is not None:
         slopes = slopes.expand(batch, heads)
     out = room(q, v) if out is None else out

@@ -182,7 +182,7 @@ def spans(low, full_low, full_high, high, BLOCK: tl.constexpr):
 
 @triton.jit
 def scored(
-    s, offs_m, offs_n, bias, bias_m, bias_n, slope, scale, cap,
+    s, offs_m, offs_n, m0, n0, bias, bias_m, bias_n, slope, scale, cap,
     sq, sk, shift, left, right,
     FOLD: tl.constexpr, CAP: tl.constexpr, ALIBI: tl.constexpr, BIAS: tl.constexpr,
     LEFT: tl.constexpr, RIGHT: tl.constexpr, MASKED: tl.constexpr,
@@ -190,7 +190,7 @@ def scored(
     """Make logits of products, times log2(e) unless the factor is to be folded.
 
     Returns them and the derivative of the cap, which is 1 without one. `offs_m` and
-    `offs_n` have the shapes that broadcast to that of `s`, whichever way it lies.
+    `offs_n`, from m0 and n0 on, broadcast to the shape of `s`, whichever way it lies.
     """
     steep = s
     if not FOLD:
@@ -204,7 +204,8 @@ def scored(
             s -= slope * tl.abs(offs_m + shift - offs_n).to(tl.float32)
         if BIAS != "":
             there = (offs_m < sq) & (offs_n < sk)
-            at = bias + offs_m.to(tl.int64) * bias_m + offs_n.to(tl.int64) * bias_n
+            at = bias + tl.cast(m0, tl.int64) * bias_m + tl.cast(n0, tl.int64) * bias_n
+            at = at + ((offs_m - m0) * bias_m + (offs_n - n0) * bias_n)
             b = tl.load(at, mask=there, other=0)
             if BIAS == "mask":
                 s = tl.where(b != 0, s, -float("inf"))

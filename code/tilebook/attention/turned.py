@@ -14,7 +14,7 @@ from tilebook.attention.scores import LOG2E, block, kept, scored
 @triton.jit
 def gather(
     dk, dv, k, v, b, h, q_base, q_m, do_base, do_m, lse_base, delta_base, dq_base, dq_d,
-    begin, end, offs_n, offs_d, offs_e, bias, bias_m, bias_n, slope,
+    begin, end, n0, offs_n, offs_d, offs_e, bias, bias_m, bias_n, slope,
     scale, cap, sq, sk, shift, left, right, seed, number, threshold, revive,
     D: tl.constexpr, E: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_E: tl.constexpr,
     BLOCK_M: tl.constexpr, FOLD: tl.constexpr, CAP: tl.constexpr, ALIBI: tl.constexpr,
@@ -38,8 +38,8 @@ def gather(
             lse = tl.load(lse_base + offs_m)
         s = tl.dot(k, tl.trans(q), input_precision=PRECISION)  # (BLOCK_N, BLOCK_M)
         s, steep = scored(
-            s, offs_m[None, :], offs_n[:, None], bias, bias_m, bias_n, slope, scale,
-            cap, sq, sk, shift, left, right, FOLD, CAP, ALIBI, BIAS, LEFT, RIGHT,
+            s, offs_m[None, :], offs_n[:, None], start, n0, bias, bias_m, bias_n,
+            slope, scale, cap, sq, sk, shift, left, right, FOLD, CAP, ALIBI, BIAS, LEFT, RIGHT,
             MASKED,
         )  # fmt: skip
         if FOLD:
