@@ -152,8 +152,8 @@ def collect(
         s = tl.dot(q, tl.trans(k), input_precision=PRECISION)  # (BLOCK_M, BLOCK_N)
         s, steep = scored(
             s, offs_m[:, None], offs_n[None, :], m0, start, bias, bias_m, bias_n,
-            slope, scale, cap, sq, sk, shift, left, right, FOLD, CAP, ALIBI, BIAS, LEFT, RIGHT,
-            MASKED,
+            slope, scale, cap, sq, sk, shift, left, right, FOLD, CAP, ALIBI, BIAS,
+            LEFT, RIGHT, MASKED,
         )  # fmt: skip
         if FOLD:
             p = tl.exp2(s * (scale * LOG2E) - lse[:, None])

@@ -63,8 +63,9 @@ def bias_kernel(
             slope = tl.load(slopes_ptr + b * slopes_b + h * slopes_h)
         s, _ = scored(
             s, offs_m[:, None], offs_n[None, :], m0, n0,
-            bias_ptr + b * bias_b + h * bias_h, bias_m, bias_n, slope, scale, cap, sq, sk, shift, left, right, FOLD, CAP,
-            ALIBI, BIAS, LEFT, RIGHT, True,
+            bias_ptr + b * bias_b + h * bias_h, bias_m, bias_n,
+            slope, scale, cap, sq, sk, shift, left, right, FOLD, CAP, ALIBI, BIAS,
+            LEFT, RIGHT, True,
         )  # fmt: skip
         row = b * lse_b + h * lse_h + offs_m
         lse = tl.load(lse_ptr + row, mask=offs_m < sq, other=float("inf"))

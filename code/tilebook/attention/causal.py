@@ -11,7 +11,7 @@ import triton.language as tl
 
 from tilebook.attention.onepass import Config
 from tilebook.attention.operands import Task, attended, cover
-from tilebook.attention.scores import LN2, LOG2E, put, tile
+from tilebook.attention.scores import LN2, LOG2E, columns, put, tile
 
 
 @triton.jit
@@ -64,14 +64,15 @@ def causal_kernel(
     acc = tl.zeros((BLOCK_M, BLOCK_E), tl.float32)
     total = tl.zeros((BLOCK_M,), tl.float32)
     top = tl.full((BLOCK_M,), -float("inf"), tl.float32)
-    middle = tl.minimum(m0, sk) // BLOCK_N * BLOCK_N
+    # Of a window that ends at the query itself: blocks all see, then the others.
+    _, begin, middle, end = columns(m0, sq, sk, 0, 0, 0, BLOCK_M, BLOCK_N, False, True)
     acc, total, top = step(
-        acc, total, top, q, k_base, k_n, v_base, v_n, 0, middle, offs_m, offs_d,
+        acc, total, top, q, k_base, k_n, v_base, v_n, begin, middle, offs_m, offs_d,
         offs_e, sk, scale * LOG2E, D, E, BLOCK_D, BLOCK_E, BLOCK_N, PRECISION, False,
     )  # fmt: skip
     acc, total, top = step(
         acc, total, top, q, k_base, k_n, v_base, v_n, middle,
-        tl.minimum(m0 + BLOCK_M, sk), offs_m, offs_d,
+        end, offs_m, offs_d,
         offs_e, sk, scale * LOG2E, D, E, BLOCK_D, BLOCK_E, BLOCK_N, PRECISION, True,
     )  # fmt: skip
     total = tl.where(total == 0, 1.0, total)

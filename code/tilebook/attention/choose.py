@@ -135,8 +135,8 @@ SINGLES = {
 
 DROPPED, BIASED, OTHERS = 16, 32, 64
 """Scores of a thread at most: random numbers and pointers to a bias take registers."""
-OPTIONS = Config(32, 64, 8, 2)
-"""Tiles of keys with more than 64 features on a Hopper, with any option."""
+LIGHTER = {64: Config(64, 128, 8, 2), 128: Config(32, 64, 8, 2)}
+"""Tiles of keys on a Hopper that loads by pointers, or has options at 128 features."""
 
 
 def forward_config(task: Task, arch: str | None = None) -> Config:
@@ -193,11 +193,12 @@ def whole_pays(task: Task, arch: str | None = None) -> bool:
         arch: for what; by default what is here.
 
     Returns:
-        True of two-byte types and up to 128 features on a Hopper or later.
+        True of two-byte types and up to 128 features, loaded by descriptors, on a
+        Hopper or later; and where kernels are interpreted.
     """
     arch = device.current().arch if arch is None else arch
     wide = max(task.q.shape[3], task.v.shape[3])
-    modern = arch is None or family(arch) == "hopper"
+    modern = arch is None or (family(arch) == "hopper" and task.described)
     return modern and task.q.itemsize == 2 and wide <= 128
 
 
@@ -209,9 +210,10 @@ def _config(kernel: str, task: Task, arch: str | None) -> Config:
     else:
         arch = device.current().arch if arch is None else arch
         config = HALVES[family(arch)][kernel][column]
-        if kernel == "keys" and column == 128 and family(arch) == "hopper":
-            optional = task.threshold or not task.fold
-            config = OPTIONS if optional else config
+        if kernel == "keys" and column in LIGHTER and family(arch) == "hopper":
+            plain = task.fold and not task.threshold
+            if not task.described or (column == 128 and not plain):
+                config = LIGHTER[column]
     return _fitted(task, _lighter(kernel, task, config))
 
 

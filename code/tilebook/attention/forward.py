@@ -47,8 +47,8 @@ def attend(
         s = tl.dot(q, tl.trans(k), input_precision=PRECISION)  # (BLOCK_M, BLOCK_N)
         s, _ = scored(
             s, offs_m[:, None], offs_n[None, :], m0, start, bias, bias_m, bias_n,
-            slope, scale, cap, sq, sk, shift, left, right, FOLD, CAP, ALIBI, BIAS, LEFT, RIGHT,
-            MASKED,
+            slope, scale, cap, sq, sk, shift, left, right, FOLD, CAP, ALIBI, BIAS,
+            LEFT, RIGHT, MASKED,
         )  # fmt: skip
         highest = tl.max(s, axis=1)
         if FOLD:

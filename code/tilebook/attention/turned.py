@@ -39,8 +39,8 @@ def gather(
         s = tl.dot(k, tl.trans(q), input_precision=PRECISION)  # (BLOCK_N, BLOCK_M)
         s, steep = scored(
             s, offs_m[None, :], offs_n[:, None], start, n0, bias, bias_m, bias_n,
-            slope, scale, cap, sq, sk, shift, left, right, FOLD, CAP, ALIBI, BIAS, LEFT, RIGHT,
-            MASKED,
+            slope, scale, cap, sq, sk, shift, left, right, FOLD, CAP, ALIBI, BIAS,
+            LEFT, RIGHT, MASKED,
         )  # fmt: skip
         if FOLD:
             p = tl.exp2(s * (scale * LOG2E) - lse[None, :])
