@@ -1,1 +1,43 @@
-"""Attention: softmax(q k^T) v without the scores ever being written."""
+"""Flash attention: a softmax that goes on between two products.
+
+The ladder, in order; each rung is a module with a kernel, `launch` and a function:
+
+* `materialised`: products, softmax, products; all scores in memory.
+* `onepass`: a program keeps a tile of queries and goes through the keys once.
+* `causal`: keys that nobody sees are skipped, and a mask is made at the diagonal alone.
+* `forward`: the same for any lengths and options.
+
+`backward` and `backward_whole` have the gradients, `scores` what all kernels share.
+`attention` is the operator; `attention_varlen` takes packed sequences, and
+`scaled_dot_product_attention` has the signature of PyTorch's.
+"""
+
+from tilebook.attention import (
+    backward,
+    backward_whole,
+    causal,
+    forward,
+    materialised,
+    onepass,
+)
+from tilebook.attention.public import (
+    attention,
+    attention_varlen,
+    scaled_dot_product_attention,
+)
+
+__all__ = [
+    "LADDER",
+    "attention",
+    "attention_varlen",
+    "backward",
+    "backward_whole",
+    "causal",
+    "forward",
+    "materialised",
+    "onepass",
+    "scaled_dot_product_attention",
+]
+
+LADDER = (materialised, onepass, causal, forward)
+"""The rungs of `attention`, in order."""
