@@ -6,6 +6,10 @@ The ladder, in order; each rung is a module with a kernel, `launch` and a functi
 * `onepass`: a program keeps a tile of queries and goes through the keys once.
 * `causal`: keys that nobody sees are skipped, and a mask is made at the diagonal alone.
 * `forward`: the same for any lengths and options.
+* `described`: tiles come by the copy engine, in Triton still.
+* `cooperative`: a warp that only loads, groups of four that compute (Gluon, Hopper).
+* `overlapped`: the next block's scores are made while this one's are weighed.
+* `folded`: the end of a tile and the beginning of the next at the same time.
 
 `backward` and `backward_whole` have the gradients, `scores` what all kernels share.
 `attention` is the operator; `attention_varlen` takes packed sequences, and
@@ -16,9 +20,13 @@ from tilebook.attention import (
     backward,
     backward_whole,
     causal,
+    cooperative,
+    described,
+    folded,
     forward,
     materialised,
     onepass,
+    overlapped,
 )
 from tilebook.attention.public import (
     attention,
@@ -33,11 +41,18 @@ __all__ = [
     "backward",
     "backward_whole",
     "causal",
+    "cooperative",
+    "described",
+    "folded",
     "forward",
     "materialised",
     "onepass",
+    "overlapped",
     "scaled_dot_product_attention",
 ]
 
-LADDER = (materialised, onepass, causal, forward)
+LADDER = (
+    *(materialised, onepass, causal, forward),
+    *(described, cooperative, overlapped, folded),
+)
 """The rungs of `attention`, in order."""
