@@ -36,6 +36,7 @@ from tilebook.attention.public import (
 
 __all__ = [
     "LADDER",
+    "ON_HOPPER",
     "attention",
     "attention_varlen",
     "backward",
@@ -51,8 +52,7 @@ __all__ = [
     "scaled_dot_product_attention",
 ]
 
-LADDER = (
-    *(materialised, onepass, causal, forward),
-    *(described, cooperative, overlapped, folded),
-)
+LADDER = (materialised, onepass, causal, forward)
 """The rungs of `attention`, in order."""
+ON_HOPPER = (described, cooperative, overlapped, folded)
+"""Where the ladder goes on, forward: rungs that need a Hopper, or its descriptors."""
