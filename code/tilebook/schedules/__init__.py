@@ -25,7 +25,8 @@ What is modelled is what PTX promises, and no more:
 * Engines see what threads wrote only after a fence by those threads.
 
 A partition is one thread here: what its warps owe one another is the compiler's work.
-So are layouts and registers. Programs run one after another, and integers are Python's.
+So are layouts and registers. Programs run one after another, in global memory too, and
+integers are Python's.
 """
 
 from collections.abc import Iterator, Sequence
