@@ -1,6 +1,6 @@
 """The roof: every operator in one place."""
 
-from tilebook import memory, ops, parallel, tiling
+from tilebook import attention, memory, ops, parallel, tiling
 from tilebook.tiling import blur, indexed, reduce
 
 
@@ -11,6 +11,7 @@ def test_every_name_is_there():
 
 def test_operators_come_from_their_chapters():
     assert ops.add is parallel.add
+    assert ops.attention is attention.attention
     assert ops.copy is memory.copy
     assert ops.transpose is tiling.transpose
     assert ops.blur is blur.blur

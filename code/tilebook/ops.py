@@ -8,6 +8,7 @@ Each name is the operator that its chapter exports, or chooses among several cha
 kernels by hardware, shape and dtype.
 """
 
+from tilebook.attention import attention
 from tilebook.fp8 import quantize, scaled_matmul
 from tilebook.hopper import matmul
 from tilebook.memory import copy
@@ -19,6 +20,7 @@ from tilebook.tiling.reduce import total
 
 __all__ = [
     "add",
+    "attention",
     "blur",
     "copy",
     "gather",
