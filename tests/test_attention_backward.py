@@ -47,7 +47,7 @@ def test_gradients_of_a_group(deterministic, dtype, device):
 
 
 @BOTH
-def test_packed_rows_of_logarithms_alone(deterministic, device):
+def test_logarithms_alone(deterministic, device):
     """Only the logarithms are used: nothing arrives for the result."""
     q, k, v = drawn(Shape(rows=20, columns=30), F32, device)
     _, lse = chapter.attention(q, k, v, return_lse=True, deterministic=deterministic)
