@@ -116,6 +116,14 @@ def test_no_mask_where_all_is_seen():
     assert compares.search(compiled("forward", 128).ttir)
 
 
+@pytest.mark.parametrize("target", ["sm_80", "sm_90"])
+def test_the_gradient_of_a_bias_spills_nothing(target):
+    for d in (64, 128, 256):
+        artefact = compiled("bias", d, target, name="bias")
+        assert_clean(artefact)
+        assert set(artefact.evidence.mma) == {UNITS[target]}
+
+
 def test_descriptors_leave_registers():
     task = task_for(128, described=False, right=0)
     pointers = evidence.compiled("forward", task).evidence.registers
