@@ -119,6 +119,20 @@ def test_no_mask_where_all_is_seen():
     assert compares.search(compiled("forward", 128).ttir)
 
 
+@pytest.mark.parametrize("target", ["sm_80", "sm_90"])
+def test_the_gradient_of_a_bias_spills_nothing(target):
+    for d in (64, 128, 256):
+        artefact = compiled("bias", d, target, name="bias")
+        assert_clean(artefact)
+        assert set(artefact.evidence.mma) == {UNITS[target]}
+
+
+def test_descriptors_leave_registers():
+    task = task_for(128, described=False, right=0)
+    pointers = evidence.compiled("forward", task).evidence.registers
+    assert compiled("forward", 128).evidence.registers < pointers == 255
+
+
 def test_packed_sequences_load_by_pointers():
     cu = torch.empty(9, dtype=torch.int32, device="meta")
     for kernel in KERNELS[:3]:

@@ -47,7 +47,7 @@ def test_gradients_of_a_group(deterministic, dtype, device):
 
 
 @BOTH
-def test_packed_rows_of_logarithms_alone(deterministic, device):
+def test_logarithms_alone(deterministic, device):
     """Only the logarithms are used: nothing arrives for the result."""
     q, k, v = drawn(Shape(rows=20, columns=30), F32, device)
     _, lse = chapter.attention(q, k, v, return_lse=True, deterministic=deterministic)
@@ -124,11 +124,22 @@ def test_no_elements(deterministic, device):
     for shape in (Shape(0), Shape(rows=0), Shape(columns=0), Shape(1, 0, 1)):
         given = drawn(shape, F32, device)
         bias = torch.zeros((1, 1), device=device, requires_grad=True)
-        out = chapter.attention(*given, bias=bias, deterministic=deterministic)
+        heads = torch.zeros(shape.heads, device=device, requires_grad=True)
+        out = chapter.attention(
+            *given, bias=bias, slopes=heads, sinks=heads, deterministic=deterministic
+        )
         out.sum().backward()
-        for x in (*given, bias):
+        for x in (*given, bias, heads):
             assert x.grad.shape == x.shape
             assert not x.grad.any()
+
+
+def test_keys_of_no_queries_have_no_gradient(device):
+    q = torch.zeros(2, 0, 3, 16, device=device, requires_grad=True)
+    k = torch.zeros(2, 1, 3, 16, device=device, requires_grad=True)
+    chapter.attention(q, k, k).sum().backward()
+    assert k.grad.shape == k.shape
+    assert not k.grad.any()
 
 
 @BOTH

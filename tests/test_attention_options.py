@@ -9,7 +9,14 @@ import torch
 from hypothesis import given, settings
 
 from tilebook import attention as chapter
-from tilebook.attention import backward, backward_whole, biases, forward, trials
+from tilebook.attention import (
+    backward,
+    backward_whole,
+    biases,
+    forward,
+    operands,
+    trials,
+)
 from tilebook.attention.choose import Config
 from tilebook.attention.trials import Shape, agree, drawn
 
@@ -161,6 +168,16 @@ def test_a_window_as_wide_as_there_is_changes_nothing(device):
     q, k, v = drawn(Shape(), F32, device)
     wide = chapter.attention(q, k, v, window=(2**40, 2**40))
     assert wide.equal(chapter.attention(q, k, v, window=(39, 39)))
+
+
+def test_a_bias_whose_rows_lie_far_apart(device):
+    """Offsets of 32 bits wouldn't reach over a tile: it is copied."""
+    room = torch.zeros(operands.FARTHEST + 40, device=device)
+    bias = room.as_strided((2, 40), (operands.FARTHEST, 1)).normal_()
+    assert operands.near(bias[None, None]).is_contiguous()
+    assert operands.near(bias[None, None, :1]).stride(2) == operands.FARTHEST
+    given = drawn(Shape(rows=2), F32, device)
+    agree(given, bias=bias, backward=False)
 
 
 def test_dropping_all_leaves_nothing(device):

@@ -169,8 +169,11 @@ def queries_config(task: Task, arch: str | None = None) -> Config:
 
 def bias_config(task: Task, arch: str | None = None) -> Config:
     """Choose tiles for the gradient of a bias; see `forward_config`."""
-    config = _config("queries", task, arch)
-    return config._replace(num_stages=1)
+    if task.q.itemsize == 4:
+        return _config("queries", task, arch)._replace(num_warps=8)
+    arch = device.current().arch if arch is None else arch
+    wide = 64 if family(arch) == "hopper" else 32
+    return _fitted(task, Config(64, wide, 8, 1))
 
 
 def family(arch: str | None) -> str:

@@ -5,14 +5,14 @@ from typing import Any
 import torch
 
 from tilebook import compile_only
-from tilebook.attention import backward, backward_whole, choose, forward
+from tilebook.attention import backward, backward_whole, biases, choose, forward
 from tilebook.attention.choose import Config
 from tilebook.attention.gradients import wanted
 from tilebook.attention.operands import Task, room
 from tilebook.matmul.evidence import launches
 
 KERNELS = ("forward", "keys", "queries", "whole")
-"""Kernels that `compiled` knows."""
+"""Kernels that `compiled` knows, and "bias"."""
 
 
 def task_for(
@@ -61,7 +61,7 @@ def compiled(
     """Compile one kernel for a task.
 
     Args:
-        kernel: one of `KERNELS`.
+        kernel: one of `KERNELS`, or "bias" for a task that has one.
         task: from `task_for`.
         config: how it is launched; the chapter's choice by default.
         target: as for `compile_only.compile`.
@@ -80,12 +80,14 @@ def compiled(
         gradient = asked._replace(task=task._replace(wrap=wrap))
         if kernel == "whole":
             backward_whole.launch(gradient, config)
+        elif kernel == "bias":
+            biases.launch(gradient, task.bias, config)
         elif kernel == "keys":
             backward.launch(gradient, config)
         else:
             backward.launch(gradient, None, config)
 
-    # The first launch of either is that of delta_kernel.
+    # The first launch of each is that of delta_kernel.
     return _compiled(launches(launch)[2 if kernel == "queries" else 1], target)
 
 

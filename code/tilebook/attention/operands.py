@@ -16,8 +16,8 @@ MOST = 256
 """Features of a head."""
 FARTHEST = 1 << 22
 """Elements from one row to the next, above which rows are copied together."""
-LONGEST = 1 << 30
-"""Positions of a sequence: sums of two still are 32-bit numbers."""
+LONGEST = 1 << 28
+"""Positions of a sequence: sums of a few still are 32-bit numbers."""
 
 
 def _itself(kernel: Any) -> Any:
@@ -128,7 +128,8 @@ def common(task: Task, *, gradient: bool = False) -> dict[str, Any]:
         "sq": q.shape[2], "sk": k.shape[2], "heads": q.shape[1],
         "group": q.shape[1] // max(k.shape[1], 1),
         "scale": float(task.scale), "cap": float(task.cap),
-        "left": min(task.left or 0, LONGEST), "right": min(task.right or 0, LONGEST),
+        "left": min(task.left or 0, 2 * LONGEST),
+        "right": min(task.right or 0, 2 * LONGEST),
         "threshold": task.threshold, "revive": task.revive,
         "D": q.shape[3], "E": v.shape[3],
         "BLOCK_D": cover(q.shape[3]), "BLOCK_E": cover(v.shape[3]),
@@ -247,7 +248,7 @@ def check_meeting(
             )
     for name, x in ((queries, q), (keys, k)):
         if x.shape[2] > LONGEST:
-            raise ValueError(f"{name} must have at most 2**30 rows, got {x.shape[2]}")
+            raise ValueError(f"{name} must have at most 2**28 rows, got {x.shape[2]}")
 
 
 def aligned(x: torch.Tensor) -> torch.Tensor:

@@ -123,6 +123,12 @@ def gradient_operator(
     dbias, dslopes, dsinks = _others(
         q, bias, slopes, sinks, by_bias, by_slopes, by_sinks
     )
+    if not out.numel():
+        # No queries: nothing arrives for anything.
+        found = (asked.dq, asked.dk, asked.dv, dbias, dslopes, dsinks)
+        for x in found:
+            x.zero_()
+        return found
     with library.on(q):
         whole = not by_slopes and whole_pays(task)
         if deterministic or not whole or backward_whole.refusal(task):

@@ -329,7 +329,8 @@ def _apply(
         return packed.by_definition(q, k, v, cu, options)
     check.runs_here(q, "q")
     slopes, sinks = options["slopes"], options["sinks"]
-    slopes = None if slopes is None else slopes.float().reshape(-1, q.shape[1])
+    if slopes is not None:
+        slopes = slopes.float() if slopes.ndim == 2 else slopes.float()[None]
     sinks = None if sinks is None else sinks.float()
     seen = (q, k, v, bias, slopes, sinks, options["seed"], *(cu or (None, None)))
     names = ("scale", "left", "right", "bottom", "cap", "dropout")
