@@ -5,7 +5,8 @@ What this chapter builds, in the order in which a program goes through it:
 * `syntax`: a Python function as a tree with line numbers; `program` marks one.
 * `language`: the words it may call; `types`: numbers, pointers and tiles.
 * `ssa`: operations that set each value once; `emit` and `intrinsics` append them.
-* `build`: lowers statements and expressions; loops carry what they change.
+* `expressions`: names, arithmetic and calls; `build`: statements, and loops that carry
+  what they change.
 * `text`: writes TTIR; `launch`: hands it to Triton for any GPU, and runs it on one.
 * `evaluate`: runs the operations over NumPy arrays instead.
 

@@ -218,7 +218,8 @@ class _Run:
         return list(carried)
 
     def load(self, op: Op, at: Address, mask: Any = True, other: Any = 0) -> Any:
-        found = at.array[self.inside(op, at, mask)]
+        offsets = self.inside(op, at, mask)
+        found = at.array[offsets] if at.array.size else at.array.dtype.type(0)
         return np.where(mask, found, other)
 
     def store(self, op: Op, at: Address, x: np.ndarray, mask: Any = True) -> None:
@@ -232,7 +233,7 @@ class _Run:
         if np.any(wrong & mask):
             raise IndexError(
                 f"{self.file}:{op.place.line}:{op.place.column}: program {self.place} "
-                f"is at entry {offsets[wrong].flat[0]} of {at.name}, which has "
+                f"is at entry {offsets[wrong & mask].flat[0]} of {at.name}, which has "
                 f"{at.array.size}"
             )
         return offsets

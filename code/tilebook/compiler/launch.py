@@ -165,7 +165,7 @@ def launch(
 
     Raises:
         TypeError: too few arguments or too many, or of a type that has no counterpart.
-        ValueError: the grid has no side, or more than three.
+        ValueError: the grid has no side, or more than three, or tensors are elsewhere.
         CompileError: the program is wrong for these types.
     """
     names = [name for name in program.parameters if name not in constants]
@@ -179,11 +179,22 @@ def launch(
     kinds = tuple(map(kind_of, names, arguments))
     if 0 in grid:
         return
+    gpu = _gpu(names, arguments)
     aligned = tuple(map(_aligned, arguments))
-    kernel = _kernel(
-        program, kinds, aligned, tuple(constants.items()), num_warps, num_stages
-    )
+    # As text too: 1, 1.0 and True are equal, 0.0 and -0.0 as well.
+    known = tuple((name, x, repr(x)) for name, x in constants.items())
+    kernel = _kernel(program, kinds, aligned, known, num_warps, num_stages, gpu)
     kernel[(*grid, 1, 1)[:3]](*arguments)
+
+
+def _gpu(names: list[str], arguments: tuple) -> int:
+    if not torch.cuda.is_available():
+        raise ValueError("launch needs a GPU: evaluate() runs programs without one")
+    here = torch.cuda.current_device()
+    for name, x in zip(names, arguments, strict=True):
+        if isinstance(x, torch.Tensor) and x.device != torch.device("cuda", here):
+            raise ValueError(f"{name} must be on cuda:{here}, got {x.device}")
+    return here
 
 
 def kind_of(name: str, x: object) -> Type:
@@ -221,11 +232,13 @@ def _kernel(
     program: Program,
     kinds: tuple[Type, ...],
     aligned: tuple[bool, ...],
-    constants: tuple[tuple[str, bool | int | float], ...],
+    constants: tuple[tuple[str, bool | int | float, str], ...],
     num_warps: int,
     num_stages: int,
+    gpu: int,
 ) -> Any:
-    known = dict(constants)
+    # Loaded when it is first launched, for the GPU that is current then.
+    known = {name: x for name, x, _ in constants}
     names = [name for name in program.parameters if name not in known]
     multiples = [name for name, yes in zip(names, aligned, strict=True) if yes]
     types = dict(zip(names, kinds, strict=True))

@@ -185,8 +185,9 @@ class _Printer:
             pairs = zip(map(self.name, carried), before, strict=True)
             kinds = ", ".join(mlir(value.type) for value in carried)
             head += f" iter_args({', '.join(f'{a} = {b}' for a, b in pairs)})"
-            head = f"{after[0]}:{len(after)} = {head} -> ({kinds})"
-            for number, value in enumerate(op.results):
+            many = f":{len(after)}" if len(after) > 1 else ""
+            head = f"{after[0]}{many} = {head} -> ({kinds})"
+            for number, value in enumerate(op.results if many else ()):
                 self.names[value] = f"{after[0]}#{number}"
         yield f"{indent}{head} : {mlir(index.type)} {{"
         yield from self.block(op.body, indent + "  ")
