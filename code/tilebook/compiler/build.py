@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from tilebook.compiler.emit import Mismatch, Number, describe
 from tilebook.compiler.expressions import Expressions, Lost
