@@ -7,7 +7,7 @@ What this chapter builds, in the order in which a program goes through it:
 * `ssa`: operations that set each value once; `emit` and `intrinsics` append them.
 * `expressions`: names, arithmetic and calls; `build`: statements, and loops that carry
   what they change.
-* `text`: writes TTIR; `launch`: hands it to Triton for any GPU, and runs it on one.
+* `text`: writes TTIR; `launching`: hands it to Triton for any GPU, and runs it on one.
 * `evaluate`: runs the operations over NumPy arrays instead.
 
 `kernels` has three programs to try it with.
@@ -15,7 +15,7 @@ What this chapter builds, in the order in which a program goes through it:
 
 from tilebook.compiler.build import lower
 from tilebook.compiler.evaluate import evaluate
-from tilebook.compiler.launch import compile, launch
+from tilebook.compiler.launching import compile, launch
 from tilebook.compiler.syntax import CompileError, Program, program
 from tilebook.compiler.text import ttir
 from tilebook.compiler.types import Pointer

@@ -125,7 +125,8 @@ class _Lowering(Expressions):
             self.emit.op("scf.yield", tuple(after))
         body = Block((index, *inside), tuple(ops))
         self.emit.place = self.program.place(node)
-        results = self.emit.op("scf.for", (*bounds, step, *before), kinds, body)
+        operands = (*bounds, step, *before)
+        results = self.emit.op("scf.for", operands, kinds, body, carried)
         self.variables = outer | dict(zip(carried, results, strict=True))
         for name in (written | {variable}) - set(carried):
             self.variables[name] = Lost(node.lineno)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -94,10 +94,12 @@ class Emitter:
         operands: tuple[Value, ...],
         results: tuple[Type, ...] = (),
         body: Block | None = None,
+        hints: Iterable[str] = (),
         **attributes: Any,
     ) -> tuple[Value, ...]:
-        """Append an operation and return its results."""
-        made = tuple(Value(kind, self.hint) for kind in results)
+        """Append an operation and return its results, of these names if they differ."""
+        named = tuple(hints) or (self.hint,) * len(results)
+        made = tuple(map(Value, results, named))
         self._ops.append(Op(name, operands, made, self.place, attributes, body))
         return made
 
@@ -260,12 +262,12 @@ class Emitter:
         )
 
     def negate(self, x: Operand) -> Operand:
-        """Append -x; 0 - x would make 0 of 0, not -0."""
+        """Append -x; 0 - x would make 0 of 0, and Triton takes no arith.negf."""
         if not isinstance(x, Value):
             return self._fold("-", 0, x) if isinstance(x, int) else -x
-        if isinstance(types.element(x.type), Scalar) and types.element(x.type).floating:
-            return self.one("arith.negf", x, to=x.type)
-        return self.binary("-", 0, x)
+        kind = types.element(x.type)
+        floating = isinstance(kind, Scalar) and kind.floating
+        return self.binary("-", -0.0 if floating else 0, x)
 
     def invert(self, x: Operand) -> Operand:
         """Append ~x: the other truth value, or every bit of an integer."""

@@ -106,7 +106,6 @@ BINARY: Mapping[str, Callable[[Any, Any], Any]] = {
     "arith.xori": operator.xor,
 }
 UNARY: Mapping[str, Callable[[Any], Any]] = {
-    "arith.negf": operator.neg,
     "math.exp": np.exp,
     "math.exp2": np.exp2,
     "math.log": np.log,

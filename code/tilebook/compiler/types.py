@@ -26,9 +26,20 @@ class Scalar:
 
 @dataclass(frozen=True)
 class Pointer:
-    """An address of numbers of one type, in global memory."""
+    """An address in global memory.
+
+    Args:
+        element: the type of the numbers there.
+
+    Raises:
+        ValueError: it is i1, which has no byte of its own.
+    """
 
     element: Scalar
+
+    def __post_init__(self) -> None:
+        if self.element.bits < 8:
+            raise ValueError("memory has no entries of i1: store truth values as i32")
 
     def __str__(self) -> str:
         return f"*{self.element}"
@@ -132,7 +143,7 @@ def of_constant(x: bool | int | float, beside: Scalar | None = None) -> Scalar:
 
 def fits(x: int, kind: Scalar) -> bool:
     """Tell whether an integer type holds a number."""
-    if kind is i1 or kind == i1:
+    if kind == i1:
         return x in (0, 1)
     return -(2 ** (kind.bits - 1)) <= x < 2 ** (kind.bits - 1)
 

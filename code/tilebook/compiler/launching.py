@@ -37,7 +37,6 @@ from tilebook.compiler.types import (
 )
 
 DTYPES: Mapping[torch.dtype, Scalar] = {
-    torch.bool: i1,
     torch.int32: i32,
     torch.int64: i64,
     torch.float16: f16,
@@ -72,7 +71,10 @@ class TextSource(ASTSource):
 
     def make_ir(self, *given: Any) -> Any:
         """Parse and verify the text; RuntimeError if it isn't TTIR."""
-        context = given[-1]
+        return self.read(given[-1])
+
+    def read(self, context: Any) -> Any:
+        """Parse and verify the text in a context that knows Triton's dialects."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / f"{self.name}.ttir"
             path.write_text(self.source, encoding="utf-8")
@@ -120,7 +122,7 @@ def compile(
         )
     )
     asm, metadata = _worker.call(
-        "compiled", "tilebook.compiler.launch:compile_request", request
+        "compiled", "tilebook.compiler.launching:compile_request", request
     )
     name = gpu.arch if gpu.backend == "hip" else f"sm_{gpu.arch}"
     return Artefact(function.name, name, asm, metadata)
@@ -142,6 +144,41 @@ def compile_request(request: bytes) -> tuple[dict[str, str | bytes], dict[str, A
     metadata = compiled.metadata._asdict()
     metadata["target"] = target  # a GPUTarget as plain values
     return dict(compiled.asm), metadata
+
+
+def verified(function: Function) -> str:
+    """Return a lowered program's text as Triton reads it and prints it again.
+
+    Args:
+        function: made by `build.lower`.
+
+    Returns:
+        TTIR, in Triton's spelling.
+
+    Raises:
+        RuntimeError: Triton can't read the text, or its verifier refuses it.
+    """
+    request = _ship.dumps((function.name, text.ttir(function), signature(function)))
+    return _worker.call(
+        "compiled", "tilebook.compiler.launching:verify_request", request
+    )
+
+
+def verify_request(request: bytes) -> str:
+    """Read what `verified` packed; runs in the worker.
+
+    Args:
+        request: name, text and signature, packed by `_ship.dumps`.
+
+    Returns:
+        The module as Triton prints it.
+    """
+    context = ir.context()
+    ir.load_dialects(context)
+    module = TextSource(*_ship.loads(request)).read(context)
+    if not module.verify():
+        raise RuntimeError("Triton's verifier refuses the module")
+    return module.str()
 
 
 def launch(
