@@ -94,13 +94,7 @@ def test_it_compiles_for_every_target(name, target):
 def test_triton_keeps_the_places():
     asm = compiler.compile(lowered("add")).asm
     lines = Path(kernels.__file__).read_text(encoding="utf-8").splitlines()
-    (line,) = (
-        number
-        for number, text in enumerate(
-            Path(kernels.__file__).read_text().splitlines(), 1
-        )
-        if "x + y" in text
-    )
+    (line,) = (number for number, text in enumerate(lines, 1) if "x + y" in text)
     assert f'kernels.py":{line}:' in asm["ttir"]
     assert re.search(rf"\.loc\s+1 {line} ", asm["ptx"])
 
