@@ -2,6 +2,7 @@
 
 import math
 import re
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -9,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from tilebook import compile_only, compiler
-from tilebook.compiler import kernels, launching, twins
+from tilebook import compile_only, compiler, testing
+from tilebook.compiler import build, emit, intrinsics, kernels, launching, text, twins
 from tilebook.compiler import language as tile
 from tilebook.compiler.evaluate import STORED, rounded
 from tilebook.compiler.text import encode, literal
@@ -27,6 +28,8 @@ from tilebook.compiler.types import (
     i64,
 )
 
+# The package names its function so.
+evaluate_module = sys.modules["tilebook.compiler.evaluate"]
 TARGETS = ("sm_80", "sm_90", "gfx942")
 NAMES = ("add", "softmax", "matmul")
 TILE = {"BLOCK_M": 64, "BLOCK_N": 64, "BLOCK_K": 32}
@@ -216,13 +219,12 @@ def arithmetic(x_ptr, y_ptr, out_ptr, BLOCK):
     tile.store(out_ptr + offs + 2 * BLOCK, ~x ^ (y | 3))
     tile.store(out_ptr + offs + 3 * BLOCK, tile.where(~(x < y), -x, x - y))
     tile.store(out_ptr + offs + 4 * BLOCK, (x != y) + (x == y) + -7 // 2)
-    tile.store(out_ptr + offs + 5 * BLOCK, (x / y * 4).to(tile.i32) + (x >= y))
+    tile.store(out_ptr + offs + 5 * BLOCK, (x / y * 3).to(tile.i32) + (x >= y))
 
 
 def test_integers():
     given = dict.fromkeys(("x_ptr", "y_ptr", "out_ptr"), Pointer(i32))
     function = compiler.lower(arithmetic, given | {"BLOCK": 8})
-    compiler.compile(function)
     x = np.array([7, -7, 7, -7, 0, 1, 2**31 - 1, 6], np.int32)
     y = np.array([2, 2, -2, -2, 5, 1, 3, -6], np.int32)
     out = np.full((6, 8), 99, np.int32)
@@ -232,10 +234,11 @@ def test_integers():
     assert (out[2] == ~x ^ (y | 3)).all()
     assert (out[3] == np.where(x >= y, -x, x - y)).all()
     assert (out[4] == 1 - 3).all()
-    quotient = x[:6].astype(np.float32) / y[:6].astype(np.float32) * 4
+    quotient = x[:6].astype(np.float32) / y[:6].astype(np.float32) * 3
     assert (out[5, :6] == np.trunc(quotient).astype(np.int32) + (x >= y)[:6])[
         [0, 1, 4, 5]
     ].all()
+    compiler.compile(function)
 
 
 @compiler.program
@@ -255,7 +258,6 @@ def functions(x_ptr, out_ptr, BLOCK):
 def test_floating_point():
     given = {"x_ptr": Pointer(f32), "out_ptr": Pointer(f32), "BLOCK": 8}
     function = compiler.lower(functions, given)
-    compiler.compile(function)
     x = np.array([0, -0.0, 1, 4, np.nan, np.inf, -1, 1.01], np.float32)
     out = np.full((8, 8), 99, np.float32)
     compiler.evaluate(function, (1,), x, out)
@@ -266,6 +268,7 @@ def test_floating_point():
     assert np.signbit(out[0, 0])
     assert not np.signbit(out[0, 1])
     assert out[7, 7] == 1.0078125
+    compiler.compile(function)
 
 
 @compiler.program
@@ -289,7 +292,6 @@ def loops(x_ptr, out_ptr, rounds, BLOCK):
 def test_loops_carry_what_they_change(rounds):
     given = {"x_ptr": Pointer(f32), "out_ptr": Pointer(f32), "rounds": i32, "BLOCK": 4}
     function = compiler.lower(loops, given)
-    launching.verified(function)
     outer, inner = (op for op in function.walk() if op.name == "scf.for")
     assert [x.name for x in outer.results] == ["total", "count", "largest"]
     assert [x.name for x in inner.results] == ["total", "count"]
@@ -299,13 +301,14 @@ def test_loops_carry_what_they_change(rounds):
     np.testing.assert_allclose(out[:4], 3 * x[:rounds].sum(0), atol=15 * 2.0**-21)
     assert out[4] == 3 * rounds
     assert out[5] == max(x[:rounds].max(initial=-np.inf), -np.inf)
+    launching.verified(function)
 
 
 @compiler.program
 def axes(x_ptr, out_ptr, ROWS, COLUMNS):
     rows = tile.arange(0, ROWS)
     columns = tile.arange(0, COLUMNS)
-    x = tile.load(x_ptr + rows[:, None] * COLUMNS + columns[None, :])
+    x = tile.load(x_ptr + rows[:, None] * COLUMNS + columns)
     tile.store(out_ptr + columns, tile.sum(x, axis=0))
     tile.store(out_ptr + COLUMNS + rows, tile.max(x, axis=1))
     count = tile.sum(tile.sum(x > 0, axis=1))
@@ -317,7 +320,6 @@ def axes(x_ptr, out_ptr, ROWS, COLUMNS):
 def test_reductions_along_either_axis(kind):
     pointers = {"x_ptr": Pointer(kind), "out_ptr": Pointer(f32)}
     function = compiler.lower(axes, pointers | {"ROWS": 4, "COLUMNS": 8})
-    launching.verified(function)
     x = rounded(np.random.default_rng(0).normal(size=(4, 8)), kind)
     out = np.full(12 + 7, 99, np.float32)
     compiler.evaluate(function, (1, 3, 2), x, out)
@@ -325,6 +327,7 @@ def test_reductions_along_either_axis(kind):
     assert (out[8:12] == x.max(1)).all()
     assert (out[[12, 15]] == (x > 0).sum()).all()
     assert (out[[13, 14, 16]] == 99).all()
+    launching.verified(function)
 
 
 @pytest.mark.parametrize("kind", [f16, bf16, f32], ids=str)
@@ -340,6 +343,74 @@ def test_numbers_are_written_as_they_are_rounded(kind):
     assert literal(1.0, Tensor(f32, (8,))) == "dense<1.000000e+00>"
     assert literal(1, i1) == "true"
     assert literal(-5, i64) == "-5"
+
+
+# Planted mistakes.
+
+MISTAKES = [
+    (emit, "whole if (a < 0) == (b < 0)", "whole if True"),
+    (emit, '"arith.extf" if old.bits < to.bits', '"arith.extf" if old.bits > to.bits'),
+    (emit, '"arith.uitofp" if old == i1', '"arith.sitofp" if old == i1'),
+    (emit, '"arith.extui" if old == i1', '"arith.extsi" if old == i1'),
+    (emit, "x = self.expand(x, 0)", "x = self.expand(x, 1)"),
+    (emit, "sides.insert(axis, 1)", "sides.insert(0, 1)"),
+    (emit, "else types.PROMOTION[pair]", "else pair[0]"),
+    (emit, "-0.0 if floating else 0", "0.0 if floating else 0"),
+    (emit, "kind == i1 or -1", "kind == i1 or 1"),
+    (emit, "COMPARISONS[symbol][kind.floating]", "COMPARISONS[symbol][False]"),
+    (build, "dict(zip(carried, results, strict=True))",
+     "dict(zip(carried, before, strict=True))"),
+    (build, "outer | dict(zip(carried, inside, strict=True))", "dict(outer)"),
+    (build, "(0, given[0], 1) if", "(1, given[0], 1) if"),
+    (intrinsics, "sides[:axis] + sides[axis + 1 :]", "sides[axis:]"),
+    (intrinsics, "{f16: f32, bf16: f32, i1: i32}", "{i1: i32}"),
+    (intrinsics, "{f16: f32, bf16: f32, i1: i32}", "{f16: f32, bf16: f32}"),
+    (intrinsics, "other = emit.constant(other,", "other = emit.constant(0,"),
+    (intrinsics, "masks = () if mask is None", "masks = () if True"),
+    (intrinsics, '"tt.dot", a, b, acc', '"tt.dot", a, b, emit.constant(0.0, kind)'),
+    (text, "bits += 0x7FFF + (bits >> 16 & 1)", "bits += 0x8000"),
+    (text, "value.name in function.aligned", "value.name not in function.aligned"),
+    (text, "{place.line}:{place.column}", "{place.column}:{place.line}"),
+    (text, "{number}", "0"),
+    (evaluate_module, "np.any(wrong & mask)", "np.any(wrong)"),
+    (evaluate_module, "np.trunc(given[0])", "np.floor(given[0])"),
+    (evaluate_module, "self.inside(op, at, mask)[mask]] = x[mask]",
+     "self.inside(op, at, mask)] = x"),
+]  # fmt: skip
+
+
+def everything():
+    """Of each kind of check one or two, those that compile last."""
+    for n in (0, 700):
+        test_sums_of_vectors(f16, n)
+    test_softmax_of_rows(f16, 31)
+    test_products(f16, 70, 33, 50)
+    test_numbers_are_written_as_they_are_rounded(bf16)
+    test_reductions_along_either_axis(f16)
+    test_loops_carry_what_they_change(5)
+    for kind in (i1, i32, f16):
+        test_promotion_is_the_tables_and_triton_takes_it(kind)
+    test_integers()
+    test_floating_point()
+    test_it_compiles_for_every_target("add", "sm_90")
+    test_triton_keeps_the_places()
+
+
+def test_without_a_mistake_all_is_well():
+    everything()
+
+
+@pytest.mark.parametrize(
+    ("module", "old", "new"),
+    [
+        pytest.param(*each, id=f"{each[0].__name__.rpartition('.')[2]}-{i}")
+        for i, each in enumerate(MISTAKES)
+    ],
+)
+def test_each_mistake_is_noticed(module, old, new, capfd):
+    wrong = (AssertionError, IndexError, RuntimeError, ValueError, compiler.CompileError)
+    with testing.mutated_module(module, old, new), pytest.raises(wrong):
+        everything()
 
 
 # On a GPU.

@@ -115,6 +115,7 @@ CASTS = {
     f"arith.{name}"
     for name in ("extf", "truncf", "extsi", "extui", "trunci", "sitofp", "uitofp")
 }
+SIGNED = ("arith.extsi", "arith.sitofp")
 PREDICATES = {
     **{"slt": "<", "sle": "<=", "sgt": ">", "sge": ">=", "eq": "==", "ne": "!="},
     **{"olt": "<", "ole": "<=", "ogt": ">", "oge": ">=", "oeq": "==", "une": "!="},
@@ -156,7 +157,9 @@ class _Run:
         if name in UNARY:
             return UNARY[name](*given)
         if name in CASTS:
-            return given[0]
+            # The only bit of a truth value is its sign, if it is read as signed.
+            minus = given[0].dtype == np.bool_ and name in SIGNED
+            return -given[0].astype(np.int32) if minus else given[0]
         kind = op.results[0].type if op.results else None
         match name:
             case "arith.constant":
