@@ -408,7 +408,13 @@ def test_without_a_mistake_all_is_well():
     ],
 )
 def test_each_mistake_is_noticed(module, old, new, capfd):
-    wrong = (AssertionError, IndexError, RuntimeError, ValueError, compiler.CompileError)
+    wrong = (
+        AssertionError,
+        IndexError,
+        RuntimeError,
+        ValueError,
+        compiler.CompileError,
+    )
     with testing.mutated_module(module, old, new), pytest.raises(wrong):
         everything()
 
