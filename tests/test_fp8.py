@@ -344,6 +344,24 @@ class TestFused:
             called = quantizing.rms_norm_quantize(x, weight, granularity, eps=1e-3)
             assert_same(called, found)
 
+    @pytest.mark.parametrize("granularity", quantizing.ALONG)
+    @pytest.mark.parametrize("block", [None, 128])
+    def test_rms_norm_of_nothing_and_of_next_to_nothing(
+        self, granularity, block, device
+    ):
+        """Where factor and inverse scale are large their product would overflow."""
+        sizes = torch.tensor([[0.0], [1e-36], [1e-30], [1.0]], device=device)
+        x = drawn(4, 290, device, torch.float32) * sizes
+        found = scaling.place(4, 290, granularity, E4M3.dtype, device)
+        rounding = "down" if granularity == "mx" else ""
+        weight = torch.ones(290, device=device)
+        job = Job(x, *found, granularity, rounding)
+        config = block and rows.Config(1, block, 4)
+        rows.launch(job, config, norm=rows.Norm(weight, 1e-6))
+        size = (x.double().square().mean(1, keepdim=True) + 1e-6).sqrt()
+        self.near(found, x.double() / size, granularity)
+        assert not found.codes[0].float().any()
+
     def near(self, found, exact, granularity):
         """Within half a step, and a few roundings of float32 before it."""
         back = scaling.dequantize(*found, granularity, dtype=torch.float64)

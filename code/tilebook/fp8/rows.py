@@ -98,8 +98,8 @@ def finish(
             scale, inverse = powers(most, LARGEST, TOP, POWER)
         else:
             scale, inverse = scales(most, LARGEST, FLOOR)
-        inverse *= factor[:, None]
-        y = tl.reshape(y * inverse[:, :, None], (ROWS, BLOCK))
+        y = y * factor[:, None, None] * inverse[:, :, None]
+        y = tl.reshape(y, (ROWS, BLOCK))
         offs_g = tl.cast(start, tl.int64) // WIDTH + tl.arange(0, GROUPS)
         tl.store(
             scale_ptr + offs_m[:, None] * scale_m + offs_g[None, :] * scale_k,
@@ -108,7 +108,8 @@ def finish(
         )
     else:
         scale, inverse = scales(amax, LARGEST, FLOOR)
-        y = y * (inverse * factor)[:, None]
+        # One after the other: both may be large, and their product infinite.
+        y = y * factor[:, None] * inverse[:, None]
     if POWER == "down":
         y = cut(y, LARGEST)
     tl.store(
