@@ -4,6 +4,7 @@ import datetime
 import importlib
 import re
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -75,6 +76,9 @@ def test_planned_chapters_are_in_the_path_and_not_written():
     rivals.check(found, learning_path())
     index = (ROOT / "book" / "index.md").read_text(encoding="utf-8")
     written = set(re.findall(r"^/chapters/(\w+)$", index, re.M))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    # A draft may lack what is planned for it still.
+    written -= set(project["tool"]["tilebook"]["drafts"])
     planned = {x for y in found.entries for topic in y.topics for x in topic.planned}
     assert sorted(planned & written) == [], "written: name the sections that cover it"
 
