@@ -152,8 +152,8 @@ class _Lowering(Expressions):
             bounds = [self.emit.value(x, i32) for x in (start, stop)]
         except Mismatch as error:
             raise self.program.error(node.iter, str(error)) from None
-        kinds = {value.type for value in bounds}
-        if not kinds <= {i32, i64}:
+        kinds = [value.type for value in bounds]
+        if not {i32, i64}.issuperset(kinds):
             raise self.program.error(
                 node.iter, f"range takes i32 or i64, got {', '.join(map(str, kinds))}"
             )

@@ -120,7 +120,10 @@ class Emitter:
         scalar = types.element(kind)
         if not isinstance(scalar, Scalar):
             raise Mismatch(f"a number is no pointer: {describe(x)}")
-        x = float(x) if scalar.floating else x
+        try:
+            x = float(x) if scalar.floating else x
+        except OverflowError:
+            raise Mismatch(f"{scalar} can't hold {x}") from None
         if not scalar.floating and (x != int(x) or not types.fits(int(x), scalar)):
             raise Mismatch(f"{scalar} can't hold {x}")
         x = x if scalar.floating else int(x)
@@ -231,7 +234,7 @@ class Emitter:
             raise Mismatch(f"{symbol} takes integers, got {describe(a)}, {describe(b)}")
         try:
             return FOLDS[symbol](a, b)
-        except (TypeError, ZeroDivisionError) as error:
+        except (TypeError, ArithmeticError) as error:
             raise Mismatch(str(error)) from None
 
     def _address(self, pointer: Operand, offset: Operand) -> Value:
@@ -264,7 +267,7 @@ class Emitter:
     def negate(self, x: Operand) -> Operand:
         """Append -x; 0 - x would make 0 of 0, and Triton takes no arith.negf."""
         if not isinstance(x, Value):
-            return self._fold("-", 0, x) if isinstance(x, int) else -x
+            return -x if isinstance(x, float) else self._fold("-", 0, x)
         kind = types.element(x.type)
         floating = isinstance(kind, Scalar) and kind.floating
         return self.binary("-", -0.0 if floating else 0, x)

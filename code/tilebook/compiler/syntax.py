@@ -35,6 +35,8 @@ class Program:
         file: its file.
         tree: its definition, lines and columns those of the file.
         names: what its module, and the functions around it, call by name.
+        lines: the tree's text, by line; its first is the file's line `first`.
+        first: that line's number.
         indent: columns by which the file has it further right than the tree.
     """
 
@@ -42,6 +44,8 @@ class Program:
     file: str
     tree: ast.FunctionDef
     names: Mapping[str, Any]
+    lines: tuple[str, ...]
+    first: int
     indent: int
 
     @property
@@ -51,7 +55,9 @@ class Program:
 
     def place(self, node: ast.AST) -> Place:
         """Return where the file has a node."""
-        return Place(node.lineno, node.col_offset + 1 + self.indent)
+        # Python counts bytes.
+        before = self.lines[node.lineno - self.first].encode()[: node.col_offset]
+        return Place(node.lineno, len(before.decode()) + 1 + self.indent)
 
     def error(self, node: ast.AST, message: str) -> CompileError:
         """Return an exception that points to a node."""
@@ -75,7 +81,8 @@ def program(function: Callable[..., None]) -> Program:
     """
     lines, first = inspect.getsourcelines(function)
     text = "".join(lines)
-    tree = ast.parse(textwrap.dedent(text)).body[0]
+    dedented = textwrap.dedent(text)
+    tree = ast.parse(dedented).body[0]
     ast.increment_lineno(tree, first - 1)
     found = inspect.getclosurevars(function)
     made = Program(
@@ -83,6 +90,8 @@ def program(function: Callable[..., None]) -> Program:
         file=inspect.getsourcefile(function),
         tree=tree,
         names={**function.__globals__, **found.nonlocals},
+        lines=tuple(dedented.split("\n")),
+        first=first,
         indent=len(text) - len(text.lstrip()),
     )
     given = tree.args
