@@ -1,7 +1,7 @@
 """What the passes do, and whether one can change a result's bits.
 
-`DOES` knows every pass that Triton 3.6 to 3.9 runs for sm_80, sm_90, sm_100, sm_120 and
-gfx942, as read in what they leave (`pipeline.trace`) and in Triton's documentation.
+`DOES` knows every pass over tiles that Triton 3.6 to 3.9 runs for sm_80, sm_90, sm_100
+and gfx942, as read in what they leave (`pipeline.trace`) and in Triton's documentation.
 """
 
 from __future__ import annotations
@@ -33,12 +33,8 @@ DOES: dict[str, Known] = {
     "cse": Known("computes what is there twice once"),
     "sccp": Known("follows constants through branches"),
     "symbol-dce": Known("drops functions that nobody calls"),
-    "reconcile-unrealized-casts": Known("drops casts between types that have met"),
     "convert-scf-to-cf": Known("makes loops into blocks and branches"),
     "convert-index-to-llvm": Known("makes indices into integers"),
-    "convert-cf-to-llvm": Known("writes branches in LLVM's dialect"),
-    "convert-arith-to-llvm": Known("writes arithmetic in LLVM's dialect"),
-    "convert-nvvm-to-llvm": Known("writes NVIDIA's instructions in LLVM's dialect"),
     # Tiles without layouts.
     "triton-rewrite-tensor-pointer": Known("makes block pointers into pointers"),
     "triton-rewrite-tensor-descriptor-to-pointer": Known(
@@ -185,21 +181,6 @@ DOES: dict[str, Known] = {
     ),
     "triton-nvidia-gpu-membar": Known("puts barriers where shared memory is reused"),
     "triton-amdgpu-membar": Known("puts barriers where shared memory is reused"),
-    "convert-triton-gpu-to-llvm": Known(
-        "writes what one thread does, in LLVM's dialect",
-        "decides what exp and a quotient are",
-    ),
-    "convert-triton-amdgpu-to-llvm": Known(
-        "writes what one thread does, in LLVM's dialect",
-        "decides what exp and a quotient are",
-    ),
-    "convert-nv-gpu-to-llvm": Known("writes tensor cores' instructions out"),
-    "convert-builtin-func-to-llvm": Known("calls AMD's functions by their names"),
-    "convert-warp-specialize-to-llvm": Known("has warps branch to their group's task"),
-    "triton-amdgpu-convert-warp-specialize-to-llvm": Known(
-        "has warps branch to their group's task"
-    ),
-    "enable-line-info": Known("notes the lines of the source"),
 }
 """By flag."""
 
@@ -212,8 +193,7 @@ def table(steps: Sequence[Step], everything: bool = False) -> pd.DataFrame:
         everything: those that changed nothing, too.
 
     Returns:
-        A row for each, numbered as they ran. Behind the last that sees tiles, nothing
-        is known of changes.
+        A row for each, numbered as they ran.
     """
     rows = {
         number: {
@@ -223,6 +203,6 @@ def table(steps: Sequence[Step], everything: bool = False) -> pd.DataFrame:
             "may change bits": DOES[step.flag].bits,
         }
         for number, step in enumerate(steps, 1)
-        if step.before and (everything or step.changed)
+        if everything or step.changed
     }
     return pd.DataFrame.from_dict(rows, orient="index")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import functools
+import itertools
 import os
 import re
 import tempfile
@@ -18,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import triton
+from triton._C.libtriton import amd, nvidia
 from triton.compiler import make_backend
 
 from tilebook import _ship, _worker
@@ -27,12 +29,9 @@ from tilebook.compile_only import binaries, target_of
 _PASS = re.compile(
     r"// -----// IR Dump Before (\w+)(?: \(|: )([\w-]+).*? \('([\w.]+)' operation.*\n"
 )
+VENDORS = nvidia.passes.ttgpuir, amd.passes.ttgpuir
 _STAGE = "// ===== stage "
 _PLACE = re.compile(r" loc\((?:[^()]|\((?:[^()]|\([^()]*\))*\))*\)")
-STAGES = "ttir", "ttgir", "llir"
-"""Those with passes of MLIR."""
-LAST = "convert-triton-gpu-to-llvm", "convert-triton-amdgpu-to-llvm"
-"""Passes behind which there are no tiles: texts end here."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +42,8 @@ class Step:
         stage: what the pass works towards: "ttir", "ttgir" or "llir".
         title: the pass's name in Triton's sources.
         flag: its name for command lines.
-        before: the module it was given, without places; empty behind `LAST`.
-        after: the module it left; empty from `LAST` on.
+        before: the module it was given, without places.
+        after: the module it left.
     """
 
     stage: str
@@ -62,7 +61,9 @@ class Step:
 def trace(
     kernel: Any, *args: Any, target: str = "sm_90", **meta: Any
 ) -> tuple[Step, ...]:
-    """Compile a kernel and keep what every pass was given and left.
+    """Compile a kernel and keep what every pass over tiles was given and left.
+
+    Behind these, one pass writes down what a thread does, and there are no tiles left.
 
     Args:
         kernel: decorated with @triton.jit or @gluon.jit.
@@ -98,12 +99,11 @@ def trace_request(request: bytes) -> str:
         request: kernel, arguments, options and target, packed by `_ship.dumps`.
 
     Returns:
-        What was printed up to the pass behind which there are no tiles, then the
-        names of the others.
+        What was printed.
     """
     with _dumped() as printed:
         binaries.compile_request(request)
-    return _shortened("".join(printed))
+    return "".join(printed)
 
 
 def lowered(ttgir: str, target: str, **options: Any) -> tuple[Step, ...]:
@@ -115,7 +115,7 @@ def lowered(ttgir: str, target: str, **options: Any) -> tuple[Step, ...]:
         options: that it was compiled with, from the artefact's metadata.
 
     Returns:
-        The passes towards LLVM IR.
+        The passes towards LLVM IR, as far as there are tiles.
     """
     gpu = target_of(target)
     where = gpu.backend, gpu.arch, gpu.warp_size
@@ -144,7 +144,7 @@ def lower_request(request: bytes) -> str:
         file.write(ttgir)
         file.flush()
         triton.compile(file.name, target=target, options=options)
-    return _shortened("".join(printed))
+    return "".join(printed)
 
 
 @contextlib.contextmanager
@@ -165,6 +165,9 @@ def _dumped() -> Iterator[list[str]]:
         os.environ["MLIR_ENABLE_DUMP"] = "1"
         for backend in backends:
             backend.add_stages = marked
+        ends = {vendor: vendor.add_to_llvmir for vendor in VENDORS}
+        for vendor in VENDORS:
+            vendor.add_to_llvmir = _stop
         os.dup2(file.fileno(), 2)
         try:
             with contextlib.suppress(_Enough):
@@ -175,48 +178,46 @@ def _dumped() -> Iterator[list[str]]:
             del os.environ["MLIR_ENABLE_DUMP"]
             for backend, add in own.items():
                 backend.add_stages = add
+            for vendor, add in ends.items():
+                vendor.add_to_llvmir = add
             size = os.fstat(file.fileno()).st_size
             printed.append(os.pread(file.fileno(), size, 0).decode(errors="replace"))
 
 
 class _Enough(Exception):
-    """What follows isn't MLIR."""
+    """What follows has no tiles."""
 
 
-def _announced(stage: str, make: Any, *args: Any) -> Any:
-    if stage not in STAGES:
-        raise _Enough
+def _stop(passes: Any, *_: Any) -> None:
+    raise _Enough(passes)
+
+
+def _announced(stage: str, make: Any, module: Any, metadata: dict) -> Any:
     os.write(2, f"{_STAGE}{stage}\n".encode())
-    return make(*args)
-
-
-def _shortened(printed: str) -> str:
-    headers = _PASS.finditer(printed)
-    if not any(header[2] in LAST for header in headers):
-        return printed
-    following = next(headers, None)
-    cut = following.start() if following else len(printed)
-    rest = (
-        line
-        for line in printed[cut:].splitlines(keepends=True)
-        if line.startswith(_STAGE) or _PASS.match(line)
-    )
-    return printed[:cut] + "".join(rest)
+    try:
+        return make(module, metadata)
+    except _Enough as enough:
+        (passes,) = enough.args
+        passes.run(module, "tiles")
+        os.write(2, f"{_STAGE}end\n{module}".encode())
+        raise
 
 
 def _steps(printed: str) -> tuple[Step, ...]:
-    found = []
-    for part in printed.split(_STAGE)[1:]:
+    found, modules = [], []
+    *parts, end = printed.split(_STAGE)[1:]
+    for part in parts:
         stage, _, text = part.partition("\n")
         _, *pieces = _PASS.split(text)
         for at in range(0, len(pieces), 4):
             title, flag, scope, module = pieces[at : at + 4]
             # A pass may run others over single functions, and print more on its way.
             if scope == "builtin.module":
-                module = module.partition("\n// -----//")[0]
-                found.append((stage, title, flag, plain(module)))
-    after = [module for *_, module in found[1:]] + [""]
-    return tuple(Step(*step, left) for step, left in zip(found, after, strict=True))
+                found.append((stage, title, flag))
+                modules.append(plain(module.partition("\n// -----//")[0]))
+    modules.append(plain(end.partition("\n")[2]))
+    around = itertools.pairwise(modules)
+    return tuple(Step(*step, *pair) for step, pair in zip(found, around, strict=True))
 
 
 def plain(text: str) -> str:
