@@ -1,4 +1,4 @@
-"""Kernels of this book, compiled, whose shared memory and barriers we work out again."""
+"""Kernels of this book, compiled, whose shared memory we work out again."""
 
 from __future__ import annotations
 
