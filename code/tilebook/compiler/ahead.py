@@ -49,9 +49,10 @@ CUresult {name}_load(void)
     return said;
 }}
 
+/* Of a grid of x by y by z. Multiples of 16 must be: {aligned}. */
 CUresult {name}(CUstream stream, unsigned x, unsigned y, unsigned z, {parameters})
 {{
-    /* Triton's kernels take two pointers more, to memory that this one has no use for. */
+    /* Triton's kernels take two pointers more, which this one has no use for. */
     CUdeviceptr scratch = 0, profile = 0;
     void *arguments[] = {{{addresses}, &scratch, &profile}};
     if (x == 0 || y == 0 || z == 0)
@@ -89,6 +90,12 @@ def parameters(artefact: Artefact) -> dict[str, str]:
     return found
 
 
+def aligned(artefact: Artefact) -> list[str]:
+    """Return the parameters that were multiples of 16 when a kernel was compiled."""
+    pattern = r"%(\w+): [^%]*?tt\.divisibility = 16"
+    return re.findall(pattern, artefact.ttir.partition("{\n    ")[0])
+
+
 def source(artefact: Artefact) -> str:
     """Write a C file with a kernel in it.
 
@@ -109,12 +116,14 @@ def source(artefact: Artefact) -> str:
     rows = (code[at : at + 16] for at in range(0, len(code), 16))
     numbers = ",\n    ".join(", ".join(f"0x{x:02x}" for x in row) for row in rows)
     data = (
-        f"static const unsigned char {artefact.name}_code[{len(code)}] = {{\n"
+        "static const unsigned char __attribute__((aligned(16)))\n"
+        f"{artefact.name}_code[{len(code)}] = {{\n"
         f"    {numbers}\n}};\n"
     )
     body = _BODY.format(
         name=artefact.name,
         shared=told["shared"],
+        aligned=", ".join(aligned(artefact)) or "none",
         threads=32 * told["num_warps"],
         parameters=", ".join(f"{kind} {name}" for name, kind in takes.items()),
         addresses=", ".join(f"&{name}" for name in takes),

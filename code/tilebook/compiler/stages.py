@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import pandas as pd
 import torch
 
 from tilebook import compile_only
@@ -24,6 +25,8 @@ from tilebook.compiler import pipeline, twins
 
 STAGES = ("ttir", "ttgir", "llir", "ptx", "sass")
 """In the order in which a kernel goes through them."""
+TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")
+"""Ampere, Hopper, Blackwell and AMD's MI300."""
 Notes = Sequence[tuple[str, str]]
 
 _TILES: Notes = (
@@ -209,6 +212,41 @@ def annotated(stage: str, width: int = 100) -> str:
         short = short if len(short) <= width else short[: width - 2] + " …"
         out.append("    " + short.strip())
     return "\n".join(out)
+
+
+def targets(names: Sequence[str] = TARGETS) -> pd.DataFrame:
+    """Compile the three kernels for several GPUs.
+
+    Args:
+        names: as for `compile_only.compile`.
+
+    Returns:
+        A row for each kernel and target: how many threads a warp has, where a product's
+        sums are and in what layout, and what the machine code shows.
+    """
+    rows = {}
+    for make in (small, row, product):
+        for name in names:
+            found = make(name)
+            shown = found.evidence
+            rows[f"{make.__name__}, {name}"] = {
+                "warp": re.search(r'threads-per-warp" = (\d+)', found.ttgir)[1],
+                "unit": ", ".join(shown.mma) or "",
+                "sums": sums(found.ttgir),
+                "loads": ", ".join(
+                    f"{n} x {bits}" for bits, n in shown.global_loads.items()
+                ),
+                "copies": shown.async_copies,
+                "registers": shown.registers,
+                "shared bytes": shown.shared_bytes,
+            }
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def sums(ttgir: str) -> str:
+    """Return the kind of layout that a product's sums have; "" without a product."""
+    kinds = ("nvidia_mma", "amd_mfma", "tensor_memory_encoding")
+    return next((kind for kind in kinds if f".{kind}<" in ttgir), "")
 
 
 def tree(kernel: Any) -> str:
