@@ -2,7 +2,6 @@
 
 import math
 import re
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -11,9 +10,18 @@ import pytest
 import torch
 
 from tilebook import compile_only, compiler, testing
-from tilebook.compiler import build, emit, intrinsics, kernels, launching, text, twins
+from tilebook.compiler import (
+    build,
+    emit,
+    evaluator,
+    intrinsics,
+    kernels,
+    launching,
+    text,
+    twins,
+)
 from tilebook.compiler import language as tile
-from tilebook.compiler.evaluate import STORED, rounded
+from tilebook.compiler.evaluator import STORED, rounded
 from tilebook.compiler.text import encode, literal
 from tilebook.compiler.types import (
     PROMOTION,
@@ -28,8 +36,6 @@ from tilebook.compiler.types import (
     i64,
 )
 
-# The package names its function so.
-evaluate_module = sys.modules["tilebook.compiler.evaluate"]
 TARGETS = ("sm_80", "sm_90", "gfx942")
 NAMES = ("add", "softmax", "matmul")
 TILE = {"BLOCK_M": 64, "BLOCK_N": 64, "BLOCK_K": 32}
@@ -372,9 +378,9 @@ MISTAKES = [
     (text, "value.name in function.aligned", "value.name not in function.aligned"),
     (text, "{place.line}:{place.column}", "{place.column}:{place.line}"),
     (text, "{number}", "0"),
-    (evaluate_module, "np.any(wrong & mask)", "np.any(wrong)"),
-    (evaluate_module, "np.trunc(given[0])", "np.floor(given[0])"),
-    (evaluate_module, "self.inside(op, at, mask)[mask]] = x[mask]",
+    (evaluator, "np.any(wrong & mask)", "np.any(wrong)"),
+    (evaluator, "np.trunc(given[0])", "np.floor(given[0])"),
+    (evaluator, "self.inside(op, at, mask)[mask]] = x[mask]",
      "self.inside(op, at, mask)] = x"),
 ]  # fmt: skip
 

@@ -8,13 +8,13 @@ What this chapter builds, in the order in which a program goes through it:
 * `expressions`: names, arithmetic and calls; `build`: statements, and loops that carry
   what they change.
 * `text`: writes TTIR; `launching`: hands it to Triton for any GPU, and runs it on one.
-* `evaluate`: runs the operations over NumPy arrays instead.
+* `evaluator`: runs the operations over NumPy arrays instead.
 
 `kernels` has three programs to try it with.
 """
 
 from tilebook.compiler.build import lower
-from tilebook.compiler.evaluate import evaluate
+from tilebook.compiler.evaluator import evaluate
 from tilebook.compiler.launching import compile, launch
 from tilebook.compiler.syntax import CompileError, Program, program
 from tilebook.compiler.text import ttir

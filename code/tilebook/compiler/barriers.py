@@ -72,7 +72,7 @@ def needed(
         ValueError: the kernel has something that isn't known here.
     """
     blocks = flow.read(module)
-    walk = _Walk(blocks, buffers(module), places or {}, slots)
+    walk = Walk(blocks, buffers(module), places or {}, slots)
     states = {block.label: Pending() for block in blocks}
     before = None
     while before != (states, walk.before):
@@ -84,7 +84,16 @@ def needed(
     return Barriers(*map(frozenset, (walk.before, walk.after, walk.within)))
 
 
-class _Walk:
+class Walk:
+    """A way through a kernel, and the barriers found on it.
+
+    Args:
+        blocks: of the kernel.
+        pieces: its buffers.
+        places: offsets by name, where they aren't Triton's.
+        slots: as for `needed`.
+    """
+
     def __init__(
         self,
         blocks: list[Block],
@@ -124,6 +133,7 @@ class _Walk:
                             self.add(to, self.spans.get(of, NONE))
 
     def view(self, op: Operation, of: str, numbers: Mapping[str, int]) -> None:
+        """Note which bytes a view of a value is of."""
         spans = self.spans.get(of, NONE)
         slot = numbers.get(op.operands[-1])
         if self.slots and op.name == "ttg.memdesc_index" and slot is not None:
@@ -136,10 +146,12 @@ class _Walk:
         self.add(op.results[0], spans)
 
     def add(self, value: str, spans: Bytes) -> None:
+        """Note bytes that a value may be of."""
         if spans:
             self.spans[value] = self.spans.get(value, NONE) | spans
 
     def block(self, block: Block, pending: Pending) -> Pending:
+        """Go through a block; return what is pending behind it."""
         following = [*block.operations[1:], None]
         for op, behind in zip(block.operations, following, strict=True):
             if op.name == "ttg.async_wait":
@@ -152,6 +164,7 @@ class _Walk:
         return pending
 
     def step(self, op: Operation, pending: Pending) -> Pending:
+        """Go past an operation; return what is pending behind it."""
         read, written = self.touched(op)
         if _meet(read, pending.written) or _meet(
             written, pending.read | pending.written

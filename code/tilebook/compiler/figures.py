@@ -41,7 +41,7 @@ def owners(layout: Linear, title: str = "") -> Picture:
             frame(axes, column, 1 + row, 1, 1)
     alt = (
         f"{rows} by {columns} cells with lanes' numbers, coloured by warps, of which "
-        f"there are {warp.max() + 1}. Lane 0 of warp 0 holds {int(mine.sum())} elements, "
+        f"there are {warp.max() + 1}. Lane 0 of warp 0 holds {int(mine.sum())} cells, "
         f"the first row begins with lanes {', '.join(map(str, lane[0, :4]))}."
     )
     return Picture(figure, alt)

@@ -84,7 +84,7 @@ class TextSource(ASTSource):
 
 
 def signature(function: Function) -> dict[str, str]:
-    """Return the parameters' types in Triton's words, such as "*fp16" and "i32"."""
+    """Return the parameters' types in Triton's words, such as `*fp16` and `i32`."""
     return {value.name: _triton(value.type) for value in function.parameters}
 
 

@@ -54,7 +54,7 @@ class Linear:
     @property
     def rank(self) -> int:
         """How many bits of the outputs can be set independently of one another."""
-        return len(_eliminated(self.columns)[0])
+        return len(eliminated(self.columns)[0])
 
     def __call__(self, **numbers: int | np.ndarray) -> tuple[int | np.ndarray, ...]:
         """Apply the map.
@@ -121,7 +121,7 @@ class Linear:
         Raises:
             ValueError: some outputs are led to by no input.
         """
-        pivots, _ = _eliminated(self.columns)
+        pivots, _ = eliminated(self.columns)
         total = sum(bits for _, bits in self.outputs)
         back = []
         for bit in range(total):
@@ -138,7 +138,7 @@ class Linear:
         Returns:
             A basis: for each a number for each input. None if all hold different.
         """
-        _, relations = _eliminated(self.columns)
+        _, relations = eliminated(self.columns)
         return tuple(_unpacked(each, self.inputs) for each in relations)
 
     def owners(self, name: str) -> np.ndarray:
@@ -256,7 +256,7 @@ def reach(source: Linear, target: Linear) -> str:
         # A unit has what it will hold if its bits lead to the same places, give or
         # take what the smaller ones lead to.
         inside, outside = UNITS[:number], UNITS[number:]
-        near, _ = _eliminated([x for name in inside for x in _own(source, name)])
+        near, _ = eliminated([x for name in inside for x in _own(source, name)])
         wanted = [x for name in inside for x in _own(target, name)]
         for name in outside:
             pair = _own(source, name), _own(target, name)
@@ -310,8 +310,11 @@ def _product(columns: Sequence[int], vector: int) -> int:
     return total
 
 
-def _eliminated(columns: Sequence[int]) -> tuple[dict[int, tuple[int, int]], list[int]]:
+def eliminated(columns: Sequence[int]) -> tuple[dict[int, tuple[int, int]], list[int]]:
     """Eliminate (Gauss): each column less what the ones before it have of its top bit.
+
+    Args:
+        columns: of a matrix, as packed bits.
 
     Returns:
         By top bit, what is left of a column and which inputs make it; and the sums of
@@ -332,7 +335,7 @@ def _eliminated(columns: Sequence[int]) -> tuple[dict[int, tuple[int, int]], lis
 
 
 def _solved(pivots: Mapping[int, tuple[int, int]], wanted: int) -> int | None:
-    """Return inputs that make a vector, by what `_eliminated` found, or None."""
+    """Return inputs that make a vector, by what `eliminated` found, or None."""
     made = 0
     while wanted:
         pivot = pivots.get(wanted.bit_length() - 1)
