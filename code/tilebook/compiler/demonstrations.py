@@ -132,7 +132,7 @@ DEMONSTRATIONS = (
         "tritongpu-coalesce", triggers.transpose_kernel, (HALF, HALF, 4096), TILE,
         "sm_90",
         "load and store get layouts of eight neighbours, the one along rows, the other "
-        "along columns, with conversions to and fro",
+        "along columns, with conversions both ways",
         lambda s: (_widest(s.before), _widest(s.after)) == (1, 8)
         and _after(s, "ttg.convert_layout") == _before(s, "ttg.convert_layout") + 4,
         r"#ttg\.blocked|tt\.load|tt\.store",

@@ -140,8 +140,8 @@ def lives(module: str) -> Picture:
     places = sharing.allocate(sharing.buffers(module))
     end = max(piece.end for piece in places)
     with style():
-        figure = Drawing(figsize=(8, 3))
-        axes = figure.subplots()
+        figure = Drawing(figsize=(8, 3), layout="none")
+        axes = figure.add_axes((0.08, 0.17, 0.91, 0.8))
         for number, (piece, at) in enumerate(places.items()):
             width = max(piece.end - piece.start, end / 200)
             axes.add_patch(
