@@ -53,6 +53,12 @@ def test_the_sums_numbers_are_the_notes():
     assert sum("add.f16x2" in line for line in found["ptx"]) == 4
     assert sum(bool(re.search(r"HADD2|HFMA2", x)) for x in found["sass"]) == 4
     assert sum("setp" in line for line in found["ptx"]) == 1
+    assert sum("setp.lt" in line for line in found["ptx"]) == 1
+    sass = "\n".join(found["sass"])
+    # The mask is turned over, and the sums are on two pipes.
+    assert sass.count("ISETP.GE") == 1
+    assert sass.count("@!P0 LDG") == 2
+    assert (sass.count("HADD2 "), sass.count("HFMA2")) == (2, 2)
 
 
 def test_the_tree_is_pythons():
@@ -176,6 +182,20 @@ def test_files_are_named_by_what_is_in_them(tmp_path):
         override.edited(
             twins.add_kernel, *SUM, BLOCK=1024, stage="ttgir", edit=lambda text: text
         )
+
+
+def test_a_file_that_changes_under_its_name_is_not_seen(tmp_path):
+    path = tmp_path / "edited.ttgir"
+
+    def loads(width):
+        path.write_text(override.narrowed(width)(stages.small().ttgir))
+        found = compile_only.compile(
+            twins.add_kernel, *SUM, BLOCK=1024, ir_override=str(path)
+        )
+        return found.evidence.global_loads
+
+    assert loads(4) == {64: 4}
+    assert loads(2) == {64: 4}
 
 
 def test_the_sum_that_is_measured():

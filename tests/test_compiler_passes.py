@@ -88,6 +88,16 @@ def test_dumps_end_with_the_trace(capfd):
     assert "IR Dump" not in capfd.readouterr().err
 
 
+def test_what_mlir_says_of_an_error_is_heard(capfd):
+    found = compile_only.compile(
+        triggers.unroll_kernel, HALF.float(), HALF.float(), 7, BLOCK=128
+    )
+    with pytest.raises(RuntimeError):
+        pipeline.lowered(found.ttgir.replace("arith.addf", "arith.adds"), "sm_90")
+    assert "arith.adds" in capfd.readouterr().err
+    assert pipeline.lowered(found.ttgir, "sm_90", num_warps=4)
+
+
 def test_operations_are_counted():
     text = """\
 module {

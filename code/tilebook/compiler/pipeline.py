@@ -172,6 +172,13 @@ def _dumped() -> Iterator[list[str]]:
         try:
             with contextlib.suppress(_Enough):
                 yield printed
+        except Exception:
+            # What MLIR says of an error is among what is printed.
+            file.seek(0)
+            for line in file:
+                if b"error:" in line:
+                    os.write(kept, line)
+            raise
         finally:
             os.dup2(kept, 2)
             os.close(kept)
