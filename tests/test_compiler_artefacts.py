@@ -55,10 +55,10 @@ def test_the_sums_numbers_are_the_notes():
     assert sum("setp" in line for line in found["ptx"]) == 1
     assert sum("setp.lt" in line for line in found["ptx"]) == 1
     sass = "\n".join(found["sass"])
-    # The mask is turned over, and the sums are on two pipes.
+    # The mask is turned over, and two sums are products.
     assert sass.count("ISETP.GE") == 1
     assert sass.count("@!P0 LDG") == 2
-    assert (sass.count("HADD2 "), sass.count("HFMA2")) == (2, 2)
+    assert (sass.count("HADD2 "), sass.count("HFMA2.MMA")) == (2, 2)
 
 
 def test_the_tree_is_pythons():

@@ -96,7 +96,7 @@ NOTES: Mapping[str, Notes] = {
         (r"ISETP", "the mask, turned over"),
         (r"IMAD\.WIDE|IADD3|IMAD", "addresses"),
         (r"LDG\.E\.128", "a load of 16 bytes"),
-        (r"HADD2|HFMA2", "two sums at a time, on two pipes in turn"),
+        (r"HADD2|HFMA2", "two sums at a time, as sums and as products with 1"),
         (r"EXIT", "threads without work leave; then all"),
         (r"STG\.E\.128", "a store of 16 bytes"),
         (r"BRA|NOP", "padding that is never run"),
