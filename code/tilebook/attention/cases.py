@@ -55,8 +55,8 @@ class Case(NamedTuple):
         """
         if self.window is not None:
             # The first queries have fewer keys before their own.
-            early = min(self.window, self.s)
-            return (self.window + 1) * self.s - early * (early + 1) / 2
+            width = min(self.window, self.s - 1)
+            return (width + 1) * (self.s - width / 2)
         return self.s**2 / (2 if self.causal else 1)
 
     @property
