@@ -12,6 +12,7 @@ from tilebook.attention import (
     experiments_variants,
     peers,
     public,
+    results,
 )
 from tilebook.attention.cases import Case
 from tilebook.measure.simulated import rehearse, retimed
@@ -280,3 +281,43 @@ def test_the_claims_on_errors(measured):
     kinds = {(row["op"], row["dtype"]) for row in record.rows}
     types = ("bfloat16", "float16", "float32")
     assert kinds == {(op, dtype) for op in ("length", "logits") for dtype in types}
+
+
+class TestTables:
+    """What the page makes of records."""
+
+    def test_over_cudnn(self, measured):
+        faster = retimed(measured["attention-forward"], 0.5, impl="attention", causal=0)
+        table = results.over_cudnn(faster)
+        assert table.to_dict() == {32: {"16, causal": 1.0, "16, full": 2.0}}
+        slower = retimed(faster, 4.0, impl="attention", causal=0, regime="cold")
+        assert results.over_cudnn(slower).loc["16, full", 32] == 0.5
+
+    def test_lengths(self, measured):
+        part = results.lengths(measured["attention-forward"], 16)
+        assert {(r["shape"]["s"], r["shape"]["causal"]) for r in part.rows} == {(32, 1)}
+        assert not any("window" in row["shape"] for row in part.rows)
+
+    def test_others(self, measured):
+        table = results.others(measured["attention-forward"])
+        assert [each.rpartition(", ")[2] for each in table.index] == ["2:1", "window"]
+        assert {"attention", "SDPA", "flex_attention"} <= set(table.columns)
+
+    def test_ladder(self, measured):
+        table = results.ladder(measured["attention-ladder"], 16)
+        assert {"causal", "folded", "SDPA, cuDNN"} <= set(table.index)
+        assert list(table.columns) == [32]
+
+    def test_variants(self, measured):
+        record = retimed(measured["attention-variants"], 2.0, op="softcap", ours=True)
+        table = results.variants(record)
+        assert table.loc["softcap", "over plain"] == 2.0
+        assert table.loc["softcap", "flex_attention over it"] == 0.5
+        assert table["flex_attention over it"].isna().sum() == 3
+
+    def test_errors(self, measured):
+        for op, columns in (("length", [16, 64]), ("logits", [1, 64])):
+            table = results.errors(measured["attention-error"], op)
+            assert list(table.columns) == columns
+            assert ("bfloat16", "attention") in table.index
+            assert (table.loc["float32"].max() < table.loc["float16"].min()).all()
