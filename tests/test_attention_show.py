@@ -76,3 +76,15 @@ def test_the_loop_waits_or_does_not():
         # Scores and values are under way when the first powers are taken.
         assert first < second < powers < names.index("wait for all products")
         assert names.count("wait for all products but the last") == 1
+
+
+def test_the_general_kernel_elsewhere():
+    found = [line.split(":")[0] for line in show.elsewhere().splitlines()]
+    assert found == ["sm_80", "sm_90", "sm_100", "gfx942"]
+    for line, unit in zip(
+        show.elsewhere().splitlines(),
+        ("mma.sync", "wgmma", "tcgen05", "mfma"),
+        strict=True,
+    ):
+        assert unit in line
+        assert "no spills" in line

@@ -179,3 +179,13 @@ def trace() -> pd.DataFrame:
     names = ("q", "k", "s", "highest", "p", "shrink", "v", "acc")
     shown = table[table["name"].isin(names)]
     return shown[["name", "shape", "dtype", "code"]].set_index("name")
+
+
+def elsewhere() -> str:
+    """The general kernel's evidence lines for four targets."""
+    found = []
+    for target in ("sm_80", "sm_90", "sm_100", "gfx942"):
+        described = target in ("sm_90", "sm_100")
+        task = evidence.task_for(128, length=LENGTH, right=0, described=described)
+        found.append(evidence.compiled("forward", task, target=target).evidence.line())
+    return "\n".join(found)
