@@ -107,12 +107,13 @@ def padded_kernel(
     D: tl.constexpr, ROWS: tl.constexpr, KEYS: tl.constexpr,
 ):  # fmt: skip
     h, offs_m = tl.program_id(0), tl.arange(0, ROWS)
+    hk = h // group
     q = rows_of(q_ptr, h, m, offs_m, D)
     acc, total, top = nothing(ROWS, D)
     for start in range(0, n, KEYS):
         offs_n = start + tl.arange(0, KEYS)
-        k = rows_of(k_ptr, h // group, n, offs_n, D)
-        v = rows_of(v_ptr, h // group, n, offs_n, D)
+        k = rows_of(k_ptr, hk, n, offs_n, D)
+        v = rows_of(v_ptr, hk, n, offs_n, D)
         s = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
         acc, total, top = take(acc, total, top, s, v)
     put(out_ptr, h, m, offs_m, acc, total, D)
