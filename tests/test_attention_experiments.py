@@ -11,7 +11,6 @@ from tilebook.attention import (
     experiments_errors,
     experiments_variants,
     peers,
-    public,
     results,
 )
 from tilebook.attention.cases import Case
@@ -42,11 +41,11 @@ def shrink(patch):
     """Make every size small, and every peer one that runs here."""
     patch.setattr(torch, "compile", lambda fn, **_: fn)
     patch.setattr(peers, "sdpa", stand_in)
-    for name, size in (("TOKENS", 64), ("FEATURES", 32)):
+    for name, size in (("TOKENS", 32), ("FEATURES", 32)):
         patch.setattr(cases, name, size)
     sets = {
         "FORWARD": (TINY, FULL, Case(16, 9, True, 2), Case(16, 32, True, window=3)),
-        "BACKWARD": (TINY, FULL),
+        "BACKWARD": (TINY,),
         "QUOTED": (TINY,),
         "LADDER": (TINY, FULL),
         "SEARCHED": (TINY, Case(16, 32, True, window=3)),
@@ -58,7 +57,7 @@ def shrink(patch):
     patch.setattr(experiments_variants, "WINDOW", TINY._replace(window=3))
     patch.setattr(experiments_variants, "GROUPED", TINY._replace(shared=2))
     patch.setattr(experiments_variants, "ODD", TINY._replace(d=12))
-    patch.setattr(experiments_variants, "LENGTHS", (40, 1, 23))
+    patch.setattr(experiments_variants, "LENGTHS", (20, 1, 11))
     for name in ("LENGTHS", "LENGTHS_BRIEF"):
         patch.setattr(experiments_errors, name, (16, 64))
     patch.setattr(experiments_errors, "TIMES", (1, 64))
@@ -67,15 +66,12 @@ def shrink(patch):
     patch.setattr(conclusions, "LONG", 16)
     patch.setattr(conclusions, "SIZES", (16,))
     patch.setattr(conclusions, "SPOKEN", {"d": 16, "s": 32})
-    whole = dict.fromkeys(experiments.RUNGS)
 
     def rungs(case):
-        def run(q, k, v):
-            return public.attention(q, k, v, causal=case.causal)
-
         kept = real(case)
-        assert set(kept) <= set(whole)
-        return dict.fromkeys(kept, run)
+        assert set(kept) <= set(experiments.RUNGS)
+        # Each is tested elsewhere; most can't run here.
+        return dict.fromkeys(kept, stand_in(case, None))
 
     real = experiments.rungs
     patch.setattr(experiments, "rungs", rungs)
