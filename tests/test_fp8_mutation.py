@@ -134,7 +134,7 @@ def run(module):
 @pytest.fixture(autouse=True)
 def several(monkeypatch, interpreted):
     """Few elements to a tile, so that a program walks over several."""
-    monkeypatch.setattr(whole, "config_for", lambda job: whole.Config(8, 16, 4, 1))
+    monkeypatch.setattr(whole, "config_for", lambda *_: whole.Config(8, 16, 4, 1))
 
 
 def test_without_one_all_is_well():

@@ -77,5 +77,40 @@ def test_what_could_race_is_compiled_and_nothing_is_remembered(monkeypatch):
         assert len(compiled) == 2
 
 
+def test_ways_that_race_are_shared_too(tool, monkeypatch):
+    """Whatever the case, each way is compiled by one process; then cases are called."""
+    found = [ways.Way("ordered", (16, 16, 32, 4, 2, n)) for n in range(20)]
+    compiled, called = [], []
+    monkeypatch.setattr(tool, "ENTRANTS", lambda task, field: found)
+    monkeypatch.setattr(ways, "entrants", lambda task, field: [])
+    monkeypatch.setattr(ways, "launch", lambda task, way, field: compiled.append(way))
+
+    def raced(x):
+        searching.way_for(
+            searching.operands.Task(x[None], x[:, None], x.new_empty(1, 1))
+        )
+        called.append(len(x))
+
+    def function(bench):
+        for n in (2, 3, 5):
+            bench.compare(
+                shape={"n": n},
+                dtype=torch.float32,
+                providers={"ours": Provider(raced, ours=True)},
+                make_inputs=lambda n=n: [torch.randn(n)],
+            )
+
+    experiment = type("E", (), {"op": "matmul", "function": function})
+    shares = []
+    for part in range(3):
+        tool.ahead(experiment, (part, 3), racing=True)
+        assert called == [(2, 3, 5)[part]]
+        shares.append(set(compiled))
+        assert len(compiled) == 3 * len(shares[-1])
+        compiled.clear(), called.clear()
+    assert all(shares)
+    assert sum(map(len, shares)) == len(set().union(*shares)) == len(found)
+
+
 def test_the_command_line_runs_every_part(tool):
     assert tool.main(["no-such-experiment", "--workers", "2"]) == 0

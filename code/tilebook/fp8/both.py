@@ -10,6 +10,7 @@ from typing import NamedTuple
 import triton
 import triton.language as tl
 
+from tilebook import device
 from tilebook.fp8 import arithmetic
 from tilebook.fp8.arithmetic import dealt, gathered, loaded, magnitude, scales
 from tilebook.fp8.operands import Job
@@ -19,6 +20,8 @@ from tilebook.tiling.operands import check_grid
 SIDE = 128
 """Of a tile, and of its groups."""
 GRANULARITIES = ("1x128", "128x128")
+SHARED = 128
+"""Registers of a thread with which two programs of 8 warps share a multiprocessor."""
 
 
 class Config(NamedTuple):
@@ -26,14 +29,15 @@ class Config(NamedTuple):
 
     num_warps: int = 8
     registers: int = 0
-    """Of a thread, at most; 0 if the compiler may take what it wants."""
+    """Of a thread, at most; 0 for what the compiler wants."""
 
 
 @triton.jit
-def turn(turned_ptr, y, offs_m, offs_k, m, k):
+def turn(turned_ptr, y, m, rows_left, columns_left):
     """Store the transpose of a tile whose rows are dealt."""
-    place = turned_ptr + offs_k[:, None] * m + offs_m[None, :]
-    mask = (offs_k < k)[:, None] & (offs_m < m)[None, :]
+    rows, columns = tl.arange(0, y.shape[0]), tl.arange(0, y.shape[1])
+    place = turned_ptr + columns[:, None].to(tl.int64) * m + rows[None, :]
+    mask = (columns < columns_left)[:, None] & (rows < rows_left)[None, :]
     tl.store(place, tl.trans(gathered(y)), mask=mask)
 
 
@@ -47,17 +51,19 @@ def both_kernel(
     across = tl.cdiv(k, SIDE)
     pid_m = (tl.program_id(0) // across).to(tl.int64)
     pid_k = (tl.program_id(0) % across).to(tl.int64)
-    # Rows are in this order but where the transpose is stored.
-    offs_m = pid_m * SIDE + dealt(SIDE)
-    offs_n = pid_m * SIDE + tl.arange(0, SIDE)
-    offs_k = pid_k * SIDE + tl.arange(0, SIDE)
-    mask = (offs_m < m)[:, None] & (offs_k < k)[None, :]
+    # Within the tile 32 bits do. Rows are dealt but where the transpose leaves.
+    rows, columns = dealt(SIDE), tl.arange(0, SIDE)
+    rows_left = tl.minimum(m - pid_m * SIDE, SIDE).to(tl.int32)
+    columns_left = tl.minimum(k - pid_k * SIDE, SIDE).to(tl.int32)
+    offs_m, offs_k = pid_m * SIDE + rows, pid_k * SIDE + columns
+    mask = (rows < rows_left)[:, None] & (columns < columns_left)[None, :]
     x = loaded(
         x_ptr, up_ptr,
         offs_m[:, None] * x_m + offs_k[None, :] * x_k,
         offs_m[:, None] * up_m + offs_k[None, :] * up_k,
         mask, "",
     )  # fmt: skip  # (SIDE, SIDE)
+    turned_ptr += pid_k * SIDE * m + pid_m * SIDE
     size = magnitude(x)
     by_row, by_column = tl.max(size, axis=1), tl.max(size, axis=0)
     place = codes_ptr + offs_m[:, None] * k + offs_k[None, :]
@@ -65,7 +71,7 @@ def both_kernel(
         scale, inverse = scales(tl.max(by_row, axis=0), LARGEST, FLOOR)
         y = (x * inverse).to(codes_ptr.dtype.element_ty)
         tl.store(place, y, mask=mask)
-        turn(turned_ptr, y, offs_n, offs_k, m, k)
+        turn(turned_ptr, y, m, rows_left, columns_left)
         tl.store(scale_ptr + pid_m * scale_m + pid_k * scale_k, scale)
         tl.store(turned_scale_ptr + pid_k * turned_k + pid_m * turned_m, scale)
     else:
@@ -73,12 +79,27 @@ def both_kernel(
         y = (x * inverse[:, None]).to(codes_ptr.dtype.element_ty)
         tl.store(place, y, mask=mask)
         there = scale_ptr + offs_m * scale_m + pid_k * scale_k
-        tl.store(there, scale, mask=offs_m < m)
+        tl.store(there, scale, mask=rows < rows_left)
         scale, inverse = scales(by_column, LARGEST, FLOOR)
         y = (x * inverse[None, :]).to(codes_ptr.dtype.element_ty)
-        turn(turned_ptr, y, offs_n, offs_k, m, k)
+        turn(turned_ptr, y, m, rows_left, columns_left)
         there = turned_scale_ptr + offs_k * turned_k + pid_m * turned_m
-        tl.store(there, scale, mask=offs_k < k)
+        tl.store(there, scale, mask=columns < columns_left)
+
+
+def config_for(job: Job) -> Config:
+    """Choose how to launch the kernel.
+
+    Args:
+        job: the matrix, and how it is quantised.
+
+    Returns:
+        With scales for both directions, no more registers than let two programs share
+        a multiprocessor, but where columns lie together: that would spill. AMD's
+        compiler knows no such limit.
+    """
+    shared = job.granularity == "1x128" and not job.turned
+    return Config(8, SHARED if shared and device.current().backend != "hip" else 0)
 
 
 def launch(job: Job, turned: Quantized, config: Config | None = None) -> None:
@@ -87,12 +108,12 @@ def launch(job: Job, turned: Quantized, config: Config | None = None) -> None:
     Args:
         job: the matrix, with the granularity "1x128" or "128x128".
         turned: where its transpose (k, m) goes.
-        config: how.
+        config: how; by default what `config_for` chooses.
 
     Raises:
         ValueError: there are more tiles than a grid has programs.
     """
-    config = config or Config()
+    config = config or config_for(job)
     cap = {"maxnreg": config.registers} if config.registers else {}
     count = check_grid(-(-job.m // SIDE) * -(-job.k // SIDE), "tiles")
     job.wrap(both_kernel)[(count,)](

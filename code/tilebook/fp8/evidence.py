@@ -97,8 +97,15 @@ def compiled(
     Returns:
         The compiled kernels, one for each launch.
     """
+    # AMD's compiler knows no limit of registers.
+    unknown = {"maxnreg"} if target.startswith("gfx") else set()
     return tuple(
-        compile_only.compile(each.kernel, *each.args, target=target, **each.meta)
+        compile_only.compile(
+            each.kernel,
+            *each.args,
+            target=target,
+            **{key: value for key, value in each.meta.items() if key not in unknown},
+        )
         for each in launched(name, **more)
     )
 

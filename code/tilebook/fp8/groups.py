@@ -101,7 +101,7 @@ def config_for(job: Job) -> Config:
     if rows == 128:
         return Config(128, 1, 8)
     if job.turned:
-        return Config(TURNED, 128 // width, 8)
+        return Config(TURNED, 128 // width, 4)
     most = min(1024, triton.next_power_of_2(job.k))
     groups = max(1, most // width)
     return Config(max(1, ELEMENTS // (groups * width)), groups, 4)

@@ -19,6 +19,8 @@ from tilebook.softmax.occupancy import programs
 
 WAVES = 8
 """Programs on a multiprocessor, each of which walks over tiles."""
+LARGE = 1 << 27
+"""Elements from which on more programs pay where a matrix is read once."""
 
 
 class Config(NamedTuple):
@@ -98,20 +100,28 @@ def codes_kernel(
         tl.atomic_max(amax_ptr, tl.max(tl.max(amax, axis=1), axis=0))
 
 
-def config_for(job: Job) -> Config:
+def config_for(job: Job, given: bool = False) -> Config:
     """Choose how to launch the kernels.
 
     Args:
         job: the matrix.
+        given: whether its scale is, so that it is read once.
 
     Returns:
         Tiles of 4096 elements, as wide as a row is long, up to 1024; tall ones where
-        neighbours lie along columns.
+        neighbours lie along columns. What is read once, and remembered nowhere, has
+        tiles of up to 2048 columns, and more of them at a time where it is large.
     """
     if job.turned:
         return Config(64, 128, 8)
-    columns = max(16, min(1024, triton.next_power_of_2(job.k)))
-    return Config(4096 // columns, columns, 4)
+    columns = triton.next_power_of_2(job.k)
+    if not given:
+        columns = max(16, min(1024, columns))
+        return Config(4096 // columns, columns, 4)
+    columns = max(16, min(2048, columns))
+    if job.m * job.k < LARGE:
+        return Config(2048 // columns, columns, 4, 8)
+    return Config(8192 // columns, columns, 4, 32)
 
 
 def launch(
@@ -126,7 +136,7 @@ def launch(
         amax: one float32, zero or positive: becomes the larger of itself and the
             largest magnitude, NaN if there is one.
     """
-    config = config or config_for(job)
+    config = config or config_for(job, amax is not None)
     tiles = -(-job.m // config.rows) * -(-job.k // config.columns)
     grid = (programs(tiles, config.waves),)
     found = amax
