@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+import torch._functorch.config
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
@@ -149,13 +150,17 @@ def backward(
         inputs: operands, and what arrives for the result.
         searched: whether flex_attention is among them.
     """
-    peers = {}
+    forced = {}
     if case.window is None:
-        forced = {name: each for name, each in BACKENDS.items() if each}
-        peers = {name: gradients(sdpa(case, each)) for name, each in forced.items()}
+        forced = {name: sdpa(case, each) for name, each in BACKENDS.items() if each}
+    # What a trial leaves behind isn't for the timing: that gets functions of its own.
+    tried = working({name: gradients(fn) for name, fn in forced.items()}, inputs)
     found = {
-        name: Provider(fn, nondeterministic="parts of sums are added in any order")
-        for name, fn in working(peers, inputs).items()
+        name: Provider(
+            gradients(forced[name]),
+            nondeterministic="parts of sums are added in any order",
+        )
+        for name in tried
     }
 
     def build() -> Function:
