@@ -1,9 +1,13 @@
 """What the chapter's page prints and draws."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from tilebook.attention import exercises, figures, show, solutions
+from tilebook import measure
+from tilebook.attention import bugs, exercises, figures, selftest, show, solutions
 
 
 @pytest.mark.parametrize("name", figures.DRAWN)
@@ -88,3 +92,49 @@ def test_the_general_kernel_elsewhere():
     ):
         assert unit in line
         assert "no spills" in line
+
+
+class TestPage:
+    """What the page names is there."""
+
+    TEXT = Path(__file__).parents[1] / "chapters" / "attention.md"
+
+    @pytest.fixture
+    def page(self):
+        return self.TEXT.read_text(encoding="utf-8")
+
+    def test_every_number_has_a_value_and_every_value_is_quoted(self, page):
+        quoted = set(re.findall(r"\{measured\}`([\w-]+)\.(\w+)", page))
+        declared = {
+            (each.name, value)
+            for each in measure.experiments()
+            if each.name.startswith("attention-")
+            for value in measure.values(each.name)
+        }
+        assert quoted == declared
+
+    def test_every_claim_and_record_has_a_place(self, page):
+        names = {
+            each.name
+            for each in measure.experiments()
+            if each.name.startswith("attention-")
+        }
+        for kind in ("claims", "provenance"):
+            assert set(re.findall(rf"^```\{{{kind}\}} (\S+)$", page, re.M)) == names
+
+    def test_every_exercise_and_bug_has_a_place(self, page):
+        labels = re.findall(r"^:label: ex-(\S+)$", page, re.M)
+        assert labels == [each.name for each in exercises.EXERCISES]
+        for each in exercises.EXERCISES:
+            assert each.statement in page
+            assert each.hint in page
+        assert re.findall(r"^\(bug-(\S+)\)=$", page, re.M) == [*bugs.GALLERY]
+        for bug in bugs.GALLERY.values():
+            assert f"### {bug.title}\n" in page
+            assert f'verdict("{bug.name}")' in page
+
+    def test_the_questions_are_those_of_the_selftest(self, page):
+        for question in selftest.QUESTIONS:
+            assert question.text in page
+            at = question.options.index(question.answer)
+            assert f"**{'abcd'[at]}**. {question.explanation}" in page

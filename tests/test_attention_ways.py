@@ -5,17 +5,19 @@ import torch
 
 from tilebook import attention as chapter
 from tilebook import device as here
-from tilebook import testing
+from tilebook import schedules, testing
 from tilebook.attention import (
     attention,
     choose,
     evidence,
     folded,
     forward,
+    launching,
     reference,
     ways,
 )
 from tilebook.attention.trials import Shape, agree, drawn
+from tilebook.matmul.evidence import launches
 
 BF16, FP16 = torch.bfloat16, torch.float16
 
@@ -160,6 +162,27 @@ def test_gradients_take_the_logarithms_of_the_kernel_that_served(
     monkeypatch.setattr(folded, "launch", shifted(by_the_definition([])))
     with pytest.raises(AssertionError):
         agree_on_gradients(given)
+
+
+@pytest.mark.parametrize("options", [{}, {"right": 0}, {"left": 9, "right": 0}])
+def test_hoppers_kernel_and_its_gradients_as_one(
+    on_a_hopper, device, monkeypatch, options
+):
+    """The kernel's own Python, in an order that barriers allow."""
+    if device.type == "cuda":
+        pytest.skip("a card runs the kernel itself")
+    real, small = folded.launch, launching.Config(16, 2, 16, 2, 2)
+
+    def launch(task):
+        # Other threads would note what they do for a gradient.
+        plain = task._replace(**{x: getattr(task, x).detach() for x in "qkv"})
+        (found,) = launches(lambda wrap: real(plain._replace(wrap=wrap), small))
+        schedules.run(found.kernel, (2,), *found.args, **found.meta, seed=5)
+
+    monkeypatch.setattr(launching, "WIDTHS", (16, 32, 64, 128, 256))
+    monkeypatch.setattr(folded, "launch", launch)
+    monkeypatch.setattr(forward, "launch", unreachable)
+    agree(drawn(Shape(1, 2, 2, 70, 70, 16, 16), BF16, device), **options)
 
 
 def shifted(launch):
