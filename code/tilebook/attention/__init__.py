@@ -13,7 +13,8 @@ The ladder, in order; each rung is a module with a kernel, `launch` and a functi
 
 `backward` and `backward_whole` have the gradients, `scores` what all kernels share.
 `attention` is the operator; `attention_varlen` takes packed sequences, and
-`scaled_dot_product_attention` has the signature of PyTorch's.
+`scaled_dot_product_attention` has the signature of PyTorch's. `ways` chooses among
+`folded` and `forward`, and `which` says what serves.
 """
 
 from tilebook.attention import (
@@ -32,6 +33,7 @@ from tilebook.attention.public import (
     attention,
     attention_varlen,
     scaled_dot_product_attention,
+    which,
 )
 
 __all__ = [
@@ -50,6 +52,7 @@ __all__ = [
     "onepass",
     "overlapped",
     "scaled_dot_product_attention",
+    "which",
 ]
 
 LADDER = (materialised, onepass, causal, forward)
