@@ -54,7 +54,7 @@ class Config(NamedTuple):
 PART, BLOCK_M = 64, 64
 """Keys of a group, and queries of a block: fewer tensor cores don't take, and for more
 there are no registers."""
-CONFIGS = {64: (Config(4), Config(3)), 128: (Config(2),)}
+CONFIGS = {64: (Config(4),), 128: (Config(2),)}
 """What to try on a card, by columns of a head; the first is what `config_for` takes."""
 
 

@@ -41,7 +41,7 @@ BOUND = 2.0**-7
 """Relative error allowed in results: weights and the result are rounded to 8 bits."""
 BOUND_GRADIENTS = 2.0**-6
 """The same of gradients, which have a rounded result and rounded logits in them."""
-ONE_KERNEL = "attention, one kernel"
+SAME_BITS = conclusions.SAME_BITS
 RUNGS = (
     *("materialised", "onepass", "causal", "forward"),
     *("described", "cooperative", "overlapped", "folded"),
@@ -111,14 +111,14 @@ def attention_backward(bench: Bench) -> list[Row]:
         searched = case in cases.SEARCHED_BACKWARD and not bench.budget.brief
         draw = functools.partial(cases.operands, case, gradient=True)
         others = peers.backward(case, draw(), searched=searched)
-        loose = peers.ours(case, deterministic=False)
+        same = peers.ours(case, deterministic=True)
         providers = {
             "attention": Provider(
-                peers.gradients(peers.ours(case)), ours=True, bound=BOUND_GRADIENTS
-            ),
-            ONE_KERNEL: Provider(
-                peers.gradients(loose), ours=True, bound=BOUND_GRADIENTS,
+                peers.gradients(peers.ours(case)), ours=True, bound=BOUND_GRADIENTS,
                 nondeterministic="parts of dq are added in any order",
+            ),
+            SAME_BITS: Provider(
+                peers.gradients(same), ours=True, bound=BOUND_GRADIENTS
             ),
         }  # fmt: skip
         exact = functools.partial(cases.exact_gradients, **seen(case))

@@ -5,8 +5,7 @@ from typing import Any
 import torch
 
 from tilebook import device, library
-from tilebook.attention import backward, backward_whole, biases, ways
-from tilebook.attention.choose import whole_pays
+from tilebook.attention import biases, ways
 from tilebook.attention.gradients import wanted
 from tilebook.attention.operands import Task, aligned, near, precision_of, room
 
@@ -130,11 +129,7 @@ def gradient_operator(
             x.zero_()
         return found
     with library.on(q):
-        whole = not by_slopes and whole_pays(task)
-        if deterministic or not whole or backward_whole.refusal(task):
-            backward.launch(asked)
-        else:
-            backward_whole.launch(asked)
+        ways.launch_gradients(asked, deterministic)
         if by_bias and dbias.numel():
             biases.launch(asked, dbias)
     if by_slopes:

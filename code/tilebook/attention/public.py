@@ -41,7 +41,7 @@ def attention(
     dropout: float = 0.0,
     seed: int | torch.Tensor | None = None,
     return_lse: bool = False,
-    deterministic: bool = True,
+    deterministic: bool | None = None,
 ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
     """Weigh values by the softmax of the products of queries and keys.
 
@@ -68,8 +68,9 @@ def attention(
         dropout: probability of dropping a weight, rounded to 24 bits.
         seed: of dropout, 64 bits; by default drawn from the device's generator.
         return_lse: whether to return the logarithms of the denominators, too.
-        deterministic: whether gradients have the same bits each time. If not, one
-            kernel with atomic additions takes the place of two, where it can.
+        deterministic: whether gradients have the same bits each time; by default what
+            `torch.use_deterministic_algorithms` was told. If not, one kernel with
+            additions in any order takes the place of two, where that is faster.
 
     Returns:
         The result (b, h, s, e), and with `return_lse` the logarithms (b, h, s) of the
@@ -97,7 +98,7 @@ def attention(
         q, causal, align, window, scale, softcap, slopes, sinks, dropout, seed
     )
     check.one_of(return_lse, "return_lse", (False, True))
-    check.one_of(deterministic, "deterministic", (False, True))
+    check.one_of(deterministic, "deterministic", (None, False, True))
     out, lse = _apply(q, k, v, bias, options, None, deterministic)
     return (out, lse) if return_lse else out
 
@@ -119,7 +120,7 @@ def attention_varlen(
     dropout: float = 0.0,
     seed: int | torch.Tensor | None = None,
     return_lse: bool = False,
-    deterministic: bool = True,
+    deterministic: bool | None = None,
 ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
     """Attend within each of several sequences that follow one another.
 
@@ -165,7 +166,7 @@ def attention_varlen(
         q, causal, align, window, scale, softcap, slopes, sinks, dropout, seed
     )
     check.one_of(return_lse, "return_lse", (False, True))
-    check.one_of(deterministic, "deterministic", (False, True))
+    check.one_of(deterministic, "deterministic", (None, False, True))
     out, lse = _apply(q, k, v, None, options, cu, deterministic)
     out, lse = out[0].transpose(0, 1), lse[0]
     return (out, lse) if return_lse else out
@@ -224,7 +225,7 @@ def scaled_dot_product_attention(
         q, is_causal, "top-left", None, scale, None, None, None, dropout_p, None,
         dropout_name="dropout_p",
     )  # fmt: skip
-    out, _ = _apply(q, k, v, bias, options, None, True)
+    out, _ = _apply(q, k, v, bias, options, None, None)
     return out.reshape(*lead, *out.shape[-2:])
 
 
@@ -235,7 +236,7 @@ def _apply(
     bias: torch.Tensor | None,
     options: dict[str, Any],
     cu: tuple[torch.Tensor, torch.Tensor] | None,
-    deterministic: bool,
+    deterministic: bool | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The result and its logarithms, by kernels or, in float64, by the definition."""
     if q.dtype == torch.float64:
@@ -245,6 +246,8 @@ def _apply(
     seen, told = _arguments(q, k, v, bias, options, cu)
     if library.eager(*(x for x in seen if x is not None)):
         return computed(seen, told)
+    if deterministic is None:
+        deterministic = torch.are_deterministic_algorithms_enabled()
     return attention_operator(*seen, *told, deterministic)
 
 

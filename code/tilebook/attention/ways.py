@@ -1,7 +1,16 @@
-"""Which kernel serves: Hopper's own where it can, else the general one."""
+"""Which kernels serve: Hopper's own where they can, else the general ones."""
 
 from tilebook import device
-from tilebook.attention import choose, folded, forward, launching
+from tilebook.attention import (
+    backward,
+    backward_fused,
+    backward_whole,
+    choose,
+    folded,
+    forward,
+    launching,
+)
+from tilebook.attention.gradients import Gradient
 from tilebook.attention.operands import Task
 
 FEWEST = 64
@@ -18,6 +27,25 @@ def launch(task: Task) -> None:
         folded.launch(on_hopper(task))
     else:
         forward.launch(task)
+
+
+def launch_gradients(asked: Gradient, deterministic: bool) -> None:
+    """Launch the backward kernels.
+
+    Args:
+        asked: what is wanted, of an attention that has elements.
+        deterministic: whether it must have the same bits each time.
+    """
+    if deterministic or asked.steps is not None:
+        backward.launch(asked)
+    elif device.has("wgmma"):
+        # By pointers, `backward_whole` was slower there than two kernels.
+        fused = backward_fused.refusal(asked) is None
+        (backward_fused if fused else backward).launch(asked)
+    elif choose.whole_pays(asked.task) and not backward_whole.refusal(asked.task):
+        backward_whole.launch(asked)
+    else:
+        backward.launch(asked)
 
 
 def told(task: Task) -> str:
