@@ -1,4 +1,4 @@
-"""All gradients in one kernel for Hopper, in orders that barriers allow and on a card."""
+"""All gradients in one kernel for Hopper, in orders that barriers allow; on a card."""
 
 import itertools
 
