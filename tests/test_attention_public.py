@@ -260,7 +260,7 @@ REFUSALS = (
     ({"seed": 2**63}, ValueError, "seed must fit into 64 bits"),
     ({"seed": torch.ones(1).long()}, ValueError, "seed must have shape"),
     ({"return_lse": None}, ValueError, "return_lse must be False or True"),
-    ({"deterministic": 0}, ValueError, "deterministic must be False or True"),
+    ({"deterministic": 0}, ValueError, "deterministic must be None, False or True"),
 )  # fmt: skip
 
 

@@ -118,7 +118,8 @@ def test_each_scaling_and_each_peer_is_measured(measured):
         for code in (0, 1)
         for name in ("torch.compile", "torch.compile, fast")
     }
-    assert impls(measured["fp8-compiled"]) == expected | further
+    by_rows = {(code, name) for code, name in expected | further if code == 1}
+    assert impls(measured["fp8-compiled"]) == by_rows
     found = impls(measured["fp8-gemm"])
     # What the library refuses is left out, and ours has one way.
     assert found == expected | {(2, "scaled_matmul"), (2, "_scaled_mm")}
@@ -168,12 +169,15 @@ def test_each_claim_on_products_is_about_its_own(
     monkeypatch.setattr(conclusions, "MOST", 8)
     record = measured["fp8-gemm"]
     held = measure.claims("fp8-gemm")[claim]
-    assert held.broken(record)
-    ours = record
+    slow = record
+    for impl in impls:
+        slow = retimed(slow, 1.5, impl=impl)
+    assert held.broken(slow)
+    ours = slow
     for impl in impls:
         for code in scaling_:
             for m in (2,) if thin else (16,):
-                ours = retimed(ours, 0.8, impl=impl, scaling=code, m=m)
+                ours = retimed(ours, 0.5, impl=impl, scaling=code, m=m)
     assert not held.broken(ours)
     # Each part of it has to hold.
     for impl in impls:

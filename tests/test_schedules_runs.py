@@ -285,14 +285,14 @@ class TestWhatIsNotModelled:
         @gluon.jit
         def kernel(a_desc, WHAT: gl.constexpr):
             if WHAT == "memory":
-                room(a_desc, 1).slice(0, 1)
+                room(a_desc, 1).gather(0)
             elif WHAT == "barriers":
                 barriers(1, 1).slice(0, 1)
             else:
                 a_desc.gather(0)
 
         for what, name in (
-            ("memory", "Memory.slice"),
+            ("memory", "Memory.gather"),
             ("barriers", "Barriers.slice"),
             ("descriptor", "Descriptor.gather"),
         ):

@@ -11,13 +11,16 @@ The ladder, in order; each rung is a module with a kernel, `launch` and a functi
 * `overlapped`: the next block's scores are made while this one's are weighed.
 * `folded`: the end of a tile and the beginning of the next at the same time.
 
-`backward` and `backward_whole` have the gradients, `scores` what all kernels share.
+`backward`, `backward_whole` and, for Hopper, `backward_fused` have the gradients,
+`scores` what all kernels share.
 `attention` is the operator; `attention_varlen` takes packed sequences, and
-`scaled_dot_product_attention` has the signature of PyTorch's.
+`scaled_dot_product_attention` has the signature of PyTorch's. `ways` chooses among
+`folded` and `forward`, and `which` says what serves.
 """
 
 from tilebook.attention import (
     backward,
+    backward_fused,
     backward_whole,
     causal,
     cooperative,
@@ -32,6 +35,7 @@ from tilebook.attention.public import (
     attention,
     attention_varlen,
     scaled_dot_product_attention,
+    which,
 )
 
 __all__ = [
@@ -40,6 +44,7 @@ __all__ = [
     "attention",
     "attention_varlen",
     "backward",
+    "backward_fused",
     "backward_whole",
     "causal",
     "cooperative",
@@ -50,6 +55,7 @@ __all__ = [
     "onepass",
     "overlapped",
     "scaled_dot_product_attention",
+    "which",
 ]
 
 LADDER = (materialised, onepass, causal, forward)

@@ -50,19 +50,22 @@ from tilebook.softmax.occupancy import programs
 
 CONFIGS = {
     64: (
-        *(Config(64, 3, 128, 3, 2), Config(64, 2, 128, 3, 2), Config(64, 3, 64, 6, 2)),
-        *(Config(64, 3, 128, 3, 2, dynamic=True), Config(64, 2, 64, 6, 2)),
+        *(Config(64, 3, 128, 3, 2), Config(64, 2, 128, 3, 2), Config(64, 3, 128, 3)),
+        *(Config(64, 2, 128, 4, 2), Config(64, 3, 64, 6, 2), Config(64, 2, 64, 6, 2)),
     ),
     128: (
-        *(Config(64, 2, 128, 2, 2), Config(64, 2, 64, 4, 2), Config(64, 3, 64, 3)),
         Config(64, 2, 128, 2, 2, dynamic=True),
+        *(Config(64, 2, 128, 2), Config(64, 2, 64, 4, 2), Config(64, 3, 64, 3)),
     ),
-    256: (Config(64, 2, 64, 2, pieces=2, dynamic=True),),
+    256: tuple(Config(64, 2, 64, 2, pieces=n, dynamic=True) for n in (4, 2)),
 }
-"""What to try on a card, by columns of a head. Of 256 columns a group that is told its
-next tile has a register more."""
-LONG = 2048
-"""Queries from which on a third group pays where heads are narrow."""
+"""What to try on a card, by columns of a head; by the contest that was held on an H100
+`config_for` chooses among them. Of 256 columns a group that is told its next tile has a
+register more."""
+SHORT, LONG, LONGER = 1024, 2048, 8192
+"""Queries below which blocks are halved under a causal mask; from which on a third
+group pays where heads are narrow; and from which on a second place for queries doesn't
+pay: a tile's end is seldom then."""
 
 
 @gluon.jit
@@ -264,12 +267,35 @@ def attention_kernel(
 
 
 def config_for(task: Task) -> Config:
-    """Choose how to launch the kernel; see `launching.config_for`."""
-    configs = dict(CONFIGS)
-    # With a window three groups have too few registers.
-    if task.q.shape[2] < LONG or task.left is not None:
-        configs[64] = CONFIGS[64][1:]
-    return launching.config_for(task, configs)
+    """Choose how to launch the kernel.
+
+    Args:
+        task: what is computed.
+
+    Returns:
+        What was the fastest in its kind; if there is no room for that, the first of
+        `CONFIGS` that there is room for.
+
+    Raises:
+        ValueError: there is room for none.
+    """
+    width = launching.width_of(task)
+    listed = CONFIGS[width]
+    rows, causal = task.q.shape[2], task.right == 0
+    best = listed[0]
+    if width == 64:
+        # With a window three groups have too few registers.
+        if rows < (LONGER if causal else LONG) or task.left is not None:
+            best = listed[1]
+        elif rows >= LONGER:
+            best = listed[2]
+    elif width == 128:
+        if rows >= LONGER and not causal:
+            best = listed[1]
+        elif rows < SHORT and causal:
+            best = listed[2]
+    several = [each for each in listed if each.parts <= best.parts]
+    return launching.config_for(task, {width: (best, *several)})
 
 
 def launch(task: Task, config: Config | None = None) -> None:

@@ -155,7 +155,8 @@ def described(x: torch.Tensor, rows: int, columns: int) -> TensorDescriptor:
         columns: of it.
     """
     block = [1, 1, rows, columns]
-    layout = gl.NVMMASharedLayout.get_default_for(block, DTYPES[x.dtype])
+    kind = DTYPES.get(x.dtype, gl.float32)
+    layout = gl.NVMMASharedLayout.get_default_for(block, kind)
     return TensorDescriptor(x, [*x.shape], strides_of(x), block, layout)
 
 

@@ -5,8 +5,7 @@ from typing import Any
 import torch
 
 from tilebook import device, library
-from tilebook.attention import backward, backward_whole, biases, forward
-from tilebook.attention.choose import whole_pays
+from tilebook.attention import biases, ways
 from tilebook.attention.gradients import wanted
 from tilebook.attention.operands import Task, aligned, near, precision_of, room
 
@@ -44,7 +43,7 @@ def _(
     return room(aligned(q), v)
 
 
-def _task(tensors: tuple, options: tuple, out: tuple | None = None) -> Task:
+def task_of(tensors: tuple, options: tuple, out: tuple | None = None) -> Task:
     """A task of an operator's arguments; its result has room, or is there already."""
     q, k, v, bias, slopes, sinks, seed, cu_q, cu_k = tensors
     scale, left, right, bottom, cap, dropout = options
@@ -63,7 +62,7 @@ def _task(tensors: tuple, options: tuple, out: tuple | None = None) -> Task:
 
 
 def computed(tensors: tuple, options: tuple) -> tuple[torch.Tensor, torch.Tensor]:
-    """Launch the forward kernel.
+    """Launch the forward kernel that `ways` chooses.
 
     Args:
         tensors: the operator's first nine arguments.
@@ -72,14 +71,14 @@ def computed(tensors: tuple, options: tuple) -> tuple[torch.Tensor, torch.Tensor
     Returns:
         The result and its logarithms.
     """
-    task = _task(tensors, options)
+    task = task_of(tensors, options)
     if task.packed:
         # Positions that belong to no sequence are nobody's to write.
         task.out.zero_()
         task.lse.fill_(-torch.inf)
     if task.out.numel():
         with library.on(task.q):
-            forward.launch(task)
+            ways.launch(task)
     return task.out, task.lse
 
 
@@ -118,7 +117,7 @@ def gradient_operator(
 ]:
     tensors = (q, k, v, bias, slopes, sinks, seed, cu_q, cu_k)
     options = (scale, left, right, bottom, cap, dropout)
-    task = _task(tensors, options, (aligned(out), lse))
+    task = task_of(tensors, options, (aligned(out), lse))
     asked = wanted(task, do, dlse, slopes=by_slopes, sinks=by_sinks)
     dbias, dslopes, dsinks = _others(
         q, bias, slopes, sinks, by_bias, by_slopes, by_sinks
@@ -130,11 +129,7 @@ def gradient_operator(
             x.zero_()
         return found
     with library.on(q):
-        whole = not by_slopes and whole_pays(task)
-        if deterministic or not whole or backward_whole.refusal(task):
-            backward.launch(asked)
-        else:
-            backward_whole.launch(asked)
+        ways.launch_gradients(asked, deterministic)
         if by_bias and dbias.numel():
             biases.launch(asked, dbias)
     if by_slopes:

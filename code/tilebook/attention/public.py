@@ -1,19 +1,28 @@
 """`attention`, `attention_varlen`, and PyTorch's call for the same: any options."""
 
-import math
 from typing import Any
 
 import torch
 
 from tilebook import check, library
-from tilebook.attention import packed, reference
-from tilebook.attention.operands import DTYPES, check_meeting, scale_for
-from tilebook.attention.operator import attention_operator, computed
+from tilebook.attention import packed, reference, ways
+from tilebook.attention.arguments import (
+    ALIGNMENTS,
+    EVERY,
+    Window,
+    bias_of,
+    options_of,
+)
+from tilebook.attention.operands import check_meeting
+from tilebook.attention.operator import attention_operator, computed, task_of
 
-EVERY = (*DTYPES, torch.float64)
-"""The element types that the public functions take."""
-ALIGNMENTS = ("top-left", "bottom-right")
-Window = tuple[int | None, int | None]
+__all__ = [
+    "ALIGNMENTS",
+    "attention",
+    "attention_varlen",
+    "scaled_dot_product_attention",
+    "which",
+]
 
 
 def attention(
@@ -32,7 +41,7 @@ def attention(
     dropout: float = 0.0,
     seed: int | torch.Tensor | None = None,
     return_lse: bool = False,
-    deterministic: bool = True,
+    deterministic: bool | None = None,
 ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
     """Weigh values by the softmax of the products of queries and keys.
 
@@ -59,8 +68,9 @@ def attention(
         dropout: probability of dropping a weight, rounded to 24 bits.
         seed: of dropout, 64 bits; by default drawn from the device's generator.
         return_lse: whether to return the logarithms of the denominators, too.
-        deterministic: whether gradients have the same bits each time. If not, one
-            kernel with atomic additions takes the place of two, where it can.
+        deterministic: whether gradients have the same bits each time; by default what
+            `torch.use_deterministic_algorithms` was told. If not, one kernel with
+            additions in any order takes the place of two, where that is faster.
 
     Returns:
         The result (b, h, s, e), and with `return_lse` the logarithms (b, h, s) of the
@@ -83,12 +93,12 @@ def attention(
         check.tensor(x, name, dtype=EVERY, ndim=4)
     check_meeting(q, k, v)
     if bias is not None:
-        bias = _bias(bias, "bias", q, k)
-    options = _options(
+        bias = bias_of(bias, "bias", q, k)
+    options = options_of(
         q, causal, align, window, scale, softcap, slopes, sinks, dropout, seed
     )
     check.one_of(return_lse, "return_lse", (False, True))
-    check.one_of(deterministic, "deterministic", (False, True))
+    check.one_of(deterministic, "deterministic", (None, False, True))
     out, lse = _apply(q, k, v, bias, options, None, deterministic)
     return (out, lse) if return_lse else out
 
@@ -110,7 +120,7 @@ def attention_varlen(
     dropout: float = 0.0,
     seed: int | torch.Tensor | None = None,
     return_lse: bool = False,
-    deterministic: bool = True,
+    deterministic: bool | None = None,
 ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
     """Attend within each of several sequences that follow one another.
 
@@ -152,11 +162,11 @@ def attention_varlen(
     cu = packed.starts(q, cu_seqlens_q, cu_seqlens_k)
     q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))
     check_meeting(q, k, v)
-    options = _options(
+    options = options_of(
         q, causal, align, window, scale, softcap, slopes, sinks, dropout, seed
     )
     check.one_of(return_lse, "return_lse", (False, True))
-    check.one_of(deterministic, "deterministic", (False, True))
+    check.one_of(deterministic, "deterministic", (None, False, True))
     out, lse = _apply(q, k, v, None, options, cu, deterministic)
     out, lse = out[0].transpose(0, 1), lse[0]
     return (out, lse) if return_lse else out
@@ -210,107 +220,13 @@ def scaled_dot_product_attention(
     bias = None
     if attn_mask is not None:
         bias = packed.mask(attn_mask, lead, q, k)
-        bias = _bias(bias, "attn_mask", q, k)
-    options = _options(
+        bias = bias_of(bias, "attn_mask", q, k)
+    options = options_of(
         q, is_causal, "top-left", None, scale, None, None, None, dropout_p, None,
         dropout_name="dropout_p",
     )  # fmt: skip
-    out, _ = _apply(q, k, v, bias, options, None, True)
+    out, _ = _apply(q, k, v, bias, options, None, None)
     return out.reshape(*lead, *out.shape[-2:])
-
-
-def _options(
-    q: torch.Tensor,
-    causal: bool,
-    align: str,
-    window: Window | None,
-    scale: float | None,
-    softcap: float | None,
-    slopes: torch.Tensor | None,
-    sinks: torch.Tensor | None,
-    dropout: float,
-    seed: int | torch.Tensor | None,
-    dropout_name: str = "dropout",
-) -> dict[str, Any]:
-    """Check all options but a bias, and name them as `operands.Task` does."""
-    batch, heads = q.shape[:2]
-    check.one_of(causal, "causal", (False, True))
-    check.one_of(align, "align", ALIGNMENTS)
-    left, right = _window(window)
-    if causal:
-        right = 0
-    if scale is not None and not math.isfinite(check.number(scale, "scale")):
-        raise ValueError(f"scale must be finite, got {scale}")
-    if softcap is not None:
-        cap = check.number(softcap, "softcap")
-        if not 0 < cap < math.inf:
-            raise ValueError(f"softcap must be positive and finite, got {softcap}")
-    for name, x in (("slopes", slopes), ("sinks", sinks)):
-        if x is not None:
-            check.tensor(x, name, dtype=EVERY, ndim=(1, 2) if x is slopes else 1)
-            check.same_device(q=q, **{name: x})
-            wide = x.ndim == 2
-            check.tensor(x, name, shape=(batch, heads) if wide else (heads,))
-    if not 0 <= check.number(dropout, dropout_name) <= 1:
-        raise ValueError(f"{dropout_name} must be from 0 to 1, got {dropout}")
-    return {
-        "scale": float(scale_for(q, scale)), "left": left, "right": right,
-        "bottom": align == ALIGNMENTS[1], "cap": 0.0 if softcap is None else cap,
-        "slopes": slopes, "sinks": sinks, "dropout": float(dropout),
-        "seed": _seed(seed, q, dropout),
-    }  # fmt: skip
-
-
-def _window(window: Window | None) -> Window:
-    if window is None:
-        return None, None
-    if not isinstance(window, tuple | list) or len(window) != 2:
-        raise TypeError(f"window must be a pair of int or None, got {window!r}")
-    left, right = (
-        None if side is None else check.natural_number(side, "window")
-        for side in window
-    )
-    return left, right
-
-
-def _seed(
-    seed: int | torch.Tensor | None, q: torch.Tensor, dropout: float
-) -> torch.Tensor | None:
-    """The seed as one int64 on the device of the queries; None without dropout."""
-    if isinstance(seed, torch.Tensor):
-        check.tensor(seed, "seed", dtype=torch.int64, shape=())
-        check.same_device(q=q, seed=seed)
-    elif seed is not None:
-        if isinstance(seed, bool) or not isinstance(seed, int):
-            kind = type(seed).__name__
-            raise TypeError(f"seed must be an int or a torch.Tensor, got {kind}")
-        if not -(2**63) <= seed < 2**63:
-            raise ValueError(f"seed must fit into 64 bits, got {seed}")
-    if not dropout:
-        return None
-    if seed is None:
-        return torch.randint(2**63 - 1, (), device=q.device)
-    if isinstance(seed, torch.Tensor):
-        return seed
-    return torch.full((), seed, dtype=torch.int64, device=q.device)
-
-
-def _bias(
-    bias: torch.Tensor, name: str, q: torch.Tensor, k: torch.Tensor
-) -> torch.Tensor:
-    """A bias with four dimensions, each 1 or that of the scores."""
-    check.tensor(bias, name, dtype=(torch.bool, q.dtype, torch.float32))
-    check.same_device(q=q, **{name: bias})
-    wanted = (*q.shape[:3], k.shape[2])
-    sizes = (1,) * (4 - bias.ndim) + tuple(bias.shape)
-    fits = len(sizes) == 4 and all(
-        size in (1, full) for size, full in zip(sizes, wanted, strict=True)
-    )
-    if not fits:
-        raise ValueError(
-            f"{name} must broadcast to {wanted}, got shape {tuple(bias.shape)}"
-        )
-    return bias.reshape(sizes)
 
 
 def _apply(
@@ -320,13 +236,30 @@ def _apply(
     bias: torch.Tensor | None,
     options: dict[str, Any],
     cu: tuple[torch.Tensor, torch.Tensor] | None,
-    deterministic: bool,
+    deterministic: bool | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The result and its logarithms, by kernels or, in float64, by the definition."""
     if q.dtype == torch.float64:
         if cu is None:
             return reference.attention(q, k, v, bias=bias, **options)
         return packed.by_definition(q, k, v, cu, options)
+    seen, told = _arguments(q, k, v, bias, options, cu)
+    if library.eager(*(x for x in seen if x is not None)):
+        return computed(seen, told)
+    if deterministic is None:
+        deterministic = torch.are_deterministic_algorithms_enabled()
+    return attention_operator(*seen, *told, deterministic)
+
+
+def _arguments(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    bias: torch.Tensor | None,
+    options: dict[str, Any],
+    cu: tuple[torch.Tensor, torch.Tensor] | None,
+) -> tuple[tuple, tuple]:
+    """The operator's tensors, and what else it is told."""
     check.runs_here(q, "q")
     slopes, sinks = options["slopes"], options["sinks"]
     if slopes is not None:
@@ -334,7 +267,58 @@ def _apply(
     sinks = None if sinks is None else sinks.float()
     seen = (q, k, v, bias, slopes, sinks, options["seed"], *(cu or (None, None)))
     names = ("scale", "left", "right", "bottom", "cap", "dropout")
-    told = tuple(options[name] for name in names)
-    if library.eager(*(x for x in seen if x is not None)):
-        return computed(seen, told)
-    return attention_operator(*seen, *told, deterministic)
+    return seen, tuple(options[name] for name in names)
+
+
+def which(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    *,
+    causal: bool = False,
+    align: str = "top-left",
+    window: Window | None = None,
+    scale: float | None = None,
+    softcap: float | None = None,
+    slopes: torch.Tensor | None = None,
+    bias: torch.Tensor | None = None,
+    sinks: torch.Tensor | None = None,
+    dropout: float = 0.0,
+) -> str:
+    """Say which kernel serves an attention, and how it is launched.
+
+    Args:
+        q: as for `attention`, whose errors these are, too.
+        k: likewise.
+        v: likewise.
+        causal: likewise.
+        align: likewise.
+        window: likewise.
+        scale: likewise.
+        softcap: likewise.
+        slopes: likewise.
+        bias: likewise.
+        sinks: likewise.
+        dropout: likewise.
+
+    Returns:
+        The kernel's rung and configuration; of the general kernel also why on this
+        device it isn't a faster one.
+
+    Raises:
+        TypeError: as `attention`.
+        ValueError: likewise.
+    """
+    for name, x in (("q", q), ("k", k), ("v", v)):
+        check.tensor(x, name, dtype=EVERY, ndim=4)
+    check_meeting(q, k, v)
+    if bias is not None:
+        bias = bias_of(bias, "bias", q, k)
+    options = options_of(
+        q, causal, align, window, scale, softcap, slopes, sinks, dropout, 0
+    )
+    if q.dtype == torch.float64:
+        return "reference: float64 goes by the definition"
+    if not q.numel() or not v.shape[3]:
+        return "nothing to launch"
+    return ways.told(task_of(*_arguments(q, k, v, bias, options, None)))

@@ -58,8 +58,10 @@ def log2(x: Tile) -> Tile:
     return Tile(x.value.log2())
 
 
-def where(condition: Tile, x: Any, y: Any) -> Tile:
-    """Elements of one tile, or of another."""
+def where(condition: Any, x: Any, y: Any) -> Any:
+    """Elements of one tile, or of another; of numbers, one."""
+    if not isinstance(condition, Tile):
+        return x if condition else y
     chosen = [value.value if isinstance(value, Tile) else value for value in (x, y)]
     return Tile(torch.where(condition.value, *chosen))
 
@@ -74,11 +76,17 @@ def store(pointer: Pointer, value: Any, mask: Any = None) -> None:
     pointer.write(value, mask)
 
 
-def atomic_add(pointer: Pointer, val: Any) -> Any:
-    """Add to a number in global memory; what it was before.
+def cast(input: int, dtype: gl.dtype) -> int:
+    """A number of another width, which integers here don't have."""
+    return input
 
-    Programs run one after another here, so nobody comes between.
+
+def atomic_add(pointer: Pointer, val: Any, mask: Any = None, sem: Any = None) -> Any:
+    """Add to what is in global memory; what it was before, where lanes are on.
+
+    Programs run one after another here, and groups' turns don't end within this: nobody
+    comes between.
     """
-    before = pointer.read(None, math.nan)
-    pointer.write(before + val, None)
+    before = pointer.read(mask, 0 if isinstance(val, Tile) else math.nan)
+    pointer.write(before + val, mask)
     return before

@@ -70,6 +70,16 @@ class Descriptor(Missing):
             (*inside[:-1], slice(part.start, part.stop + more))
         ]
 
+    def add(self, at: Sequence[int], tile: torch.Tensor) -> None:
+        """Add what lies inside.
+
+        Args:
+            at: where the tile begins.
+            tile: all of it, as it was in shared memory.
+        """
+        there, inside = self.window(at)
+        self.base[there] += tile[inside]
+
     def window(self, at: Sequence[int]) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
         """Where a tile lies in the matrix, and where that part is in the tile."""
         there, inside = [], []

@@ -144,9 +144,24 @@ def async_load(
 
 def async_store(tensor_desc: Descriptor, coord: Sequence[int], src: Memory) -> None:
     """Copy a tile from shared memory, some time, and then on to the matrix."""
+    _send(tensor_desc, coord, src, "store", tensor_desc.put)
+
+
+def async_add(tensor_desc: Descriptor, coord: Sequence[int], src: Memory) -> None:
+    """Copy a tile from shared memory, some time, and then add it to the matrix."""
+    _send(tensor_desc, coord, src, "add", tensor_desc.add)
+
+
+def _send(
+    tensor_desc: Descriptor,
+    coord: Sequence[int],
+    src: Memory,
+    what: str,
+    end: Callable[[Sequence[int], torch.Tensor], None],
+) -> None:
     src.christen()
     machine, worker = here(), here().current
-    machine.say("store", src.name)
+    machine.say(what, src.name)
     src.check(tensor_desc.block_type.shape, tensor_desc.dtype)
     src.seen_by_engines()
 
@@ -155,7 +170,7 @@ def async_store(tensor_desc: Descriptor, coord: Sequence[int], src: Memory) -> N
         machine.say("taken", src.name, "copy engine")
 
         def put() -> None:
-            tensor_desc.put(coord, taken)
+            end(coord, taken)
             machine.say("stored", src.name, "copy engine")
 
         # Nobody can wait for this but by the program's end.
@@ -301,8 +316,10 @@ def arange(start: int, end: int, layout: Any = None) -> Tile:
     return Tile(torch.arange(start, end))
 
 
-def expand_dims(input: Tile, axis: int) -> Tile:
+def expand_dims(input: Tile | Pointer, axis: int) -> Tile | Pointer:
     """Give a tile a dimension of one element."""
+    if isinstance(input, Pointer):
+        return input.expand_dims(axis)
     return Tile(input.value.unsqueeze(axis))
 
 

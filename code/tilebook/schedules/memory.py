@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from tilebook.schedules.machine import ScheduleError, here
-from tilebook.schedules.tiles import Missing, Tile
+from tilebook.schedules.tiles import Missing, Tile, extent
 
 MOST = 2**20 - 1
 """What a barrier can count, of arrivals and of bytes."""
@@ -68,6 +68,17 @@ class Memory(Named):
         if not 0 <= i < self.data.shape[0]:
             raise ScheduleError(f"{self.name} has no part {i}")
         return Memory(self.data[i], self.dtype, f"{self.name}[{i}]")
+
+    def slice(self, start: int, length: int, dim: int = 0) -> "Memory":
+        """Some of it along a dimension.
+
+        Raises:
+            ScheduleError: it ends before that.
+        """
+        self.christen()
+        if not 0 <= start <= start + length <= self.data.shape[dim]:
+            raise ScheduleError(f"{self.name} has no part {start} to {start + length}")
+        return Memory(self.data.narrow(dim, start, length), self.dtype, self.name)
 
     def permute(self, order: tuple[int, ...]) -> "Memory":
         """The same bytes, read in another order."""
@@ -130,8 +141,8 @@ class Memory(Named):
 
 
 def _overlap(one: torch.Tensor, other: torch.Tensor) -> bool:
-    # Views are of whole parts, in any order: they have no gaps.
-    ends = [(x.data_ptr(), x.data_ptr() + x.numel() * x.itemsize) for x in (one, other)]
+    # A slice's gaps count as its own: who writes between its rows needs a fence, too.
+    ends = [(x.data_ptr(), x.data_ptr() + extent(x) * x.itemsize) for x in (one, other)]
     return max(begin for begin, _ in ends) < min(end for _, end in ends)
 
 

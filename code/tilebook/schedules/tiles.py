@@ -90,6 +90,10 @@ class Pointer(Missing):
     def __add__(self, more: Any) -> "Pointer":
         return Pointer(self.base, self.offset + more)
 
+    def expand_dims(self, axis: int) -> "Pointer":
+        """Give a tile of addresses a dimension of one element."""
+        return Pointer(self.base, Tile(self.offset.value.unsqueeze(axis)))
+
     def read(self, mask: Any, other: Any) -> Any:
         """Load what is there, and nothing where the mask is off.
 
@@ -100,13 +104,13 @@ class Pointer(Missing):
         Raises:
             IndexError: a lane that is on lies outside the tensor.
         """
-        flat = self.base.as_strided((_extent(self.base),), (1,))
+        flat = self.base.as_strided((extent(self.base),), (1,))
         if not isinstance(self.offset, Tile):
             if mask is not None and not mask:
                 return other
             return _inside(flat, torch.tensor(self.offset)).item()
         at = self.offset.value
-        on = torch.ones_like(at, dtype=torch.bool) if mask is None else mask.value
+        on = _lanes(at, mask)
         found = _inside(flat, torch.where(on, at, 0))
         return Tile(torch.where(on, found, torch.tensor(other, dtype=found.dtype)))
 
@@ -120,10 +124,10 @@ class Pointer(Missing):
         Raises:
             IndexError: a lane that is on lies outside the tensor.
         """
-        flat = self.base.as_strided((_extent(self.base),), (1,))
+        flat = self.base.as_strided((extent(self.base),), (1,))
         if isinstance(self.offset, Tile):
             at = self.offset.value
-            on = torch.ones_like(at, dtype=torch.bool) if mask is None else mask.value
+            on = _lanes(at, mask)
             _inside(flat, at[on])
             flat[at[on]] = value.value[on].to(flat.dtype)
         elif mask is None or mask:
@@ -131,7 +135,14 @@ class Pointer(Missing):
             flat[self.offset] = value
 
 
-def _extent(x: torch.Tensor) -> int:
+def _lanes(at: torch.Tensor, mask: Any) -> torch.Tensor:
+    """Which lanes are on."""
+    if mask is None:
+        return torch.ones_like(at, dtype=torch.bool)
+    return mask.value.expand_as(at)
+
+
+def extent(x: torch.Tensor) -> int:
     """Elements from a tensor's first one to the end of its last."""
     sizes = zip(x.shape, x.stride(), strict=True)
     return 1 + sum((size - 1) * stride for size, stride in sizes)

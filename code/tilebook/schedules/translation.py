@@ -35,6 +35,7 @@ MODELS: dict[str, Any] = {
     "convert_layout": arithmetic.convert_layout,
     "store": arithmetic.store,
     "atomic_add": arithmetic.atomic_add,
+    "cast": arithmetic.cast,
 }
 """What stands for `gl` and for `tl`, by name."""
 _BY_ID: dict[int, Any] = {
@@ -53,6 +54,7 @@ _BY_ID: dict[int, Any] = {
     id(ampere.async_copy.mbarrier_arrive): language.copies_arrive,
     id(_gluon.async_load): language.async_load,
     id(_gluon.async_store): language.async_store,
+    id(_gluon.async_add): language.async_add,
     id(hopper.fence_async_shared): language.fence_async_shared,
     id(hopper.warpgroup_mma): language.warpgroup_mma,
     id(hopper.warpgroup_mma_init): language.warpgroup_mma_init,

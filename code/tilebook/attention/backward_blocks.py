@@ -1,0 +1,164 @@
+"""What a block of queries does to gradients, in `backward_fused` (Gluon).
+
+A group of four warps, one of PARTS, has KEYS keys. For BLOCK_M queries it begins five
+products: scores k q^T, dp^T = v do^T, dv += p^T do, dk += ds^T q, and its half of
+dq = ds k, which needs the other group's ds as well. Where heads are narrow and leave
+registers, the next block's scores are begun before that, and are there when its turn
+comes: weights are computed while dp is. `EARLY` is that choice. The copy engine adds dq
+to memory, from shared memory.
+"""
+
+from triton.experimental import gluon
+from triton.experimental.gluon import language as gl
+from triton.experimental.gluon.language.nvidia.hopper import (
+    fence_async_shared,
+    mbarrier,
+    tma,
+    warpgroup_mma,
+    warpgroup_mma_wait,
+)
+
+from tilebook._gluon import async_add
+from tilebook.attention.wgmma import matrix, nothing_yet
+from tilebook.hopper.wgmma import packed
+
+PARTS = gl.constexpr(2)
+"""Groups of warps, each with a part of the keys."""
+NARROW = gl.constexpr(64)
+"""Columns of a head up to which scores are begun early."""
+
+
+@gluon.jit
+def operand(tile, COLUMNS: gl.constexpr):
+    """Hold a rounded tile as tensor cores take it from registers."""
+    sums: gl.constexpr = gl.NVMMADistributedLayout(
+        version=[3, 0], warps_per_cta=[4, 1], instr_shape=[16, COLUMNS, 16]
+    )
+    layout: gl.constexpr = gl.DotOperandLayout(0, sums, k_width=2)
+    return packed(gl.convert_layout(tile, layout))
+
+
+@gluon.jit
+def unseen(weights, ahead, keys_left, CAUSAL: gl.constexpr, RAGGED: gl.constexpr):
+    """Take away the weights of keys that a query doesn't see, or that aren't there."""
+    layout: gl.constexpr = weights.type.layout
+    keys = gl.arange(0, weights.shape[0], layout=gl.SliceLayout(1, layout))
+    queries = gl.arange(0, weights.shape[1], layout=gl.SliceLayout(0, layout))
+    keys, queries = gl.expand_dims(keys, 1), gl.expand_dims(queries, 0)
+    if CAUSAL:
+        weights = gl.where(keys + ahead <= queries, weights, 0.0)
+    if RAGGED:
+        weights = gl.where(keys < keys_left, weights, 0.0)
+    return weights
+
+
+@gluon.jit
+def of_rows(pointer, queries, rows_left, other, EVEN: gl.constexpr):
+    """Load a number of each query."""
+    if EVEN:
+        return gl.load(pointer + queries)
+    else:
+        return gl.load(pointer + queries, mask=queries < rows_left, other=other)
+
+
+@gluon.jit
+def score(places, ring, q_arrived, count, PART: gl.constexpr, there=True):
+    """Begin to multiply a part's keys and a block's queries, if they are to come."""
+    STAGES: gl.constexpr = ring.shape[0] // 2
+    at = count % STAGES
+    mbarrier.wait(q_arrived.index(at), (count // STAGES) & 1, pred=there)
+    q = matrix(ring.index(2 * at))
+    return against(matrix(places.index(PART)), q)
+
+
+@gluon.jit
+def against(lines, block):
+    """Begin to multiply each of a part's rows with each of a block's."""
+    KEYS: gl.constexpr = lines.shape[0]
+    BLOCK_M: gl.constexpr = block.shape[0]
+    layout: gl.constexpr = gl.NVMMADistributedLayout(
+        version=[3, 0], warps_per_cta=[4, 1], instr_shape=[16, BLOCK_M, 16]
+    )
+    nothing = gl.zeros([KEYS, BLOCK_M], gl.float32, layout)
+    return warpgroup_mma(
+        lines, block.permute((1, 0)), nothing, use_acc=False, is_async=True
+    )
+
+
+@gluon.jit
+def halve(places, ds_places, turn, PART: gl.constexpr):
+    """Begin to compute a group's half of dq, half of the columns."""
+    WIDE: gl.constexpr = places.shape[4] // PARTS
+    half = nothing_yet(ds_places.shape[2], WIDE)
+    for part in gl.static_range(PARTS):
+        half = warpgroup_mma(
+            ds_places.index(PARTS * turn + part).permute((1, 0)),
+            matrix(places.index(part)).slice(PART * WIDE, WIDE, 1),
+            half, use_acc=part > 0, is_async=True,
+        )  # fmt: skip
+    return half
+
+
+@gluon.jit
+def add_half(half, dq_desc, place, batch, head, row, PART: gl.constexpr):
+    """Ask the copy engine to add a group's half of dq to memory."""
+    # What was here before has been read.
+    tma.store_wait(0)
+    matrix(place).store(half)
+    fence_async_shared()
+    async_add(dq_desc, [batch, head, row, PART * half.shape[1]], place)
+
+
+@gluon.jit
+def step(
+    dq_desc, places, ring, ds_places, dq_places,
+    q_arrived, do_arrived, free, ds_there,
+    count, dk, dv, scores, powers, deltas, batch, head, row, key,
+    more, keys, rows, power, scale,
+    PART: gl.constexpr, CAUSAL: gl.constexpr, RAGGED: gl.constexpr, EVEN: gl.constexpr,
+):  # fmt: skip
+    """Take a block of queries into the gradients of a part's keys and values, and add
+    half of its own to memory. `EARLY`, its scores are given, and the next block's are
+    returned. `powers` and `deltas` are at the block's first row."""
+    DTYPE: gl.constexpr = ring.dtype
+    BLOCK_M: gl.constexpr = ring.shape[3]
+    COLUMNS: gl.constexpr = ring.shape[4]
+    STAGES: gl.constexpr = ring.shape[0] // 2
+    EARLY: gl.constexpr = COLUMNS <= NARROW
+    layout: gl.constexpr = scores.type.layout
+    at, turn = count % STAGES, count & 1
+    q, do = matrix(ring.index(2 * at)), matrix(ring.index(2 * at + 1))
+    if not EARLY:
+        scores = score(places, ring, q_arrived, count, PART)
+    mbarrier.wait(do_arrived.index(at), (count // STAGES) & 1)
+    dp = against(matrix(places.index(PARTS + PART)), do)
+    queries = gl.arange(0, BLOCK_M, layout=gl.SliceLayout(0, layout))
+    # Of a query that isn't there, or that sees nothing, all weights are 0.
+    most = of_rows(powers, queries, rows - row, float("inf"), EVEN)
+    if not EARLY:
+        scores = warpgroup_mma_wait(1, deps=(scores,))
+    weights = gl.exp2(scores * power - gl.expand_dims(most, 0))
+    weights = unseen(weights, key - row, keys - key, CAUSAL, RAGGED)
+    p = operand(weights.to(DTYPE), COLUMNS)
+    dv = warpgroup_mma(p, do, dv, is_async=True)
+    delta = of_rows(deltas, queries, rows - row, 0.0, EVEN) * scale
+    dp = warpgroup_mma_wait(1, deps=(dp,))
+    ds = (weights * (dp * scale - gl.expand_dims(delta, 0))).to(DTYPE)
+    ds_places.index(PARTS * turn + PART).store(ds)
+    fence_async_shared()
+    mbarrier.arrive(ds_there.index(turn))
+    ds = operand(ds, COLUMNS)
+    dk = warpgroup_mma(ds, q, dk, is_async=True)
+    if EARLY:
+        scores = score(places, ring, q_arrived, count + 1, PART, more)
+    mbarrier.wait(ds_there.index(turn), (count >> 1) & 1)
+    half = halve(places, ds_places, turn, PART)
+    if EARLY:
+        dk, dv, scores, half, _, _ = warpgroup_mma_wait(
+            0, deps=(dk, dv, scores, half, p, ds)
+        )
+    else:
+        dk, dv, half, _, _ = warpgroup_mma_wait(0, deps=(dk, dv, half, p, ds))
+    mbarrier.arrive(free.index(at))
+    add_half(half, dq_desc, dq_places.index(PART), batch, head, row, PART)
+    return dk, dv, scores

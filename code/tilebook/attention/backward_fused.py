@@ -1,0 +1,346 @@
+"""All gradients in one kernel for Hopper, in warps with parts of their own (Gluon).
+
+A program has BLOCK_N keys of one head, and values, and takes the queries that see them
+block by block, of all heads that share them. Two groups of four warps have half of the
+keys each. Scores are computed with keys as rows, so that weights and their gradients
+come out as tensor cores take them from registers: transposed, for dv = p^T do and
+dk = ds^T q. The gradient of queries needs both groups' ds, which meet in shared memory;
+of dq = ds k each group computes a half, and adds it to memory::
+
+    | barrier | who arrives | who waits | what becomes safe |
+    |---|---|---|---|
+    | `k_arrived`, `v_arrived` | the producer, and the bytes | both groups | read them |
+    | `q_arrived[place]` | the producer, and the bytes | both groups | read queries |
+    | `do_arrived[place]` | the producer, and the bytes | both groups | read `do` |
+    | `free[place]` | both groups, a block done | the producer | overwrite both |
+    | `ds_there[turn]` | both groups | both groups | read ds of all keys |
+
+Places for ds take turns. Who writes one has waited for `ds_there` of the block before,
+and for that both groups arrived after they had read what was here.
+"""
+
+from typing import NamedTuple
+
+import torch
+from triton.experimental import gluon
+from triton.experimental.gluon import language as gl
+from triton.experimental.gluon.language.nvidia.hopper import (
+    mbarrier,
+    tma,
+    warpgroup_mma_wait,
+)
+
+from tilebook import device
+from tilebook._gluon import async_load
+from tilebook.attention import launching
+from tilebook.attention.backward_blocks import NARROW, PARTS, score, step
+from tilebook.attention.gradients import Gradient, prepared
+from tilebook.attention.operands import Task
+from tilebook.attention.wgmma import nothing_yet, place_of, put, ring_of
+from tilebook.hopper.launching import BARRIERS, DTYPES, SHARED
+from tilebook.hopper.wgmma import barriers
+
+WIDTHS = (64, 128)
+"""Columns of a head that the kernel is compiled for; fewer are filled up with zeros."""
+
+
+class Config(NamedTuple):
+    """How the kernel is launched."""
+
+    stages: int
+    """Blocks of queries that are on their way or in use, at least 2."""
+
+
+PART, BLOCK_M = 64, 64
+"""Keys of a group, and queries of a block: fewer tensor cores don't take, and for more
+there are no registers."""
+CONFIGS = {64: (Config(4),), 128: (Config(2),)}
+"""What to try on a card, by columns of a head; the first is what `config_for` takes."""
+
+
+@gluon.jit
+def span_of(
+    key, rows, BLOCK_M: gl.constexpr, BLOCK_N: gl.constexpr, CAUSAL: gl.constexpr
+):
+    """The first block of queries that sees any of a tile's keys, the first from which
+    on all are seen, and the one after the last."""
+    end = gl.cdiv(rows, BLOCK_M)
+    begin, whole = 0, 0
+    if CAUSAL:
+        begin = gl.minimum(key // BLOCK_M, end)
+        whole = gl.minimum(gl.cdiv(key + BLOCK_N - 1, BLOCK_M), end)
+    return begin, whole, end
+
+
+@gluon.jit
+def produce(
+    q_desc, k_desc, v_desc, do_desc, places, ring, kv_arrived, q_arrived, do_arrived,
+    free, all_heads, heads, share, rows, keys,
+    STAGES: gl.constexpr, GROUP: gl.constexpr, CAUSAL: gl.constexpr,
+):  # fmt: skip
+    """Bring keys and values, then block after block of queries and of `do`."""
+    PART_N: gl.constexpr = k_desc.block_type.shape[2]
+    BLOCK_N: gl.constexpr = PARTS * PART_N
+    BLOCK_M: gl.constexpr = q_desc.block_type.shape[2]
+    head, key = place_of(gl.program_id(0), all_heads, keys, BLOCK_N, GROUP, False)
+    batch, head = head // heads, head % heads
+    begin, _, end = span_of(key, rows, BLOCK_M, BLOCK_N, CAUSAL)
+    for which in gl.static_range(2):
+        desc = v_desc if which else k_desc
+        arrived = kv_arrived.index(which)
+        mbarrier.expect(arrived, PARTS * desc.block_type.nbytes)
+        for part in gl.static_range(PARTS):
+            async_load(
+                desc, [batch, head, key + part * PART_N, 0], arrived,
+                places.index(PARTS * which + part),
+            )  # fmt: skip
+    count = 0
+    for each in range(share):
+        for block in range(begin, end):
+            at = count % STAGES
+            where = [batch, head * share + each, block * BLOCK_M, 0]
+            mbarrier.wait(free.index(at), ((count // STAGES) & 1) ^ 1)
+            mbarrier.expect(q_arrived.index(at), q_desc.block_type.nbytes)
+            async_load(q_desc, where, q_arrived.index(at), ring.index(2 * at))
+            mbarrier.expect(do_arrived.index(at), do_desc.block_type.nbytes)
+            async_load(do_desc, where, do_arrived.index(at), ring.index(2 * at + 1))
+            count += 1
+
+
+@gluon.jit
+def consume(
+    dq_desc, dk_desc, dv_desc, places, ring, ds_places, dq_places,
+    kv_arrived, q_arrived, do_arrived, free, ds_there, powers, deltas,
+    all_heads, heads, share, rows, keys, power, scale,
+    PART: gl.constexpr, GROUP: gl.constexpr,
+    CAUSAL: gl.constexpr, RAGGED: gl.constexpr, EVEN: gl.constexpr,
+):  # fmt: skip
+    """Compute the gradients of a part's keys and values, and store them."""
+    KEYS: gl.constexpr = places.shape[3]
+    COLUMNS: gl.constexpr = places.shape[4]
+    BLOCK_M: gl.constexpr = ring.shape[3]
+    BLOCK_N: gl.constexpr = PARTS * KEYS
+    # Where registers are few, one loop masks all: two have more to hold.
+    WHOLE: gl.constexpr = COLUMNS > NARROW or not (CAUSAL or RAGGED)
+    head, key = place_of(gl.program_id(0), all_heads, keys, BLOCK_N, GROUP, False)
+    batch, head = head // heads, head % heads
+    begin, whole, end = span_of(key, rows, BLOCK_M, BLOCK_N, CAUSAL)
+    if RAGGED:
+        whole = gl.where(key + BLOCK_N > keys, end, whole)
+    key += PART * KEYS
+    total = share * (end - begin)
+    dk, dv = nothing_yet(KEYS, COLUMNS), nothing_yet(KEYS, COLUMNS)
+    scores = nothing_yet(KEYS, BLOCK_M)
+    mbarrier.wait(kv_arrived.index(0), 0)
+    if COLUMNS <= NARROW:
+        scores = score(places, ring, q_arrived, 0, PART, total > 0)
+        scores = warpgroup_mma_wait(0, deps=(scores,))
+    mbarrier.wait(kv_arrived.index(1), 0)
+    count = 0
+    for each in range(share):
+        which = head * share + each
+        line = (batch * heads * share + which) * rows
+        if not WHOLE:
+            for block in range(begin, whole):
+                row = block * BLOCK_M
+                dk, dv, scores = step(
+                    dq_desc, places, ring, ds_places, dq_places,
+                    q_arrived, do_arrived, free, ds_there,
+                    count, dk, dv, scores, powers + line + row, deltas + line + row,
+                    batch, which, row, key, count + 1 < total, keys, rows,
+                    power, scale, PART, CAUSAL, RAGGED, EVEN,
+                )  # fmt: skip
+                count += 1
+            first = gl.maximum(begin, whole)
+        else:
+            first = begin
+        for block in range(first, end):
+            row = block * BLOCK_M
+            dk, dv, scores = step(
+                dq_desc, places, ring, ds_places, dq_places,
+                q_arrived, do_arrived, free, ds_there,
+                count, dk, dv, scores, powers + line + row, deltas + line + row,
+                batch, which, row, key, count + 1 < total, keys, rows,
+                power, scale, PART, CAUSAL and WHOLE, RAGGED and WHOLE, EVEN,
+            )  # fmt: skip
+            count += 1
+    # Nobody but this group has read its values.
+    place = places.index(PARTS + PART)
+    DTYPE: gl.constexpr = ring.dtype
+    put(dk.to(DTYPE), dk_desc, batch, head, key, 0, place)
+    put(dv.to(DTYPE), dv_desc, batch, head, key, 0, place)
+    tma.store_wait(0)
+
+
+@gluon.jit
+def fused_kernel(
+    q_desc, k_desc, v_desc, do_desc, dq_desc, dk_desc, dv_desc, powers, deltas,
+    all_heads, heads, share, rows, keys, power, scale,
+    STAGES: gl.constexpr, GROUP: gl.constexpr,
+    CAUSAL: gl.constexpr, RAGGED: gl.constexpr, EVEN: gl.constexpr,
+):  # fmt: skip
+    BLOCK_M: gl.constexpr = q_desc.block_type.shape[2]
+    KEYS: gl.constexpr = k_desc.block_type.shape[2]
+    places, ring = ring_of(k_desc, 2 * PARTS), ring_of(q_desc, 2 * STAGES)
+    dq_places = ring_of(dq_desc, PARTS)
+    layout: gl.constexpr = gl.NVMMASharedLayout.get_default_for(
+        [KEYS, BLOCK_M], q_desc.dtype
+    )
+    ds_places = gl.allocate_shared_memory(
+        q_desc.dtype, [2 * PARTS, KEYS, BLOCK_M], layout
+    )
+    kv_arrived, ds_there = barriers(2, 1), barriers(2, PARTS)
+    q_arrived, do_arrived = barriers(STAGES, 1), barriers(STAGES, 1)
+    free = barriers(STAGES, PARTS)
+    gl.warp_specialize(
+        [
+            (consume, (
+                dq_desc, dk_desc, dv_desc, places, ring, ds_places, dq_places,
+                kv_arrived, q_arrived, do_arrived, free, ds_there, powers, deltas,
+                all_heads, heads, share, rows, keys, power, scale,
+                0, GROUP, CAUSAL, RAGGED, EVEN,
+            )),
+            (consume, (
+                dq_desc, dk_desc, dv_desc, places, ring, ds_places, dq_places,
+                kv_arrived, q_arrived, do_arrived, free, ds_there, powers, deltas,
+                all_heads, heads, share, rows, keys, power, scale,
+                1, GROUP, CAUSAL, RAGGED, EVEN,
+            )),
+            (produce, (
+                q_desc, k_desc, v_desc, do_desc, places, ring,
+                kv_arrived, q_arrived, do_arrived, free,
+                all_heads, heads, share, rows, keys, STAGES, GROUP, CAUSAL,
+            )),
+        ],
+        [4, 1],
+        [240, 24],
+    )  # fmt: skip
+
+
+def refusal(gradient: Gradient) -> str | None:
+    """Say why the kernel can't compute gradients.
+
+    Args:
+        gradient: what is wanted.
+
+    Returns:
+        The first rule that is broken; None if none is.
+    """
+    task = gradient.task
+    columns = task.q.shape[3]
+    if task.q.dtype not in DTYPES:
+        return f"q must be of bfloat16 or float16, got {task.q.dtype}"
+    if columns % 8 or columns > WIDTHS[-1]:
+        return f"heads must have a multiple of 8 columns up to 128, got {columns}"
+    if task.v.shape[3] != columns:
+        return f"v must have the columns of q, {columns}, got {task.v.shape[3]}"
+    if not task.fold or task.sinks is not None or task.threshold or task.packed:
+        return "there must be no option but a causal mask"
+    if task.left is not None or task.right not in (None, 0):
+        return "queries see all keys, or no later ones"
+    if task.right == 0 and task.bottom and task.q.shape[2] != task.k.shape[2]:
+        return "under a causal mask first positions must be equal"
+    if task.q.shape[0] * task.q.shape[1] * task.q.shape[2] > launching.LARGEST:
+        return f"there must be at most {launching.LARGEST} rows of queries"
+    if task.k.shape[2] > launching.LARGEST:
+        return f"there must be at most {launching.LARGEST} keys"
+    named = {"q": task.q, "k": task.k, "v": task.v, "do": gradient.do}
+    named |= {"dk": gradient.dk, "dv": gradient.dv}
+    for name, x in named.items():
+        if reason := launching.unfit(x):
+            return f"{name} can't be described: {reason}"
+    return None
+
+
+def width_of(task: Task) -> int:
+    """Columns of a head as the kernel has them."""
+    return next(width for width in WIDTHS if width >= task.q.shape[3])
+
+
+def shared_bytes(config: Config, width: int) -> int:
+    """Count the shared memory of a program.
+
+    Args:
+        config: how it is launched.
+        width: columns of a head.
+    """
+    tiles = 2 * PARTS.value * PART + 2 * config.stages * BLOCK_M
+    sums = 4 * BLOCK_M * width
+    return 2 * (tiles * width + 2 * PARTS.value * PART * BLOCK_M) + sums + BARRIERS
+
+
+def config_for(task: Task) -> Config:
+    """Choose how to launch the kernel: the first that this process's GPU has room for.
+
+    Args:
+        task: the attention.
+
+    Raises:
+        ValueError: there is room for none.
+    """
+    room = device.current().shared_memory_per_block or SHARED
+    width = width_of(task)
+    for config in CONFIGS[width]:
+        if shared_bytes(config, width) <= room:
+            return config
+    raise ValueError(f"no configuration fits into {room} bytes of shared memory")
+
+
+def heads_at_a_time(task: Task) -> int:
+    """How many heads of keys are worked on together, so that what they read again and
+    add to stays in L2.
+
+    Args:
+        task: the attention.
+    """
+    batch, heads, rows, columns = task.q.shape
+    pairs = batch * task.k.shape[1]
+    # Queries and what arrives have two bytes, sums four.
+    each = 8 * rows * columns * heads // max(1, task.k.shape[1])
+    group = 1
+    while (
+        group < launching.MOST_HEADS
+        and 2 * group * each <= launching.L2
+        and 2 * group <= pairs
+    ):
+        group *= 2
+    return group
+
+
+def launch(gradient: Gradient, config: Config | None = None) -> None:
+    """Launch the kernel; not deterministic.
+
+    Args:
+        gradient: what is wanted, and where it goes; nothing that `refusal` refuses.
+        config: how; by default what `config_for` chooses.
+
+    Raises:
+        ValueError: it is refused.
+    """
+    if reason := refusal(gradient):
+        raise ValueError(reason)
+    task = gradient.task
+    config = config or config_for(task)
+    powers, deltas = prepared(gradient)
+    (batch, heads, rows, columns), (kv_heads, keys) = task.q.shape, task.k.shape[1:3]
+    width, block_n = width_of(task), PART * PARTS.value
+    sums = torch.zeros(
+        (batch, heads, rows, width), dtype=torch.float32, device=task.q.device
+    )
+    count = -(-keys // block_n) * batch * kv_heads
+    if count:
+        task.wrap(fused_kernel)[(count,)](
+            launching.described(task.q, BLOCK_M, width),
+            launching.described(task.k, PART, width),
+            launching.described(task.v, PART, width),
+            launching.described(gradient.do, BLOCK_M, width),
+            launching.described(sums, BLOCK_M, width // PARTS.value),
+            launching.described(gradient.dk, PART, width),
+            launching.described(gradient.dv, PART, width),
+            powers, deltas, batch * kv_heads, kv_heads, heads // kv_heads, rows, keys,
+            task.scale * launching.LOG2E, task.scale,
+            STAGES=config.stages, GROUP=heads_at_a_time(task),
+            CAUSAL=task.right == 0, RAGGED=keys % block_n > 0,
+            EVEN=rows % BLOCK_M == 0, num_warps=4,
+        )  # fmt: skip
+    gradient.dq.copy_(sums[..., :columns])
