@@ -1,12 +1,16 @@
 """Programs that aren't of the language: each error has its line, column and advice."""
 
+import ast
+import dataclasses
 import importlib.util
 import itertools
+import random
 import re
 
 import pytest
 
 from tilebook import compiler
+from tilebook.compiler import launching
 from tilebook.compiler.types import Pointer, Tensor, f16, f32, i1, i32
 
 HEAD = """\
@@ -149,6 +153,60 @@ def test_a_program_inside_a_function_has_its_own_columns():
     assert caught.value.place == (line, 17)
     with pytest.raises(TypeError, match="inner is a program: launch"):
         program(3)
+
+
+VALUES = (
+    *("p", "q", "n", "x", "SIDE", "offs", "square", "kind", "None", "True", "1.5"),
+    *("-1", "(1, 2)", "tile", "tile.load", "p + offs", "offs > 3", "tile.inf"),
+    *("p.dtype", "n.to", "()", "1e400", "x > 1"),
+)
+WORDS = (
+    *("program_id", "arange", "full", "zeros", "load", "store", "where", "maximum"),
+    *("exp", "sum", "max", "dot"),
+)
+
+
+def statements(rng):
+    """Anything that Python parses, right or wrong."""
+    a, b, c = rng.choices(VALUES, k=3)
+    word, symbol = rng.choice(WORDS), rng.choice(("+ * / // % & < ==").split())
+    made = rng.choice(
+        (
+            f"({a}) {symbol} ({b})",
+            f"-({a})",
+            f"~({a})",
+            f"({a}).to({b})",
+            f"({a})[{rng.choice((b, ':, None', 'None, :'))}]",
+            f"tile.{word}({', '.join((a, b, c)[: rng.randrange(4)])})",
+        )
+    )
+    return rng.choice(
+        (f"y = {made}", f"y = 0\nfor i in range(3):\n    y = {made}",
+         f"for i in range({made}):\n    y = i")
+    )  # fmt: skip
+
+
+def test_a_program_is_refused_or_right(tmp_path):
+    """Whatever is written: an error with a place, or what Triton's verifier takes."""
+    body = "    square = offs[:, None] + offs[None, :]\n    kind = tile.f16\n"
+    _, program = written(tmp_path, HEAD + body)
+    rng, taken = random.Random(0), 0
+    said = []
+    for _ in range(1500):
+        more = ast.parse(statements(rng)).body
+        tree = ast.FunctionDef(
+            **vars(program.tree) | {"body": program.tree.body + more}
+        )
+        try:
+            function = compiler.lower(dataclasses.replace(program, tree=tree), GIVEN)
+        except compiler.CompileError as error:
+            said.append(error.message)
+        else:
+            launching.verified(function)
+            taken += 1
+    assert all(said)
+    assert not [each for each in said if re.search(r"Lost\(|<\w+ object", each)]
+    assert taken > 100
 
 
 def test_parameters_are_plain():

@@ -14,7 +14,7 @@ from tilebook import _ship, _worker
 from tilebook.compile_only import binaries, target_of
 
 MEANING = {
-    "source": "what the front end made of Python, before any pass",
+    "source": "the front end's module, before any pass",
     "ttir": "tiles without layouts",
     "ttgir": "tiles with layouts",
     "llir": "one thread's program",
@@ -23,7 +23,7 @@ MEANING = {
     "amdgcn": "AMD's assembly",
     "hsaco": "machine code, loaded by the driver",
     "json": "metadata: what a launch has to know",
-    "log": "what ptxas said; `compile_only` keeps it",
+    "log": "what ptxas said, kept by compile_only",
 }
 """By a file's last name."""
 

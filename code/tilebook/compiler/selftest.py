@@ -29,7 +29,7 @@ QUESTIONS = (
         ),
     ),
     Question(
-        text="Of what do layouts owe it that they are matrices?",
+        text="What makes layouts linear, so that a matrix describes one?",
         options=(
             "Sides and counts are powers of two, and places are added without a carry",
             "Tiles have two dimensions",
@@ -46,14 +46,14 @@ QUESTIONS = (
         ),
     ),
     Question(
-        text="Two buffers of a kernel lie at the same place in shared memory. Why not?",
+        text="Two buffers lie at the same place in shared memory. When may they?",
         options=(
-            "That is always a mistake",
-            "They have the same size",
-            "They are never live at the same operation",
-            "They are of different warps",
+            "Never: it is a mistake",
+            "If they have the same size",
+            "If they are never live at the same operation",
+            "If different warps use them",
         ),
-        answer="They are never live at the same operation",
+        answer="If they are never live at the same operation",
         explanation=(
             "Between the last look at one and the first write to the other there is a "
             "barrier, so that no thread writes what another one still reads."
