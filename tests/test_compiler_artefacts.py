@@ -112,6 +112,9 @@ def test_targets_differ_as_the_page_says():
             *("32", "32", "32", "64")
         ]
     assert product["gfx942"]["copies"] == 0
+    assert "ttg.local_store" in stages.product("gfx942").ttgir
+    assert "ttg.local_store" not in stages.product("sm_90").ttgir
+    assert "sizePerThread = [4]" in stages.small("gfx942").ttgir
     assert product["gfx942"]["loads"] == "8 x 128"
     assert all(product[t]["copies"] > 0 for t in stages.TARGETS[:3])
     assert found.loc["small, gfx942"]["loads"] == "2 x 64"

@@ -169,7 +169,10 @@ WORDS = (
 def statements(rng):
     """Anything that Python parses, right or wrong."""
     a, b, c = rng.choices(VALUES, k=3)
-    word, symbol = rng.choice(WORDS), rng.choice(("+ * / // % & < ==").split())
+    word, symbol = (
+        rng.choice(WORDS),
+        rng.choice(["+", "*", "/", "//", "%", "&", "<", "=="]),
+    )
     made = rng.choice(
         (
             f"({a}) {symbol} ({b})",

@@ -8,6 +8,7 @@ by what is in it; so a file's name here is made of its text.
 from __future__ import annotations
 
 import hashlib
+import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -42,7 +43,7 @@ def written(text: str, stage: str, folder: Path | None = None) -> str:
     """
     check.one_of(stage, "stage", EDITABLE)
     if folder is None:
-        folder = Path(tempfile.gettempdir()) / "tilebook-override"
+        folder = Path(tempfile.gettempdir()) / f"tilebook-override-{os.getuid()}"
     folder.mkdir(parents=True, exist_ok=True)
     name = hashlib.sha256(text.encode()).hexdigest()[:24]
     path = folder / f"{name}.{stage}"
