@@ -20,7 +20,7 @@ What is modelled is what PTX promises, and no more:
   in any order.
 * A product reads its operands at any time until it is waited for; only those with the
   same sums are done in order.
-* A store, or an addition by the copy engine, reads shared memory at any time until it is
+* A store, or an addition by the engine, reads shared memory at any time until it is
   waited for, and arrives in the matrix at any time until the program ends.
 * Engines see what threads wrote only after a fence by those threads.
 
