@@ -22,7 +22,7 @@ ENGINE = {"transpose described", "product described", "product streamed"}
 """Kernels that the copy engine serves."""
 ONCE = {"product here, sm_90, 1"}
 """Ours is larger: read by `ldmatrix`, a tile is converted in two rounds."""
-DYNAMIC = {"product ordered", "product persistent", "product batched"}
+FEWER = {"product ordered", "product persistent", "product batched"}
 """Triton 3.9 has no barrier before the loop's first copy there; we have."""
 
 
@@ -52,7 +52,7 @@ def test_barriers_are_tritons(name):
     if explicit is not None:
         more = between - explicit
         assert explicit <= between
-        assert len(more) == (name in DYNAMIC)
+        assert len(more) == (name in FEWER)
         ops = {op.number: op for block in flow.read(module) for op in block.operations}
         assert all(ops[x].name == "ttg.async_copy_global_to_local" for x in more)
         assert more <= found.before
@@ -62,7 +62,7 @@ def test_barriers_are_tritons(name):
     assert found.before >= barriers.needed(module).before
     within = {"tt.reduce": 2, "ttg.convert_layout": 1}
     # Where `ldmatrix` reads, a conversion may have rounds, with a barrier between.
-    several = name in DYNAMIC or "sm_90" in name
+    several = name in FEWER or "sm_90" in name
     inside = sum(
         within[op.name]
         for block in flow.read(module)
