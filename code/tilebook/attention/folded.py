@@ -23,6 +23,7 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 )
 
 from tilebook.attention import launching
+from tilebook.attention.counters import counter_on
 from tilebook.attention.launching import Config, Task
 from tilebook.attention.overlapped import steps
 from tilebook.attention.wgmma import (
@@ -325,27 +326,6 @@ def launch(task: Task, config: Config | None = None) -> None:
         *args, counter_on(task.q.device), **meta,
         Q_STAGES=config.q_stages, DYNAMIC=dynamic,
     )  # fmt: skip
-
-
-_counters: dict[tuple[int, int], torch.Tensor] = {}
-
-
-def counter_on(where: torch.device) -> torch.Tensor:
-    """Return a counter for tiles, at 0: a kernel that counts sets it back.
-
-    On a stream kernels follow one another, and share one. What is captured in a graph
-    may be replayed on any: it has its own, set to 0 in the graph.
-
-    Args:
-        where: the device.
-    """
-    if where.type != "cuda" or torch.cuda.is_current_stream_capturing():
-        return torch.zeros(1, dtype=torch.int32, device=where)
-    stream = torch.cuda.current_stream(where)
-    key = (stream.device_index, stream.cuda_stream)
-    if key not in _counters:
-        _counters[key] = torch.zeros(1, dtype=torch.int32, device=where)
-    return _counters[key]
 
 
 def attention(

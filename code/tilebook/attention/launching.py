@@ -1,5 +1,4 @@
-"""How the chapter's kernels for Hopper are launched: what is refused, the descriptors,
-and what fits."""
+"""How the chapter's kernels for Hopper are launched: refusals, descriptors, fits."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -155,14 +154,14 @@ def described(x: torch.Tensor, rows: int, columns: int) -> TensorDescriptor:
         columns: of it.
     """
     block = [1, 1, rows, columns]
-    kind = DTYPES.get(x.dtype, gl.float32)
-    layout = gl.NVMMASharedLayout.get_default_for(block, kind)
+    layout = gl.NVMMASharedLayout.get_default_for(
+        block, DTYPES.get(x.dtype, gl.float32)
+    )
     return TensorDescriptor(x, [*x.shape], strides_of(x), block, layout)
 
 
 def strides_of(x: torch.Tensor) -> list[int]:
-    """A tensor's strides as descriptors take them: multiples of 16 bytes even where one
-    element makes any stride right."""
+    """A tensor's strides as descriptors take them, where one element has any, too."""
     sizes = zip(x.shape, x.stride(), strict=True)
     *apart, _ = [8 if size == 1 else stride for size, stride in sizes]
     return [*apart, 1]
