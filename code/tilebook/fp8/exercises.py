@@ -72,8 +72,9 @@ M, N, K, GBPS, TFLOPS = 16, 8192, 28672, 3000, 1979
 FLOOR = Exercise(
     name="fp8-floor",
     statement=(
-        f"{M} rows with scales by 1 x 128 are multiplied with a weight of {N:,} by "
-        f"{K:,} with scales by 128 x 128; scales are float32, the result is bfloat16. "
+        f"{M} rows with scales by 1 x 128 are multiplied with a weight of n = {N:,} "
+        f"columns and k = {K:,} terms, with scales by 128 x 128; scales are float32, "
+        "the result is bfloat16. "
         f"Memory delivers {GBPS:,} GB/s, tensor cores do {TFLOPS:,} TFLOP/s. Give "
         "three numbers: the bytes that have to move, the microseconds that they take, "
         "and the least number of rows at which the operations take longer than the "
@@ -173,9 +174,10 @@ POWERS = Exercise(
         "Write a kernel that stores the e8m0 codes, as uint8, of the scales of an MX "
         "format: x (m, k) is contiguous float32, 32 of a row share a scale, the last "
         "may be fewer. The scale is the power of two below the largest magnitude, or "
-        "equal to it, divided by 2^8; 0 stands for it and for less than 2^-127, 255 "
-        "for a group with NaN or an infinity. A program has a row, BLOCK elements of "
-        "it."
+        "equal to it, divided by 2^8. Its code is its exponent plus 127; what is less "
+        "than 2^-127 has the code 0, as 2^-127 has, and a group with NaN or an "
+        "infinity has 255. `groups` is cdiv(k, 32). A program has a whole row: BLOCK "
+        "is a power of two from k on."
     ),
     inputs=_grouped,
     reference=_power_codes,
@@ -216,8 +218,8 @@ TURNED = Exercise(
         "Write a kernel that quantises the transpose of x (m, k), contiguous float32, "
         "by 1 x 128, reading x along its rows: codes (k, m) of e4m3fn and scales (k, "
         "cdiv(m, 128)) of float32, both contiguous. A group's scale is max(amax, 448 * "
-        "2^-120) / 448, codes are x times 1 / scale, each operation correctly rounded. "
-        "Program (i, j) has 128 rows of x and BLOCK_K columns."
+        "2^-120) / 448, codes are x times 1 / scale, each operation correctly rounded; "
+        "no element is NaN or infinite. Program (i, j) has 128 rows of x and BLOCK_K columns."
     ),
     inputs=_matrix,
     reference=_turned,

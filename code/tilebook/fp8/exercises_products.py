@@ -60,7 +60,9 @@ BLOCKS = Exercise(
         "Write a kernel that stores a @ b.T in float32: a (m, k) and b (n, k) are "
         "codes of e4m3fn, scale_a (m, cdiv(k, 128)) has a scale for 128 terms of a "
         "row, scale_b (cdiv(n, 128), cdiv(k, 128)) one for 128 by 128 of b. All are "
-        "contiguous. BLOCK_K is 32, 64 or 128, BLOCK_N is 64, 128 or 256."
+        "contiguous. BLOCK_K is 32, 64 or 128, BLOCK_N is 64, 128 or 256. Program "
+        "(i, j) has the tile of rows i and columns j; no side need be a multiple of "
+        "anything."
     ),
     inputs=_blocks,
     reference=_block_product,
@@ -102,8 +104,10 @@ PROMOTED = Exercise(
     name="fp8-promoted",
     statement=(
         "Write a kernel that stores a @ b.T in float32, a (m, k) and b (n, k) codes of "
-        "e4m3fn, contiguous, and is off by less than 1.7 % on tensor cores that keep "
-        "13 bits of a sum, however long it is. The checker runs it on such a sum. "
+        "e4m3fn, contiguous, and each element is off by less than 1.7 % of the sum of "
+        "its terms' magnitudes on tensor cores that keep 13 bits of a sum, however "
+        "long it is. Program (i, j) has the tile of rows i and columns j. The checker "
+        "runs it on such a sum. "
         "BLOCK_K is 64 or 128."
     ),
     inputs=_positive,
