@@ -219,7 +219,8 @@ TURNED = Exercise(
         "by 1 x 128, reading x along its rows: codes (k, m) of e4m3fn and scales (k, "
         "cdiv(m, 128)) of float32, both contiguous. A group's scale is max(amax, 448 * "
         "2^-120) / 448, codes are x times 1 / scale, each operation correctly rounded; "
-        "no element is NaN or infinite. Program (i, j) has 128 rows of x and BLOCK_K columns."
+        "no element is NaN or infinite. Program (i, j) has 128 rows of x and BLOCK_K "
+        "columns."
     ),
     inputs=_matrix,
     reference=_turned,
