@@ -31,7 +31,11 @@ KINDS = {
 
 
 # A few scalars of a tile: once a tile, and not in the loop over blocks.
-SPILLED = {("folded", 256, "ragged", 2): 16, ("folded", 128, "ragged", 3): 20}
+SPILLED = {
+    ("folded", 256, "ragged", 2): 16,
+    ("folded", 256, "window", 2): 8,
+    ("folded", 128, "ragged", 3): 20,
+}
 NEWER = tuple(map(int, triton.__version__.split(".")[:2])) >= (3, 9)
 """Triton 3.9 holds more at once, and where registers are few `folded` spills."""
 
