@@ -199,6 +199,7 @@ def test_a_source_page_is_kept_while_it_is_newer_than_its_source(tmp_path, monke
         page.write_text("")
         os.utime(page, (1500, 1500))
     known = {f"pack.{name}": ("code", {}, {}, "") for name in sources}
+    known["builtins"] = False
     env = SimpleNamespace(_viewcode_modules=known)
     app = SimpleNamespace(env=env, outdir=tmp_path)
     assert crossref.keep_sources(app) == []

@@ -230,11 +230,15 @@ def find_source(app: Sphinx, module: str) -> tuple[str, dict[str, Any]] | None:
 def keep_sources(app: Sphinx) -> list[tuple[str, dict[str, Any], str]]:
     """Leave a source page as it is if it is newer than its source.
 
-    Sphinx can't tell, since it is not told where a module's file is.
+    Sphinx can't tell, since it is not told where a module's file is. What has no source
+    would be listed without a page, such as the module of an alias of `tuple`.
     """
     known: dict[str, Any] = getattr(app.env, "_viewcode_modules", {})
-    for module in known:
+    for module in list(known):
         page = Path(app.outdir, "_modules", f"{module.replace('.', '/')}.html")
+        if not known[module] and not page.exists():
+            del known[module]
+            continue
         files = [path for path, _ in files_for(module)]
         written = page.stat().st_mtime if files and page.exists() else 0
         if written and files[-1].stat().st_mtime <= written:
