@@ -185,6 +185,20 @@ def test_each_claim_on_products_is_about_its_own(
         assert held.broken(slow)
 
 
+def test_the_claim_on_a_search_is_about_the_librarys_call(measured):
+    record = measured["fp8-compiled"]
+    (held,) = measure.claims("fp8-compiled")
+    for end in ("", ", fast"):
+        record = retimed(record, 3.0, impl=f"torch.compile{end}")
+    assert held.broken(record) is None
+    for end in ("", ", fast"):
+        record = retimed(record, 0.01, impl=f"torch.compile{end}")
+    assert held.broken(record)
+    # Ours is no part of it.
+    ours = retimed(record, 0.001, impl="scaled_matmul")
+    assert held.broken(ours) == held.broken(record)
+
+
 def test_the_claim_on_quantisers_looks_at_the_slowest(measured):
     record = measured["fp8-quantize"]
     (held,) = measure.claims("fp8-quantize")

@@ -154,9 +154,8 @@ def described(x: torch.Tensor, rows: int, columns: int) -> TensorDescriptor:
         columns: of it.
     """
     block = [1, 1, rows, columns]
-    layout = gl.NVMMASharedLayout.get_default_for(
-        block, DTYPES.get(x.dtype, gl.float32)
-    )
+    kinds = DTYPES | {torch.float32: gl.float32}
+    layout = gl.NVMMASharedLayout.get_default_for(block, kinds[x.dtype])
     return TensorDescriptor(x, [*x.shape], strides_of(x), block, layout)
 
 

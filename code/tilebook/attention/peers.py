@@ -218,7 +218,7 @@ def working(
     for name, peer in peers.items():
         try:
             peer(*inputs)
-        except (RuntimeError, ValueError, NotImplementedError) as error:
+        except (RuntimeError, ValueError) as error:
             reason = str(error).partition("\n")[0]
             _log.warning("%s is left out: %s", name, reason)
             continue

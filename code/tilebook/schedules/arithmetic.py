@@ -76,17 +76,11 @@ def store(pointer: Pointer, value: Any, mask: Any = None) -> None:
     pointer.write(value, mask)
 
 
-def cast(input: int, dtype: gl.dtype) -> int:
-    """A number of another width, which integers here don't have."""
-    return input
+def atomic_add(pointer: Pointer, val: Any) -> Any:
+    """Add to a number in global memory; what it was before.
 
-
-def atomic_add(pointer: Pointer, val: Any, mask: Any = None, sem: Any = None) -> Any:
-    """Add to what is in global memory; what it was before, where lanes are on.
-
-    Programs run one after another here, and groups' turns don't end within this: nobody
-    comes between.
+    Programs run one after another here, so nobody comes between.
     """
-    before = pointer.read(mask, 0 if isinstance(val, Tile) else math.nan)
-    pointer.write(before + val, mask)
+    before = pointer.read(None, math.nan)
+    pointer.write(before + val, None)
     return before

@@ -316,10 +316,8 @@ def arange(start: int, end: int, layout: Any = None) -> Tile:
     return Tile(torch.arange(start, end))
 
 
-def expand_dims(input: Tile | Pointer, axis: int) -> Tile | Pointer:
+def expand_dims(input: Tile, axis: int) -> Tile:
     """Give a tile a dimension of one element."""
-    if isinstance(input, Pointer):
-        return input.expand_dims(axis)
     return Tile(input.value.unsqueeze(axis))
 
 

@@ -90,10 +90,6 @@ class Pointer(Missing):
     def __add__(self, more: Any) -> "Pointer":
         return Pointer(self.base, self.offset + more)
 
-    def expand_dims(self, axis: int) -> "Pointer":
-        """Give a tile of addresses a dimension of one element."""
-        return Pointer(self.base, Tile(self.offset.value.unsqueeze(axis)))
-
     def read(self, mask: Any, other: Any) -> Any:
         """Load what is there, and nothing where the mask is off.
 
@@ -137,9 +133,7 @@ class Pointer(Missing):
 
 def _lanes(at: torch.Tensor, mask: Any) -> torch.Tensor:
     """Which lanes are on."""
-    if mask is None:
-        return torch.ones_like(at, dtype=torch.bool)
-    return mask.value.expand_as(at)
+    return torch.ones_like(at, dtype=torch.bool) if mask is None else mask.value
 
 
 def extent(x: torch.Tensor) -> int:

@@ -35,7 +35,6 @@ MODELS: dict[str, Any] = {
     "convert_layout": arithmetic.convert_layout,
     "store": arithmetic.store,
     "atomic_add": arithmetic.atomic_add,
-    "cast": arithmetic.cast,
 }
 """What stands for `gl` and for `tl`, by name."""
 _BY_ID: dict[int, Any] = {
