@@ -11,6 +11,7 @@ from tilebook.attention import (
     cooperative,
     described,
     folded,
+    folding,
     launching,
     overlapped,
     wgmma,
@@ -27,7 +28,7 @@ SMALL = (
     Config(16, 2, 16, 2),
     Config(16, 3, 32, 2, 2),
     Config(16, 3, 16, 3, 1, 2),
-    Config(16, 2, 32, 3, 2, dynamic=True),
+    Config(16, 2, 32, 3, 2, dynamic=True, halved=True, placed=True),
 )
 # Batches, heads, heads of keys, queries, keys; causal; keys before its own.
 CASES = (
@@ -348,8 +349,8 @@ class TestLaunching:
     def test_short_queries_get_two_groups(self):
         for length, groups in ((1024, 2), (4096, 3)):
             x = torch.empty(1, 1, length, 64, dtype=BF16, device="meta")
-            assert folded.config_for(self.good(q=x, k=x)).parts == groups
-            assert folded.config_for(self.good(q=x, k=x, right=0, left=9)).parts == 2
+            assert folding.config_for(self.good(q=x, k=x)).parts == groups
+            assert folding.config_for(self.good(q=x, k=x, right=0, left=9)).parts == 2
 
 
 class TestFunctions:

@@ -8,8 +8,10 @@ from tilebook.attention import (
     cooperative,
     described,
     folded,
+    folding,
     launching,
     overlapped,
+    telling,
     wgmma,
 )
 from tilebook.attention.launching import Config, Task
@@ -20,13 +22,20 @@ SEEDS = range(8)
 CONFIGS = {
     cooperative: (Config(16, 2, 16, 2), Config(16, 3, 32, 2, 1, 2)),
     overlapped: (Config(16, 2, 16, 2), Config(16, 3, 32, 2, 1, 2)),
-    folded: (Config(16, 2, 16, 2, 2), Config(16, 3, 32, 2, 1, 2), Config(16, 2, 16, 3)),
+    folded: (
+        *(
+            Config(16, 2, 16, 2, 2),
+            Config(16, 3, 32, 2, 1, 2, halved=True),
+            Config(16, 2, 16, 3),
+        ),
+        Config(16, 2, 32, 3, 2, halved=True, placed=True),
+    ),
     described: (described.Config(32, 16, 4, 2),),
 }
 # Heads, heads of keys, queries, keys; right and left.
 CASES = (
     *((4, 2, 70, 70, 0, None), (2, 1, 40, 57, None, None)),
-    *((2, 2, 70, 75, 0, 20), (4, 2, 70, 33, 0, None), (6, 1, 40, 12, 0, None)),
+    *((2, 2, 70, 75, 0, 20), (4, 2, 70, 60, 0, None), (6, 1, 40, 12, 0, None)),
 )
 MISTAKES = {
     # Barriers: which phase, whose arrival, how many, how many bytes.
@@ -65,8 +74,8 @@ MISTAKES = {
     "all parts have the same queries": (
         cooperative, "q_places.index(PART)", "q_places.index(0)"),
     "scores are read early": (
-        cooperative, "warpgroup_mma_wait(0, deps=(score(",
-        "warpgroup_mma_wait(1, deps=(score("),
+        cooperative, "warpgroup_mma_wait(0, deps=(scores,))",
+        "warpgroup_mma_wait(1, deps=(scores,))"),
     "keys are let go before they are multiplied": (
         overlapped,
         "    scores = warpgroup_mma_wait(1, deps=(scores,))\n"
@@ -157,15 +166,26 @@ MISTAKES = {
         folded, "place, head, heads, row, rows)",
         "place, next_head, heads, row, rows)"),
     "a tile that isn't there is waited for": (
-        folded, "queries, ring, k_arrived, first, there)",
-        "queries, ring, k_arrived, first, True)"),
+        folded, "queries, ring, k_arrived, first, FIRST, there)",
+        "queries, ring, k_arrived, first, FIRST, True)"),
     "nobody is told": (
-        wgmma, "    mbarrier.arrive(told_arrived.index(turn & 1))\n", ""),
+        telling, "    mbarrier.arrive(told_arrived.index(turn & 1))\n", ""),
     "who was told says nothing": (
-        wgmma, "    mbarrier.arrive(told_free.index(turn & 1))\n", ""),
+        telling, "    mbarrier.arrive(told_free.index(turn & 1))\n", ""),
     "told before it is known": (
-        wgmma,
+        telling,
         "    mbarrier.wait(told_arrived.index(turn & 1), (turn >> 1) & 1)\n", ""),
+    "told where the tile before is": (
+        telling, "write(told.index(at + 2), row)", "write(told.index(at + 1), row)"),
+    "half of what is seen, too": (
+        folding, "config.parts == 2 and 2 * config.part", "2 * config.part"),
+    "half where keys end first": (
+        folding, " and task.q.shape[2] <= task.k.shape[2]", ""),
+    "half for every group": (folded, "HALVED and PART == 0", "HALVED"),
+    "the other half": (wgmma, "keys.slice(0, KEYS, 0)", "keys.slice(KEYS, KEYS, 0)"),
+    "the other half's weights": (
+        wgmma, "gl.join(weights, nothing)",
+        "gl.join(nothing, weights)"),
     "the counter counts from 1": (
         folded, "tile = each + gl.atomic_add(counter, 1)",
         "tile = each + 1 + gl.atomic_add(counter, 1)"),

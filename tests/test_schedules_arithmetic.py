@@ -35,6 +35,31 @@ def place_for(tile):
 
 
 class TestTiles:
+    def test_two_tiles_side_by_side(self):
+        """Joined between columns and taken apart again."""
+
+        def body(x, out, other):
+            tile, places = matrix_at(x, 4, 8)
+            both = gl.join(tile, tile + 1.0).permute((0, 2, 1)).reshape([4, 16])
+            offs = gl.expand_dims(gl.arange(0, 4, layout=None) * 16, 1)
+            offs += gl.expand_dims(gl.arange(0, 16, layout=None), 0)
+            gl.store(out + offs, both)
+            _, right = gl.split(both.reshape([4, 2, 8]).permute((0, 2, 1)))
+            gl.store(other + places, right)
+
+        x = torch.randn(4, 8)
+        out, other = torch.empty(4, 16), torch.empty(4, 8)
+        run(body, x, out, other)
+        assert torch.equal(out, torch.cat((x, x + 1), 1))
+        assert torch.equal(other, x + 1)
+
+    def test_tiles_that_dont_go_together(self):
+        def body(x):
+            gl.join(matrix_at(x, 4, 8)[0], matrix_at(x, 2, 8)[0])
+
+        with pytest.raises(ValueError, match=r"\[4, 8\] and \[2, 8\] don't go"):
+            run(body, torch.zeros(4, 8))
+
     def test_softmax(self):
         """Every operation that makes weights of scores, and its opposite."""
 

@@ -77,11 +77,13 @@ def step(
 ):  # fmt: skip
     """Multiply, weigh and add up one block."""
     k_arrived, v_arrived, k_free, v_free = bars
-    scores = warpgroup_mma_wait(0, deps=(score(queries, ring, k_arrived, count),))
+    BLOCK_N: gl.constexpr = ring.shape[3]
+    scores = score(queries, ring, k_arrived, count, BLOCK_N)
+    scores = warpgroup_mma_wait(0, deps=(scores,))
     let_go(k_free, count)
     scores = unseen(scores, row, column, keys, left, CAUSAL, RAGGED, WINDOW)
     if FIRST:
-        most, sums, weights = weigh(scores, scale)
+        most, sums, weights = weigh(scores, scale, BLOCK_N)
     else:
         most, sums, weights, shrink = weigh_more(scores, scale, most, sums)
         acc = scaled(acc, shrink)

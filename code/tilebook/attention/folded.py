@@ -22,17 +22,17 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     warpgroup_mma_wait,
 )
 
-from tilebook.attention import launching
+from tilebook.attention import folding, launching
 from tilebook.attention.counters import counter_on
 from tilebook.attention.launching import Config, Task
 from tilebook.attention.overlapped import steps
+from tilebook.attention.telling import WORDS, hear, place_next, tell
 from tilebook.attention.wgmma import (
     add,
     bring,
     bring_queries,
     bring_rest,
     finish,
-    hear,
     let_go,
     matrix,
     nothing_yet,
@@ -42,31 +42,13 @@ from tilebook.attention.wgmma import (
     score,
     skip,
     span_of,
-    tell,
     unseen,
     weigh,
 )
 from tilebook.hopper.wgmma import barriers
 from tilebook.softmax.occupancy import programs
 
-CONFIGS = {
-    64: (
-        *(Config(64, 3, 128, 3, 2), Config(64, 2, 128, 3, 2), Config(64, 3, 128, 3)),
-        *(Config(64, 2, 128, 4, 2), Config(64, 3, 64, 6, 2), Config(64, 2, 64, 6, 2)),
-    ),
-    128: (
-        Config(64, 2, 128, 2, 2, dynamic=True),
-        *(Config(64, 2, 128, 2), Config(64, 2, 64, 4, 2), Config(64, 3, 64, 3)),
-    ),
-    256: tuple(Config(64, 2, 64, 2, pieces=n, dynamic=True) for n in (4, 2)),
-}
-"""What to try on a card, by columns of a head; by the contest that was held on an H100
-`config_for` chooses among them. Of 256 columns a group that is told its next tile has a
-register more."""
-SHORT, LONG, LONGER = 1024, 2048, 8192
-"""Queries below which blocks are halved under a causal mask; from which on a third
-group pays where heads are narrow; and from which on a second place for queries doesn't
-pay: a tile's end is seldom then."""
+CONFIGS = folding.CONFIGS
 
 
 @gluon.jit
@@ -75,7 +57,8 @@ def produce(
     q_arrived, q_free, bars, told_arrived, told_free,
     all_heads, heads, share, rows, keys, left,
     PARTS: gl.constexpr, GROUP: gl.constexpr,
-    CAUSAL: gl.constexpr, WINDOW: gl.constexpr, DYNAMIC: gl.constexpr,
+    CAUSAL: gl.constexpr, WINDOW: gl.constexpr,
+    DYNAMIC: gl.constexpr, PLACED: gl.constexpr,
 ):  # fmt: skip
     """Bring queries and blocks, tile after tile, and say which tile is next."""
     BLOCK_M: gl.constexpr = PARTS * q_desc.block_type.shape[2]
@@ -104,7 +87,10 @@ def produce(
             # As many have asked as there are tiles: nobody else will.
             if tile == each + tiles - 1:
                 gl.store(counter, 0)
-            tell(told, told_arrived, told_free, turn, tile)
+            tell(
+                told, told_arrived, told_free, turn, tile, all_heads, rows,
+                BLOCK_M, GROUP, CAUSAL, PLACED,
+            )  # fmt: skip
         else:
             tile += gl.num_programs(0)
         bring_rest(k_desc, v_desc, batch, head, begin, end, ring, bars, count)
@@ -119,7 +105,7 @@ def consume(
     all_heads, heads, rows, keys, left, scale,
     PART: gl.constexpr, PARTS: gl.constexpr, GROUP: gl.constexpr,
     CAUSAL: gl.constexpr, RAGGED: gl.constexpr, WINDOW: gl.constexpr,
-    DYNAMIC: gl.constexpr,
+    DYNAMIC: gl.constexpr, PLACED: gl.constexpr, HALVED: gl.constexpr,
 ):  # fmt: skip
     """Compute a part of every tile; end each while the next begins."""
     k_arrived, v_arrived, k_free, v_free = bars
@@ -127,6 +113,8 @@ def consume(
     COLUMNS: gl.constexpr = q_places.shape[4]
     BLOCK_M: gl.constexpr = PARTS * ROWS
     BLOCK_N: gl.constexpr = ring.shape[3]
+    # The second half of the first group's first block is beyond the diagonal.
+    FIRST: gl.constexpr = BLOCK_N // 2 if HALVED and PART == 0 else BLOCK_N
     TURNS: gl.constexpr = q_places.shape[0] // PARTS
     tiles = gl.cdiv(rows, BLOCK_M) * all_heads
     tile = gl.program_id(0)
@@ -139,11 +127,12 @@ def consume(
     skip(ring, bars, 0, count)
     mbarrier.wait(q_arrived.index(0), 0)
     queries = matrix(q_places.index(PART))
-    scores = warpgroup_mma_wait(0, deps=(score(queries, ring, k_arrived, count),))
+    scores = score(queries, ring, k_arrived, count, FIRST)
+    scores = warpgroup_mma_wait(0, deps=(scores,))
     let_go(k_free, count)
     column = (end - 1) * BLOCK_N
     scores = unseen(scores, row, column, keys, left, CAUSAL, RAGGED, WINDOW)
-    most, sums, weights = weigh(scores, scale)
+    most, sums, weights = weigh(scores, scale, BLOCK_N)
     weights = rounded(weights, nothing_yet(ROWS, COLUMNS), ring.dtype)
     while tile < tiles:
         queries = matrix(q_places.index(PARTS * (turn % TURNS) + PART))
@@ -153,16 +142,19 @@ def consume(
         )  # fmt: skip
         mbarrier.arrive(q_free.index(turn % TURNS))
         count += end - begin - 1
+        turn += 1
         if DYNAMIC:
-            tile = hear(told, told_arrived, told_free, turn)
+            tile, next_head, next_row = hear(
+                told, told_arrived, told_free, turn - 1, all_heads, rows,
+                BLOCK_M, GROUP, CAUSAL, PLACED,
+            )  # fmt: skip
         else:
             tile += gl.num_programs(0)
-        turn += 1
-        there = tile < tiles
+            next_head, next_row = place_next(
+                tile, all_heads, rows, BLOCK_M, GROUP, CAUSAL
+            )
         # Without a next tile the product below is of old data, and nobody's.
-        next_head, next_row = place_of(
-            gl.minimum(tile, tiles - 1), all_heads, rows, BLOCK_M, GROUP, CAUSAL
-        )
+        there = tile < tiles
         begin, _, last = span_of(
             next_row, BLOCK_M, rows, keys, left, BLOCK_N, CAUSAL, WINDOW
         )
@@ -175,13 +167,13 @@ def consume(
             skip(ring, bars, count + 1, last - end)
             mbarrier.wait(q_arrived.index(turn % TURNS), (turn // TURNS) & 1)
         queries = matrix(q_places.index(PARTS * (turn % TURNS) + PART))
-        scores = score(queries, ring, k_arrived, first, there)
+        scores = score(queries, ring, k_arrived, first, FIRST, there)
         acc = add(acc, weights, ring, v_arrived, count)
         scores = warpgroup_mma_wait(1, deps=(scores,))
         let_go(k_free, first, there)
         column = (end - 1) * BLOCK_N
         scores = unseen(scores, next_row, column, keys, left, CAUSAL, RAGGED, WINDOW)
-        next_most, next_sums, fresh = weigh(scores, scale)
+        next_most, next_sums, fresh = weigh(scores, scale, BLOCK_N)
         acc, weights = warpgroup_mma_wait(0, deps=(acc, weights))
         let_go(v_free, count)
         # Before the store: rounded weights take half of the registers.
@@ -199,11 +191,12 @@ def attention_kernel(
     PARTS: gl.constexpr, STAGES: gl.constexpr, GROUP: gl.constexpr,
     CAUSAL: gl.constexpr, RAGGED: gl.constexpr, WINDOW: gl.constexpr,
     Q_STAGES: gl.constexpr, DYNAMIC: gl.constexpr,
+    PLACED: gl.constexpr, HALVED: gl.constexpr,
 ):  # fmt: skip
     q_places, places = ring_of(q_desc, Q_STAGES * PARTS), ring_of(out_desc, PARTS)
     ring = ring_of(k_desc, 2 * STAGES)
     plain: gl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, order=[0])
-    told = gl.allocate_shared_memory(gl.int32, [2, 1], plain)
+    told = gl.allocate_shared_memory(gl.int32, [2 * WORDS, 1], plain)
     q_arrived, q_free = barriers(Q_STAGES, 1), barriers(Q_STAGES, PARTS)
     k_arrived, v_arrived = barriers(STAGES, 1), barriers(STAGES, 1)
     k_free, v_free = barriers(STAGES, PARTS), barriers(STAGES, PARTS)
@@ -216,19 +209,21 @@ def attention_kernel(
                     out_desc, lse, q_places, ring, places, told,
                     q_arrived, q_free, bars, told_arrived, told_free,
                     all_heads, heads, rows, keys, left, scale,
-                    0, PARTS, GROUP, CAUSAL, RAGGED, WINDOW, DYNAMIC,
+                    0, PARTS, GROUP, CAUSAL, RAGGED, WINDOW,
+                    DYNAMIC, PLACED, HALVED,
                 )),
                 (consume, (
                     out_desc, lse, q_places, ring, places, told,
                     q_arrived, q_free, bars, told_arrived, told_free,
                     all_heads, heads, rows, keys, left, scale,
-                    1, PARTS, GROUP, CAUSAL, RAGGED, WINDOW, DYNAMIC,
+                    1, PARTS, GROUP, CAUSAL, RAGGED, WINDOW,
+                    DYNAMIC, PLACED, HALVED,
                 )),
                 (produce, (
                     q_desc, k_desc, v_desc, counter, q_places, ring, told,
                     q_arrived, q_free, bars, told_arrived, told_free,
                     all_heads, heads, share, rows, keys, left,
-                    PARTS, GROUP, CAUSAL, WINDOW, DYNAMIC,
+                    PARTS, GROUP, CAUSAL, WINDOW, DYNAMIC, PLACED,
                 )),
             ],
             [4, 1],
@@ -241,25 +236,28 @@ def attention_kernel(
                     out_desc, lse, q_places, ring, places, told,
                     q_arrived, q_free, bars, told_arrived, told_free,
                     all_heads, heads, rows, keys, left, scale,
-                    0, PARTS, GROUP, CAUSAL, RAGGED, WINDOW, DYNAMIC,
+                    0, PARTS, GROUP, CAUSAL, RAGGED, WINDOW,
+                    DYNAMIC, PLACED, HALVED,
                 )),
                 (consume, (
                     out_desc, lse, q_places, ring, places, told,
                     q_arrived, q_free, bars, told_arrived, told_free,
                     all_heads, heads, rows, keys, left, scale,
-                    1, PARTS, GROUP, CAUSAL, RAGGED, WINDOW, DYNAMIC,
+                    1, PARTS, GROUP, CAUSAL, RAGGED, WINDOW,
+                    DYNAMIC, PLACED, HALVED,
                 )),
                 (consume, (
                     out_desc, lse, q_places, ring, places, told,
                     q_arrived, q_free, bars, told_arrived, told_free,
                     all_heads, heads, rows, keys, left, scale,
-                    2, PARTS, GROUP, CAUSAL, RAGGED, WINDOW, DYNAMIC,
+                    2, PARTS, GROUP, CAUSAL, RAGGED, WINDOW,
+                    DYNAMIC, PLACED, HALVED,
                 )),
                 (produce, (
                     q_desc, k_desc, v_desc, counter, q_places, ring, told,
                     q_arrived, q_free, bars, told_arrived, told_free,
                     all_heads, heads, share, rows, keys, left,
-                    PARTS, GROUP, CAUSAL, WINDOW, DYNAMIC,
+                    PARTS, GROUP, CAUSAL, WINDOW, DYNAMIC, PLACED,
                 )),
             ],
             [4, 4, 1],
@@ -267,51 +265,19 @@ def attention_kernel(
         )  # fmt: skip
 
 
-def config_for(task: Task) -> Config:
-    """Choose how to launch the kernel.
-
-    Args:
-        task: what is computed.
-
-    Returns:
-        What was the fastest in its kind; if there is no room for that, the first of
-        `CONFIGS` that there is room for.
-
-    Raises:
-        ValueError: there is room for none.
-    """
-    width = launching.width_of(task)
-    listed = CONFIGS[width]
-    rows, causal = task.q.shape[2], task.right == 0
-    best = listed[0]
-    if width == 64:
-        # With a window three groups have too few registers.
-        if rows < (LONGER if causal else LONG) or task.left is not None:
-            best = listed[1]
-        elif rows >= LONGER:
-            best = listed[2]
-    elif width == 128:
-        if rows >= LONGER and not causal:
-            best = listed[1]
-        elif rows < SHORT and causal:
-            best = listed[2]
-    several = [each for each in listed if each.parts <= best.parts]
-    return launching.config_for(task, {width: (best, *several)})
-
-
 def launch(task: Task, config: Config | None = None) -> None:
     """Describe the tensors and launch as many programs as live at once.
 
     Args:
         task: what is computed, nothing that `refusal` refuses.
-        config: how; by default what `config_for` chooses.
+        config: how; by default what `folding.config_for` chooses.
 
     Raises:
         ValueError: it is refused, or groups would wait for one another.
     """
     if reason := launching.refusal(task):
         raise ValueError(reason)
-    config = config or config_for(task)
+    config = config or folding.config_for(task)
     # While a group skips what only others need it still holds the last tile's values.
     skipped = -(-(config.parts - 1) * config.part // config.block_n)
     if task.right == 0 and config.stages <= skipped:
@@ -325,6 +291,7 @@ def launch(task: Task, config: Config | None = None) -> None:
     task.wrap(attention_kernel)[(programs(count, 1),)](
         *args, counter_on(task.q.device), **meta,
         Q_STAGES=config.q_stages, DYNAMIC=dynamic,
+        PLACED=config.placed, HALVED=config.halved and folding.half(task, config),
     )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
 from tilebook import check, device, library
+from tilebook.attention.configs import Config
 from tilebook.hopper.launching import BARRIERS, DTYPES, SHARED
 from tilebook.matmul.operands import itself
 from tilebook.softmax.operands import starts_aligned
@@ -21,26 +22,6 @@ WIDTHS = (64, 128, 256)
 L2 = 32 << 20
 """Bytes of keys and values that heads worked on at a time may have, to stay in L2."""
 MOST_HEADS = 16
-
-
-class Config(NamedTuple):
-    """How a kernel is launched."""
-
-    part: int
-    """Rows of a group of four warps, a power of two, no more than `block_n`."""
-    parts: int
-    """Groups that share a tile, 2 or 3."""
-    block_n: int
-    """Keys of a block, a power of two."""
-    stages: int
-    """Blocks of keys and values that are on their way or in use, at least 2."""
-    q_stages: int = 1
-    """Tiles whose queries are here or on their way."""
-    pieces: int = 1
-    """Pieces, a power of two, in which a part is stored."""
-    dynamic: bool | None = None
-    """Whether programs ask for their next tile, and don't know it beforehand; None for
-    where tiles differ."""
 
 
 class Task(NamedTuple):

@@ -46,7 +46,8 @@ def step(
 ):  # fmt: skip
     """Weigh a block while the values of the one before are added up."""
     k_arrived, v_arrived, k_free, v_free = bars
-    scores = score(queries, ring, k_arrived, count)
+    BLOCK_N: gl.constexpr = ring.shape[3]
+    scores = score(queries, ring, k_arrived, count, BLOCK_N)
     acc = add(acc, weights, ring, v_arrived, count - 1)
     scores = warpgroup_mma_wait(1, deps=(scores,))
     let_go(k_free, count)
@@ -102,11 +103,13 @@ def consume(
     skip(ring, bars, 0, count)
     mbarrier.wait(q_arrived.index(0), 0)
     queries = matrix(q_places.index(PART))
-    scores = warpgroup_mma_wait(0, deps=(score(queries, ring, k_arrived, count),))
+    scores = warpgroup_mma_wait(
+        0, deps=(score(queries, ring, k_arrived, count, BLOCK_N),)
+    )
     let_go(k_free, count)
     column = (end - 1) * BLOCK_N
     scores = unseen(scores, row, column, keys, left, CAUSAL, RAGGED, WINDOW)
-    most, sums, weights = weigh(scores, scale)
+    most, sums, weights = weigh(scores, scale, BLOCK_N)
     acc = nothing_yet(ROWS, COLUMNS)
     weights = rounded(weights, acc, ring.dtype)
     acc, weights, most, sums = steps(

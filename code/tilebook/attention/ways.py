@@ -7,6 +7,7 @@ from tilebook.attention import (
     backward_whole,
     choose,
     folded,
+    folding,
     forward,
     launching,
 )
@@ -59,7 +60,7 @@ def told(task: Task) -> str:
     """
     reason = refusal(task)
     if reason is None:
-        return f"folded: {_named(folded.config_for(on_hopper(task)))}"
+        return f"folded: {_named(folding.config_for(on_hopper(task)))}"
     return f"forward: {_named(choose.forward_config(task))} ({reason})"
 
 

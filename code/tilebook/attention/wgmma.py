@@ -40,6 +40,14 @@ registers and another's, so nothing is exchanged before the end."""
 LN2 = gl.constexpr(launching.LN2)
 
 
+@gluon.constexpr_function
+def sums_of(COLUMNS):
+    """Who holds which sums of a tile that a group of four warps multiplies."""
+    return gl.NVMMADistributedLayout(
+        version=[3, 0], warps_per_cta=[4, 1], instr_shape=[16, COLUMNS, 16]
+    )
+
+
 @gluon.jit
 def ring_of(desc, SLOTS: gl.constexpr):
     """Allocate room for so many tiles of a descriptor of four dimensions."""
@@ -171,16 +179,14 @@ def skip(ring, bars, count, blocks):
 
 
 @gluon.jit
-def score(queries, ring, k_arrived, count, there=True):
-    """Begin to multiply queries and a block's keys."""
+def score(queries, ring, k_arrived, count, KEYS: gl.constexpr, there=True):
+    """Begin to multiply queries and a block's first KEYS keys."""
     ROWS: gl.constexpr = queries.shape[0]
-    BLOCK_N: gl.constexpr = ring.shape[3]
-    layout: gl.constexpr = gl.NVMMADistributedLayout(
-        version=[3, 0], warps_per_cta=[4, 1], instr_shape=[16, BLOCK_N, 16]
-    )
     keys = come(ring, k_arrived, count, 0, there)
+    if ring.shape[3] > KEYS:
+        keys = keys.slice(0, KEYS, 0)
     # No sums go in: these zeros are never written anywhere.
-    nothing = gl.zeros([ROWS, BLOCK_N], gl.float32, layout)
+    nothing = gl.zeros([ROWS, KEYS], gl.float32, sums_of(KEYS))
     return warpgroup_mma(
         queries, keys.permute((1, 0)), nothing, use_acc=False, is_async=True
     )
@@ -221,13 +227,21 @@ def partial_sums(weights):
 
 
 @gluon.jit
-def weigh(scores, scale):
+def weigh(scores, scale, BLOCK_N: gl.constexpr):
     """A tile's first block: the greatest score of each row, sums of weights, weights.
 
-    `scale` is the softmax's, times log2(e): powers of two are what hardware has.
+    `scale` is the softmax's, times log2(e): powers of two are what hardware has. Of
+    half a block scores, the other half's weights are zeros.
     """
     most = gl.max(scores, 1) * scale
     weights = gl.exp2(scores * scale - gl.expand_dims(most, 1))
+    if scores.shape[1] < BLOCK_N:
+        ROWS: gl.constexpr = scores.shape[0]
+        nothing = nothing_yet(ROWS, scores.shape[1])
+        both = gl.join(weights, nothing).permute((0, 2, 1))
+        layout: gl.constexpr = sums_of(BLOCK_N)
+        weights = gl.convert_layout(both.reshape([ROWS, BLOCK_N]), layout)
+        most = gl.convert_layout(most, gl.SliceLayout(1, layout))
     return most, partial_sums(weights), weights
 
 
@@ -262,10 +276,7 @@ def rounded(weights, like, DTYPE: gl.constexpr):
 @gluon.jit
 def nothing_yet(ROWS: gl.constexpr, COLUMNS: gl.constexpr):
     """Sums of no values."""
-    layout: gl.constexpr = gl.NVMMADistributedLayout(
-        version=[3, 0], warps_per_cta=[4, 1], instr_shape=[16, COLUMNS, 16]
-    )
-    return gl.zeros([ROWS, COLUMNS], gl.float32, layout)
+    return gl.zeros([ROWS, COLUMNS], gl.float32, sums_of(COLUMNS))
 
 
 @gluon.jit
@@ -275,26 +286,6 @@ def note(lse, head, row, rows, most, total):
     at = row + gl.arange(0, most.shape[0], layout=layout)
     logarithms = (most + gl.log2(total)) * LN2
     gl.store(lse + (head * rows + at), logarithms, mask=at < rows)
-
-
-@gluon.jit
-def tell(told, told_arrived, told_free, turn, tile):
-    """Tell every group a program's next tile."""
-    layout: gl.constexpr = gl.BlockedLayout([1], [32], [1], [0])
-    mbarrier.wait(told_free.index(turn & 1), ((turn >> 1) & 1) ^ 1)
-    told.index(turn & 1).store(gl.full([1], tile, gl.int32, layout))
-    mbarrier.arrive(told_arrived.index(turn & 1))
-
-
-@gluon.jit
-def hear(told, told_arrived, told_free, turn):
-    """Be told the next tile."""
-    layout: gl.constexpr = gl.BlockedLayout([1], [32], [4], [0])
-    mbarrier.wait(told_arrived.index(turn & 1), (turn >> 1) & 1)
-    # Every thread reads it; the greatest of one number is that number, for all.
-    tile = gl.max(told.index(turn & 1).load(layout), 0)
-    mbarrier.arrive(told_free.index(turn & 1))
-    return tile
 
 
 @gluon.jit

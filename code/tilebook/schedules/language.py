@@ -311,6 +311,13 @@ def split(a: Tile) -> tuple[Tile, ...]:
     return tuple(Tile(part) for part in a.value.unbind(-1))
 
 
+def join(a: Tile, b: Tile) -> Tile:
+    """Put two tiles together along a new last dimension."""
+    if a.shape != b.shape:
+        raise ValueError(f"tiles of {a.shape} and {b.shape} don't go together")
+    return Tile(torch.stack((a.value, b.value), -1))
+
+
 def arange(start: int, end: int, layout: Any = None) -> Tile:
     """A vector of integers that follow one another."""
     return Tile(torch.arange(start, end))

@@ -18,6 +18,7 @@ MODELS: dict[str, Any] = {
     "warp_specialize": language.warp_specialize,
     "inline_asm_elementwise": language.inline_asm_elementwise,
     "split": language.split,
+    "join": language.join,
     "zeros": language.zeros,
     "arange": language.arange,
     "expand_dims": language.expand_dims,

@@ -1,0 +1,28 @@
+"""How the chapter's kernels for Hopper are launched."""
+
+from typing import NamedTuple
+
+
+class Config(NamedTuple):
+    """How a kernel is launched."""
+
+    part: int
+    """Rows of a group of four warps, a power of two, no more than `block_n`."""
+    parts: int
+    """Groups that share a tile, 2 or 3."""
+    block_n: int
+    """Keys of a block, a power of two."""
+    stages: int
+    """Blocks of keys and values that are on their way or in use, at least 2."""
+    q_stages: int = 1
+    """Tiles whose queries are here or on their way."""
+    pieces: int = 1
+    """Pieces, a power of two, in which a part is stored."""
+    dynamic: bool | None = None
+    """Whether programs ask for their next tile, and don't know it beforehand; None for
+    where tiles differ."""
+    halved: bool = False
+    """Under a causal mask: whether the first group makes scores of half a block where
+    the other half is beyond the diagonal, see `folding.half`."""
+    placed: bool = False
+    """Whether programs that ask for their next tile are told where it is, too."""
