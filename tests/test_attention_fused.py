@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import torch
+import triton
 
 from tilebook import compile_only, schedules, testing
 from tilebook import device as here
@@ -82,7 +83,7 @@ def scheduled(asked, config, seed):
         )
 
     *_, found = launches(launch)
-    sums, powers, deltas = found.args[4].base, *found.args[7:9]
+    sums, _, _, powers, deltas = (x.base for x in found.args[4:9])
     # The kernel before this one was recorded and not run.
     task = asked.task
     lse = task.lse.masked_fill(task.lse == -torch.inf, torch.inf)
@@ -144,12 +145,16 @@ def mistakes():
         (blocks, "keys < keys_left", "keys < keys_left + 128"),
         (blocks, "PARTS * turn + part", "PARTS * turn + PART"),
         (blocks, "tma.store_wait(0)", "pass"),
-        (blocks, "* scale - gl.expand_dims", "- gl.expand_dims"),
+        (blocks, "(dp * scale - delta)", "(dp - delta)"),
+        (blocks, "index(2 * at + 1).load", "index(2 * at).load"),
+        (blocks, "[line, where[2]]", "[line, 0 * where[2]]"),
+        (fused, "line = batch * heads * share", "line = 0 * batch * share"),
+        (launching, "strides = [x.stride(1), 1]", "strides = [rows, 1]"),
         (blocks, "count + 1, PART, more", "count, PART, more"),
         (fused, "((count // STAGES) & 1) ^ 1", "(count // STAGES) & 1"),
-        (fused, "begin = gl.minimum(key // BLOCK_M, end)", "begin = 0 * key + 1"),
+        (blocks, "begin = gl.minimum(key // BLOCK_M, end)", "begin = 0 * key + 1"),
         (fused, "count += 1\n\n\n", "count += 2\n\n\n"),
-        (fused, "head * share + each, block", "head * share, block"),
+        (fused, "one = head * share + each", "one = head * share + 0 * each"),
         (fused, "free = barriers(STAGES, PARTS)", "free = barriers(STAGES, 1)"),
         (fused, "place = places.index(PARTS + PART)", "place = places.index(0)"),
     )
@@ -231,9 +236,10 @@ def test_which_gradients_are_launched(monkeypatch):
     assert launched[-1] == "backward_whole"
 
 
-# Of 128 columns the sums alone take more than half of a thread's registers: what is
-# computed once leaves for memory, and a few numbers of each block.
-SPILLED = {64: 0, 128: 448}
+# Of 128 columns the sums alone take more than half of a thread's registers: some of
+# what is computed once leaves for memory, on Triton 3.9 more.
+NEWER = tuple(map(int, triton.__version__.split(".")[:2])) >= (3, 9)
+SPILLED = {64: 0, 128: 160 if NEWER else 48}
 
 
 @pytest.mark.parametrize("columns", [64, 128])

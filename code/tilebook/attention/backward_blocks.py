@@ -18,7 +18,7 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     warpgroup_mma_wait,
 )
 
-from tilebook._gluon import async_add
+from tilebook._gluon import async_add, async_load
 from tilebook.attention.wgmma import matrix, nothing_yet
 from tilebook.hopper.wgmma import packed
 
@@ -26,6 +26,20 @@ PARTS = gl.constexpr(2)
 """Groups of warps, each with a part of the keys."""
 NARROW = gl.constexpr(64)
 """Columns of a head up to which scores are begun early."""
+
+
+@gluon.jit
+def span_of(
+    key, rows, BLOCK_M: gl.constexpr, BLOCK_N: gl.constexpr, CAUSAL: gl.constexpr
+):
+    """The first block of queries that sees any of a tile's keys, the first from which
+    on all are seen, and the one after the last."""
+    end = gl.cdiv(rows, BLOCK_M)
+    begin, whole = 0, 0
+    if CAUSAL:
+        begin = gl.minimum(key // BLOCK_M, end)
+        whole = gl.minimum(gl.cdiv(key + BLOCK_N - 1, BLOCK_M), end)
+    return begin, whole, end
 
 
 @gluon.jit
@@ -53,12 +67,12 @@ def unseen(weights, ahead, keys_left, CAUSAL: gl.constexpr, RAGGED: gl.constexpr
 
 
 @gluon.jit
-def of_rows(pointer, queries, rows_left, other, EVEN: gl.constexpr):
-    """Load a number of each query."""
-    if EVEN:
-        return gl.load(pointer + queries)
-    else:
-        return gl.load(pointer + queries, mask=queries < rows_left, other=other)
+def bring(desc, lines_desc, where, line, ring, lines, arrived, slot):
+    """Ask the copy engine for a block's queries or for `do`, and for a number of each,
+    into a slot of either ring."""
+    mbarrier.expect(arrived, desc.block_type.nbytes + lines_desc.block_type.nbytes)
+    async_load(desc, where, arrived, ring.index(slot))
+    async_load(lines_desc, [line, where[2]], arrived, lines.index(slot))
 
 
 @gluon.jit
@@ -113,15 +127,14 @@ def add_half(half, dq_desc, place, batch, head, row, PART: gl.constexpr):
 def step(
     dq_desc, places, ring, ds_places, dq_places,
     q_arrived, do_arrived, free, ds_there,
-    count, dk, dv, scores, powers, deltas, batch, head, row, key,
-    more, keys, rows, power, scale,
-    PART: gl.constexpr, CAUSAL: gl.constexpr, RAGGED: gl.constexpr, EVEN: gl.constexpr,
+    count, dk, dv, scores, lines, batch, head, row, key,
+    more, keys, power, scale,
+    PART: gl.constexpr, CAUSAL: gl.constexpr, RAGGED: gl.constexpr,
 ):  # fmt: skip
     """Take a block of queries into the gradients of a part's keys and values, and add
     half of its own to memory. `EARLY`, its scores are given, and the next block's are
-    returned. `powers` and `deltas` are at the block's first row."""
+    returned."""
     DTYPE: gl.constexpr = ring.dtype
-    BLOCK_M: gl.constexpr = ring.shape[3]
     COLUMNS: gl.constexpr = ring.shape[4]
     STAGES: gl.constexpr = ring.shape[0] // 2
     EARLY: gl.constexpr = COLUMNS <= NARROW
@@ -132,18 +145,17 @@ def step(
         scores = score(places, ring, q_arrived, count, PART)
     mbarrier.wait(do_arrived.index(at), (count // STAGES) & 1)
     dp = against(matrix(places.index(PARTS + PART)), do)
-    queries = gl.arange(0, BLOCK_M, layout=gl.SliceLayout(0, layout))
-    # Of a query that isn't there, or that sees nothing, all weights are 0.
-    most = of_rows(powers, queries, rows - row, float("inf"), EVEN)
+    # What a query that isn't there adds is 0: of it, all is 0 but its weights.
+    most = lines.index(2 * at).load(layout)
     if not EARLY:
         scores = warpgroup_mma_wait(1, deps=(scores,))
-    weights = gl.exp2(scores * power - gl.expand_dims(most, 0))
+    weights = gl.exp2(scores * power - most)
     weights = unseen(weights, key - row, keys - key, CAUSAL, RAGGED)
     p = operand(weights.to(DTYPE), COLUMNS)
     dv = warpgroup_mma(p, do, dv, is_async=True)
-    delta = of_rows(deltas, queries, rows - row, 0.0, EVEN) * scale
     dp = warpgroup_mma_wait(1, deps=(dp,))
-    ds = (weights * (dp * scale - gl.expand_dims(delta, 0))).to(DTYPE)
+    delta = lines.index(2 * at + 1).load(layout) * scale
+    ds = (weights * (dp * scale - delta)).to(DTYPE)
     ds_places.index(PARTS * turn + PART).store(ds)
     fence_async_shared()
     mbarrier.arrive(ds_there.index(turn))

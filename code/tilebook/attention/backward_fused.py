@@ -10,8 +10,8 @@ of dq = ds k each group computes a half, and adds it to memory::
     | barrier | who arrives | who waits | what becomes safe |
     |---|---|---|---|
     | `k_arrived`, `v_arrived` | the producer, and the bytes | both groups | read them |
-    | `q_arrived[place]` | the producer, and the bytes | both groups | read queries |
-    | `do_arrived[place]` | the producer, and the bytes | both groups | read `do` |
+    | `q_arrived[place]` | the producer, and the bytes | both groups | queries, powers |
+    | `do_arrived[place]` | the producer, and the bytes | both groups | `do`, deltas |
     | `free[place]` | both groups, a block done | the producer | overwrite both |
     | `ds_there[turn]` | both groups | both groups | read ds of all keys |
 
@@ -33,7 +33,14 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 from tilebook import device
 from tilebook._gluon import async_load
 from tilebook.attention import launching
-from tilebook.attention.backward_blocks import NARROW, PARTS, score, step
+from tilebook.attention.backward_blocks import (
+    NARROW,
+    PARTS,
+    bring,
+    score,
+    span_of,
+    step,
+)
 from tilebook.attention.gradients import Gradient, prepared
 from tilebook.attention.operands import Task
 from tilebook.attention.wgmma import nothing_yet, place_of, put, ring_of
@@ -54,28 +61,14 @@ class Config(NamedTuple):
 PART, BLOCK_M = 64, 64
 """Keys of a group, and queries of a block: fewer tensor cores don't take, and for more
 there are no registers."""
-CONFIGS = {64: (Config(4),), 128: (Config(2),)}
+CONFIGS = {64: (Config(4), Config(3)), 128: (Config(2), Config(3))}
 """What to try on a card, by columns of a head; the first is what `config_for` takes."""
 
 
 @gluon.jit
-def span_of(
-    key, rows, BLOCK_M: gl.constexpr, BLOCK_N: gl.constexpr, CAUSAL: gl.constexpr
-):
-    """The first block of queries that sees any of a tile's keys, the first from which
-    on all are seen, and the one after the last."""
-    end = gl.cdiv(rows, BLOCK_M)
-    begin, whole = 0, 0
-    if CAUSAL:
-        begin = gl.minimum(key // BLOCK_M, end)
-        whole = gl.minimum(gl.cdiv(key + BLOCK_N - 1, BLOCK_M), end)
-    return begin, whole, end
-
-
-@gluon.jit
 def produce(
-    q_desc, k_desc, v_desc, do_desc, places, ring, kv_arrived, q_arrived, do_arrived,
-    free, all_heads, heads, share, rows, keys,
+    q_desc, k_desc, v_desc, do_desc, powers_desc, deltas_desc, places, ring, lines,
+    kv_arrived, q_arrived, do_arrived, free, all_heads, heads, share, rows, keys,
     STAGES: gl.constexpr, GROUP: gl.constexpr, CAUSAL: gl.constexpr,
 ):  # fmt: skip
     """Bring keys and values, then block after block of queries and of `do`."""
@@ -98,22 +91,28 @@ def produce(
     for each in range(share):
         for block in range(begin, end):
             at = count % STAGES
-            where = [batch, head * share + each, block * BLOCK_M, 0]
+            one = head * share + each
+            where = [batch, one, block * BLOCK_M, 0]
+            line = batch * heads * share + one
             mbarrier.wait(free.index(at), ((count // STAGES) & 1) ^ 1)
-            mbarrier.expect(q_arrived.index(at), q_desc.block_type.nbytes)
-            async_load(q_desc, where, q_arrived.index(at), ring.index(2 * at))
-            mbarrier.expect(do_arrived.index(at), do_desc.block_type.nbytes)
-            async_load(do_desc, where, do_arrived.index(at), ring.index(2 * at + 1))
+            bring(
+                q_desc, powers_desc, where, line, ring, lines,
+                q_arrived.index(at), 2 * at,
+            )  # fmt: skip
+            bring(
+                do_desc, deltas_desc, where, line, ring, lines,
+                do_arrived.index(at), 2 * at + 1,
+            )  # fmt: skip
             count += 1
 
 
 @gluon.jit
 def consume(
     dq_desc, dk_desc, dv_desc, places, ring, ds_places, dq_places,
-    kv_arrived, q_arrived, do_arrived, free, ds_there, powers, deltas,
+    lines, kv_arrived, q_arrived, do_arrived, free, ds_there,
     all_heads, heads, share, rows, keys, power, scale,
     PART: gl.constexpr, GROUP: gl.constexpr,
-    CAUSAL: gl.constexpr, RAGGED: gl.constexpr, EVEN: gl.constexpr,
+    CAUSAL: gl.constexpr, RAGGED: gl.constexpr,
 ):  # fmt: skip
     """Compute the gradients of a part's keys and values, and store them."""
     KEYS: gl.constexpr = places.shape[3]
@@ -139,16 +138,15 @@ def consume(
     count = 0
     for each in range(share):
         which = head * share + each
-        line = (batch * heads * share + which) * rows
         if not WHOLE:
             for block in range(begin, whole):
                 row = block * BLOCK_M
                 dk, dv, scores = step(
                     dq_desc, places, ring, ds_places, dq_places,
                     q_arrived, do_arrived, free, ds_there,
-                    count, dk, dv, scores, powers + line + row, deltas + line + row,
-                    batch, which, row, key, count + 1 < total, keys, rows,
-                    power, scale, PART, CAUSAL, RAGGED, EVEN,
+                    count, dk, dv, scores, lines,
+                    batch, which, row, key, count + 1 < total, keys,
+                    power, scale, PART, CAUSAL, RAGGED,
                 )  # fmt: skip
                 count += 1
             first = gl.maximum(begin, whole)
@@ -159,9 +157,9 @@ def consume(
             dk, dv, scores = step(
                 dq_desc, places, ring, ds_places, dq_places,
                 q_arrived, do_arrived, free, ds_there,
-                count, dk, dv, scores, powers + line + row, deltas + line + row,
-                batch, which, row, key, count + 1 < total, keys, rows,
-                power, scale, PART, CAUSAL and WHOLE, RAGGED and WHOLE, EVEN,
+                count, dk, dv, scores, lines,
+                batch, which, row, key, count + 1 < total, keys,
+                power, scale, PART, CAUSAL and WHOLE, RAGGED and WHOLE,
             )  # fmt: skip
             count += 1
     # Nobody but this group has read its values.
@@ -174,15 +172,18 @@ def consume(
 
 @gluon.jit
 def fused_kernel(
-    q_desc, k_desc, v_desc, do_desc, dq_desc, dk_desc, dv_desc, powers, deltas,
-    all_heads, heads, share, rows, keys, power, scale,
+    q_desc, k_desc, v_desc, do_desc, dq_desc, dk_desc, dv_desc,
+    powers_desc, deltas_desc, all_heads, heads, share, rows, keys, power, scale,
     STAGES: gl.constexpr, GROUP: gl.constexpr,
-    CAUSAL: gl.constexpr, RAGGED: gl.constexpr, EVEN: gl.constexpr,
+    CAUSAL: gl.constexpr, RAGGED: gl.constexpr,
 ):  # fmt: skip
     BLOCK_M: gl.constexpr = q_desc.block_type.shape[2]
     KEYS: gl.constexpr = k_desc.block_type.shape[2]
     places, ring = ring_of(k_desc, 2 * PARTS), ring_of(q_desc, 2 * STAGES)
     dq_places = ring_of(dq_desc, PARTS)
+    lines = gl.allocate_shared_memory(
+        gl.float32, [2 * STAGES, 1, BLOCK_M], powers_desc.layout
+    )
     layout: gl.constexpr = gl.NVMMASharedLayout.get_default_for(
         [KEYS, BLOCK_M], q_desc.dtype
     )
@@ -196,19 +197,19 @@ def fused_kernel(
         [
             (consume, (
                 dq_desc, dk_desc, dv_desc, places, ring, ds_places, dq_places,
-                kv_arrived, q_arrived, do_arrived, free, ds_there, powers, deltas,
+                lines, kv_arrived, q_arrived, do_arrived, free, ds_there,
                 all_heads, heads, share, rows, keys, power, scale,
-                0, GROUP, CAUSAL, RAGGED, EVEN,
+                0, GROUP, CAUSAL, RAGGED,
             )),
             (consume, (
                 dq_desc, dk_desc, dv_desc, places, ring, ds_places, dq_places,
-                kv_arrived, q_arrived, do_arrived, free, ds_there, powers, deltas,
+                lines, kv_arrived, q_arrived, do_arrived, free, ds_there,
                 all_heads, heads, share, rows, keys, power, scale,
-                1, GROUP, CAUSAL, RAGGED, EVEN,
+                1, GROUP, CAUSAL, RAGGED,
             )),
             (produce, (
-                q_desc, k_desc, v_desc, do_desc, places, ring,
-                kv_arrived, q_arrived, do_arrived, free,
+                q_desc, k_desc, v_desc, do_desc, powers_desc, deltas_desc,
+                places, ring, lines, kv_arrived, q_arrived, do_arrived, free,
                 all_heads, heads, share, rows, keys, STAGES, GROUP, CAUSAL,
             )),
         ],
@@ -265,8 +266,9 @@ def shared_bytes(config: Config, width: int) -> int:
         width: columns of a head.
     """
     tiles = 2 * PARTS.value * PART + 2 * config.stages * BLOCK_M
-    sums = 4 * BLOCK_M * width
-    return 2 * (tiles * width + 2 * PARTS.value * PART * BLOCK_M) + sums + BARRIERS
+    halves = 2 * PARTS.value * PART * BLOCK_M
+    sums = BLOCK_M * (width + 2 * config.stages)
+    return 2 * (tiles * width + halves) + 4 * sums + BARRIERS
 
 
 def config_for(task: Task) -> Config:
@@ -321,7 +323,7 @@ def launch(gradient: Gradient, config: Config | None = None) -> None:
         raise ValueError(reason)
     task = gradient.task
     config = config or config_for(task)
-    powers, deltas = prepared(gradient)
+    powers, deltas = prepared(gradient, launching.ALIGNED)
     (batch, heads, rows, columns), (kv_heads, keys) = task.q.shape, task.k.shape[1:3]
     width, block_n = width_of(task), PART * PARTS.value
     sums = torch.zeros(
@@ -337,10 +339,11 @@ def launch(gradient: Gradient, config: Config | None = None) -> None:
             launching.described(sums, BLOCK_M, width // PARTS.value),
             launching.described(gradient.dk, PART, width),
             launching.described(gradient.dv, PART, width),
-            powers, deltas, batch * kv_heads, kv_heads, heads // kv_heads, rows, keys,
+            launching.lines_of(powers, BLOCK_M), launching.lines_of(deltas, BLOCK_M),
+            batch * kv_heads, kv_heads, heads // kv_heads, rows, keys,
             task.scale * launching.LOG2E, task.scale,
             STAGES=config.stages, GROUP=heads_at_a_time(task),
             CAUSAL=task.right == 0, RAGGED=keys % block_n > 0,
-            EVEN=rows % BLOCK_M == 0, num_warps=4,
+            num_warps=4,
         )  # fmt: skip
     gradient.dq.copy_(sums[..., :columns])

@@ -59,7 +59,7 @@ class Gradient(NamedTuple):
 def delta_kernel(
     out_ptr, do_ptr, lse_ptr, dlse_ptr, power_ptr, delta_ptr, out_b, out_h, out_m,
     do_b, do_h, do_m,
-    dlse_b, dlse_h, dlse_m, lse_b, lse_h, sq, heads, tiles,
+    dlse_b, dlse_h, dlse_m, lse_b, lse_h, row_b, row_h, sq, heads, tiles,
     E: tl.constexpr, BLOCK_E: tl.constexpr, ROWS: tl.constexpr, LSE: tl.constexpr,
 ):  # fmt: skip
     number, pair = tl.program_id(0) % tiles, tl.program_id(0) // tiles
@@ -79,19 +79,22 @@ def delta_kernel(
     if LSE:
         at = dlse_ptr + b * dlse_b + h * dlse_h + offs.to(tl.int64) * dlse_m
         delta -= tl.load(at, mask=mask, other=0).to(tl.float32)
-    row = b * lse_b + h * lse_h + offs
+    row = b * row_b + h * row_h + offs
     tl.store(delta_ptr + row, delta, mask=mask)
-    lse = tl.load(lse_ptr + row, mask=mask, other=0)
+    lse = tl.load(lse_ptr + b * lse_b + h * lse_h + offs, mask=mask, other=0)
     # Of a row that sees nothing all weights are to be 0.
     lse = tl.where(lse == -float("inf"), float("inf"), lse * LOG2E)
     tl.store(power_ptr + row, lse, mask=mask)
 
 
-def prepared(gradient: Gradient) -> tuple[torch.Tensor, torch.Tensor]:
+def prepared(
+    gradient: Gradient, multiple: int = 1
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Compute what the backward kernels read of each row.
 
     Args:
         gradient: what is wanted.
+        multiple: of how many numbers the stride between heads is to be.
 
     Returns:
         Its logarithm to the base of 2, infinite where the row sees nothing; and g . o
@@ -99,7 +102,8 @@ def prepared(gradient: Gradient) -> tuple[torch.Tensor, torch.Tensor]:
     """
     task, do, dlse = gradient.task, gradient.do, gradient.dlse
     batch, heads, length, e = task.out.shape
-    power, delta = torch.empty_like(task.lse), torch.empty_like(task.lse)
+    wide = (batch, heads, triton.cdiv(length, multiple) * multiple)
+    power, delta = (task.lse.new_empty(wide)[..., :length] for _ in range(2))
     tiles = triton.cdiv(length, ROWS)
     if not delta.numel():
         return power, delta
@@ -107,8 +111,8 @@ def prepared(gradient: Gradient) -> tuple[torch.Tensor, torch.Tensor]:
         task.out, do, task.lse, delta if dlse is None else dlse, power, delta,
         *task.out.stride()[:3],
         *do.stride()[:3], *((0, 0, 0) if dlse is None else dlse.stride()),
-        *delta.stride()[:2], length, heads, tiles, E=e, BLOCK_E=cover(e), ROWS=ROWS,
-        LSE=dlse is not None,
+        *task.lse.stride()[:2], *delta.stride()[:2], length, heads, tiles,
+        E=e, BLOCK_E=cover(e), ROWS=ROWS, LSE=dlse is not None,
     )  # fmt: skip
     return power, delta
 

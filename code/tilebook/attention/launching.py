@@ -22,6 +22,8 @@ WIDTHS = (64, 128, 256)
 L2 = 32 << 20
 """Bytes of keys and values that heads worked on at a time may have, to stay in L2."""
 MOST_HEADS = 16
+ALIGNED = 4
+"""Numbers of float32 in 16 bytes, the least that the copy engine steps over."""
 
 
 class Task(NamedTuple):
@@ -138,6 +140,20 @@ def described(x: torch.Tensor, rows: int, columns: int) -> TensorDescriptor:
     kinds = DTYPES | {torch.float32: gl.float32}
     layout = gl.NVMMASharedLayout.get_default_for(block, kinds[x.dtype])
     return TensorDescriptor(x, [*x.shape], strides_of(x), block, layout)
+
+
+def lines_of(x: torch.Tensor, block: int) -> TensorDescriptor:
+    """Make the copy engine's description of a number for each row: a line a head, of
+    which nothing comes that belongs to the next.
+
+    Args:
+        x: tensor (B, H, S), float32; heads a multiple of `ALIGNED` numbers apart.
+        block: numbers that come at a time.
+    """
+    batch, heads, rows = x.shape
+    layout = gl.NVMMASharedLayout(0, 32, 2)
+    strides = [x.stride(1), 1]
+    return TensorDescriptor(x, [batch * heads, rows], strides, [1, block], layout)
 
 
 def strides_of(x: torch.Tensor) -> list[int]:
