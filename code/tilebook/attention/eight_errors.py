@@ -5,8 +5,8 @@ this is about what the kernels add to it. With u = 2^-24, c blocks of keys, and 
 of codes, which are exact:
 
 * A logit's sum of d terms is off by 2du of the sum of magnitudes A_ij, if additions are
-  float32's. Where tensor cores keep B bits behind the largest of 32 terms and the sum so
-  far, each of these 33 loses up to 2^-B of that, in each of d / 32 steps: C_ij. So the
+  float32's. Where tensor cores keep B bits behind the largest of 32 terms and the sum
+  so far, each of these 33 loses up to 2^-B of that, in each of d / 32 steps: C_ij. So the
   logit is off by e_ij = (2d + 16) u A_ij + C_ij, and its power relatively by
   r_ij = e_ij + u (32 + 3 abs(x_ij) + 3 abs(m_i - x_ij)).
 * A weight is rounded to three bits behind its first, by w = 2^-4 of itself at most. One
@@ -89,7 +89,7 @@ def bounds(
     there = x > -torch.inf
     top = x.amax(-1)
     x = x.masked_fill(~there, 0)
-    weights = (x - lse[..., None]).exp() * there
+    weights = (x - lse[..., None]).exp().masked_fill(~there, 0)
     off = (2 * d + 16) * U * scale * (q.abs() @ k.abs().mT)
     lost = 0.0
     if bits is not None:

@@ -102,8 +102,9 @@ def quantize_rows(x: torch.Tensor, granularity: str = "block") -> Eight:
     way = "tensor" if granularity == "tensor" else "row"
     codes, scale = quantizing.quantize(_rows(x, granularity), way)
     if granularity == "block":
-        codes = codes.view(batch, heads, -(-length // GROUP) * GROUP, d)[:, :, :length]
-        return Eight(codes.contiguous(), scale.reshape(batch, heads, -1))
+        groups = -(-length // GROUP)
+        codes = codes.view(batch, heads, groups * GROUP, d)[:, :, :length]
+        return Eight(codes.contiguous(), scale.reshape(batch, heads, groups))
     shape = (1, 1, 1) if granularity == "tensor" else (batch, heads, 1)
     return Eight(codes.view(x.shape), scale.reshape(shape))
 
