@@ -276,7 +276,7 @@ def test_each_mistake_is_noticed(old, new, interpreted):
 @pytest.mark.parametrize("d", [64, 128, 256])
 @pytest.mark.parametrize("causal", [False, True])
 def test_compiles_clean(d, causal):
-    """Products in eight bits, of weights in registers that nothing was exchanged for."""
+    """Products in eight bits, of weights for which no thread gave anything away."""
     made = compiled(d, causal)
     evidence = made.evidence
     assert not evidence.warnings

@@ -6,8 +6,8 @@ of codes, which are exact:
 
 * A logit's sum of d terms is off by 2du of the sum of magnitudes A_ij, if additions are
   float32's. Where tensor cores keep B bits behind the largest of 32 terms and the sum
-  so far, each of these 33 loses up to 2^-B of that, in each of d / 32 steps: C_ij. So the
-  logit is off by e_ij = (2d + 16) u A_ij + C_ij, and its power relatively by
+  so far, each of these 33 loses up to 2^-B of that, in each of d / 32 steps: C_ij. So
+  the logit is off by e_ij = (2d + 16) u A_ij + C_ij, and its power relatively by
   r_ij = e_ij + u (32 + 3 abs(x_ij) + 3 abs(m_i - x_ij)).
 * A weight is rounded to three bits behind its first, by w = 2^-4 of itself at most. One
   below 2^-6 as it is stored, lifted by 2^8, is off by as much as half a step there,

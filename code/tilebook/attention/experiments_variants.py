@@ -1,6 +1,6 @@
 """What the chapter measures of options: what each costs beside an attention without.
 
-`experiments_backward` has the rungs of gradients.
+`experiments_backward` has the rungs of gradients, `experiments_eight` eight bits.
 """
 
 import functools
@@ -10,12 +10,19 @@ from typing import Any, NamedTuple
 import torch
 
 from tilebook import device, measure
-from tilebook.attention import cases, experiments_backward, peers, public, reference
+from tilebook.attention import (
+    cases,
+    experiments_backward,
+    experiments_eight,
+    peers,
+    public,
+    reference,
+)
 from tilebook.attention.cases import Case
 from tilebook.attention.peers import bounded
 from tilebook.measure import Bench, Provider, Row
 
-__all__ = ["attention_variants", "experiments_backward"]
+__all__ = ["attention_variants", "experiments_backward", "experiments_eight"]
 
 BOUND = 2.0**-7
 """Relative error allowed, as of all results in bfloat16."""
