@@ -61,17 +61,19 @@ def place_in(PART: gl.constexpr, block, event: gl.constexpr):
 def mark(log, PART: gl.constexpr, block, event: gl.constexpr):
     """Note when the group's first thread comes by, if there is a log."""
     if log is not None:
+        at = log + place_in(PART, block, event)
         if block < LOGGED:
             now = gl.inline_asm_elementwise(
                 "mov.u64 $0, %clock64;", "=l", [], dtype=gl.int64, is_pure=False, pack=1
             )
-            gl.store(log + place_in(PART, block, event), now)
+            gl.store(at, now)
 
 
 @gluon.jit
 def mark_when(log, PART: gl.constexpr, block, event: gl.constexpr, sums):
     """Note when a thread of each row of four has its part of a row's sum."""
     if log is not None:
+        at = log + place_in(PART, block, event)
         if block < LOGGED:
             ROWS: gl.constexpr = sums.shape[0]
             EACH: gl.constexpr = PARTIAL // 2
@@ -85,8 +87,7 @@ def mark_when(log, PART: gl.constexpr, block, event: gl.constexpr, sums):
             row = gl.arange(0, ROWS, layout=gl.SliceLayout(1, layout))
             column = gl.arange(0, EACH, layout=gl.SliceLayout(0, layout))
             row, column = gl.expand_dims(row, 1), gl.expand_dims(column, 0)
-            at = log + place_in(PART, block, event) + (row // 16 * EACH + column)
-            gl.store(at, now, mask=row % 16 == 0)
+            gl.store(at + (row // 16 * EACH + column), now, mask=row % 16 == 0)
 
 
 @gluon.jit

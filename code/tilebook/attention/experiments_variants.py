@@ -1,6 +1,7 @@
 """What the chapter measures of options: what each costs beside an attention without.
 
-`experiments_backward` has the rungs of gradients, `experiments_eight` eight bits.
+`experiments_backward` has the rungs of gradients, `experiments_eight` eight bits, and
+`experiments_timeline` clocks.
 """
 
 import functools
@@ -14,6 +15,7 @@ from tilebook.attention import (
     cases,
     experiments_backward,
     experiments_eight,
+    experiments_timeline,
     peers,
     public,
     reference,
@@ -22,7 +24,12 @@ from tilebook.attention.cases import Case
 from tilebook.attention.peers import bounded
 from tilebook.measure import Bench, Provider, Row
 
-__all__ = ["attention_variants", "experiments_backward", "experiments_eight"]
+__all__ = [
+    "attention_variants",
+    "experiments_backward",
+    "experiments_eight",
+    "experiments_timeline",
+]
 
 BOUND = 2.0**-7
 """Relative error allowed, as of all results in bfloat16."""
