@@ -87,8 +87,9 @@ def measured(interpreted):
 
 def test_all_are_declared():
     found = [e.name for e in measure.experiments() if e.name.startswith("attention")]
-    assert found == sorted(NAMES)
-    assert all(measure.claims(name) for name in NAMES)
+    # The others have tests of their own.
+    assert set(found) >= set(NAMES)
+    assert all(measure.claims(name) for name in found)
 
 
 def test_what_is_measured_is_what_was_promised():

@@ -1,4 +1,8 @@
-"""What the chapter measures of options: what each costs beside an attention without."""
+"""What the chapter measures of options: what each costs beside an attention without.
+
+`experiments_backward` has the rungs of gradients, `experiments_eight` eight bits, and
+`experiments_timeline` clocks.
+"""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -7,10 +11,25 @@ from typing import Any, NamedTuple
 import torch
 
 from tilebook import device, measure
-from tilebook.attention import cases, peers, public, reference
+from tilebook.attention import (
+    cases,
+    experiments_backward,
+    experiments_eight,
+    experiments_timeline,
+    peers,
+    public,
+    reference,
+)
 from tilebook.attention.cases import Case
 from tilebook.attention.peers import bounded
 from tilebook.measure import Bench, Provider, Row
+
+__all__ = [
+    "attention_variants",
+    "experiments_backward",
+    "experiments_eight",
+    "experiments_timeline",
+]
 
 BOUND = 2.0**-7
 """Relative error allowed, as of all results in bfloat16."""

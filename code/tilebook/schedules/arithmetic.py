@@ -76,8 +76,8 @@ def store(pointer: Pointer, value: Any, mask: Any = None) -> None:
     pointer.write(value, mask)
 
 
-def atomic_add(pointer: Pointer, val: Any) -> Any:
-    """Add to a number in global memory; what it was before.
+def atomic_add(pointer: Pointer, val: Any, sem: str | None = None) -> Any:
+    """Add to a number in global memory, or to a tile's; what was there before.
 
     Programs run one after another here, so nobody comes between.
     """
