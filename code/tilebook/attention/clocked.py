@@ -97,7 +97,8 @@ def step(
 ):  # fmt: skip
     """Weigh a block while the values of the one before are added up."""
     k_arrived, v_arrived, k_free, v_free = bars
-    scores = score(queries, ring, k_arrived, count)
+    BLOCK_N: gl.constexpr = ring.shape[3]
+    scores = score(queries, ring, k_arrived, count, BLOCK_N)
     acc = add(acc, weights, ring, v_arrived, count - 1)
     mark(log, PART, count, ASKED)
     scores = warpgroup_mma_wait(1, deps=(scores,))
@@ -129,10 +130,11 @@ def consume(
     blocks = gl.cdiv(keys, BLOCK_N)
     mbarrier.wait(q_arrived.index(0), 0)
     queries = matrix(q_places.index(PART))
-    scores = warpgroup_mma_wait(0, deps=(score(queries, ring, k_arrived, 0),))
+    scores = score(queries, ring, k_arrived, 0, BLOCK_N)
+    scores = warpgroup_mma_wait(0, deps=(scores,))
     let_go(k_free, 0)
     scores = unseen(scores, row, 0, keys, 0, False, False, False)
-    most, sums, weights = weigh(scores, scale)
+    most, sums, weights = weigh(scores, scale, BLOCK_N)
     acc = nothing_yet(ROWS, COLUMNS)
     weights = rounded(weights, acc, ring.dtype)
     for count in range(1, blocks):
