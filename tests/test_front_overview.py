@@ -110,7 +110,9 @@ def test_the_front_page_holds_every_shown_chapter_with_a_record(extension):
     tree = re.findall(r"^/chapters/(\w+)$", INDEX, re.M)
     recorded = {path.stem.partition("-")[0] for path in measure.committed()}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    assert stems == (set(tree) & recorded) - set(project["tool"]["tilebook"]["drafts"])
+    # A chapter without an operator: its record has edits of one kernel beside it.
+    without = {"compiler", *project["tool"]["tilebook"]["drafts"]}
+    assert stems == (set(tree) & recorded) - without
     assert len(set(records)) == len(records)
 
 
