@@ -49,7 +49,7 @@ def uncached_gbps(record: Record) -> float:
 
 @measure.claim(
     "compiler-override",
-    "Beyond the caches loads of 2 bytes reach less than loads of 16, by a tenth at most.",
+    "Past the caches loads of 2 bytes reach less than loads of 16, by a tenth at most.",
 )
 def width_matters_little(record: Record) -> tuple[bool, str]:
     share = single_share(record)
