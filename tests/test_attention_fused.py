@@ -10,13 +10,14 @@ from tilebook import compile_only, schedules, testing
 from tilebook import device as here
 from tilebook.attention import (
     backward_blocks,
+    backward_fits,
     backward_fused,
     launching,
     public,
     reference,
     ways,
 )
-from tilebook.attention.backward_fused import Config
+from tilebook.attention.backward_fits import Config
 from tilebook.attention.errors import bounds
 from tilebook.attention.gradients import Gradient
 from tilebook.attention.operands import Task
@@ -217,6 +218,24 @@ class TestRefusal:
         assert "do can't be described" in backward_fused.refusal(turned)
 
 
+@pytest.mark.parametrize(
+    ("sizes", "causal", "group"),
+    [
+        # Batches, heads, heads of keys, positions, columns.
+        ((4, 16, 2, 4096, 128), True, 4), ((4, 16, 2, 4096, 128), False, 1),
+        ((4, 16, 16, 4096, 128), True, 8), ((1, 16, 16, 16384, 128), True, 2),
+        ((16, 32, 32, 1024, 64), True, 16), ((1, 2, 1, 128, 64), True, 1),
+    ],
+)  # fmt: skip
+def test_heads_at_a_time(sizes, causal, group):
+    batch, heads, kv, rows, columns = sizes
+    q = torch.empty(batch, heads, rows, columns, dtype=BF16, device="meta")
+    k = torch.empty(batch, kv, rows, columns, dtype=BF16, device="meta")
+    lse = torch.empty(batch, heads, rows, device="meta")
+    task = Task(q, k, k, q, lse, 0.1, None, 0 if causal else None)
+    assert backward_fits.heads_at_a_time(task) == group
+
+
 def test_which_gradients_are_launched(monkeypatch):
     launched = []
     for name in ("backward", "backward_fused", "backward_whole"):
@@ -250,7 +269,7 @@ def test_compiles_clean(columns, kind):
     task = Task(x, x, x, x, torch.empty(4, 16, length, device="meta"), 0.1)
     task = task._replace(right=0 if "causal" in kind else None)
     asked = Gradient(task, x, None, x, x, x)
-    for config in backward_fused.CONFIGS[columns]:
+    for config in backward_fits.CONFIGS[columns]:
 
         def launch(wrap, config=config):
             wrapped = asked._replace(task=task._replace(wrap=wrap))
@@ -263,7 +282,7 @@ def test_compiles_clean(columns, kind):
         evidence = made.evidence
         assert not evidence.warnings
         assert evidence.spill_store_bytes <= SPILLED[columns]
-        room = backward_fused.shared_bytes(config, columns)
+        room = backward_fits.shared_bytes(config, columns)
         assert evidence.shared_bytes <= room <= launching.SHARED
         assert "UTMAREDG" in made.sass
 
@@ -282,7 +301,7 @@ class TestOnACard:
     def test_any_shape(self, case, device):
         for dtype in (BF16, FP16):
             asked = gradient_for(case, dtype, device)
-            for config in backward_fused.CONFIGS[backward_fused.width_of(asked.task)]:
+            for config in backward_fits.CONFIGS[backward_fits.width_of(asked.task)]:
                 asked.dq.fill_(torch.nan)
                 backward_fused.launch(asked, config)
                 assert_right(asked)

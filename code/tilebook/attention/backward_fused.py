@@ -19,8 +19,6 @@ Places for ds take turns. Who writes one has waited for `ds_there` of the block 
 and for that both groups arrived after they had read what was here.
 """
 
-from typing import NamedTuple
-
 import torch
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
@@ -30,9 +28,8 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     warpgroup_mma_wait,
 )
 
-from tilebook import device
 from tilebook._gluon import async_load
-from tilebook.attention import launching
+from tilebook.attention import backward_fits, launching
 from tilebook.attention.backward_blocks import (
     NARROW,
     PARTS,
@@ -41,28 +38,11 @@ from tilebook.attention.backward_blocks import (
     span_of,
     step,
 )
+from tilebook.attention.backward_fits import BLOCK_M, PART, WIDTHS, Config
 from tilebook.attention.gradients import Gradient, prepared
-from tilebook.attention.operands import Task
 from tilebook.attention.wgmma import nothing_yet, place_of, put, ring_of
-from tilebook.hopper.launching import BARRIERS, DTYPES, SHARED
+from tilebook.hopper.launching import DTYPES
 from tilebook.hopper.wgmma import barriers
-
-WIDTHS = (64, 128)
-"""Columns of a head that the kernel is compiled for; fewer are filled up with zeros."""
-
-
-class Config(NamedTuple):
-    """How the kernel is launched."""
-
-    stages: int
-    """Blocks of queries that are on their way or in use, at least 2."""
-
-
-PART, BLOCK_M = 64, 64
-"""Keys of a group, and queries of a block: fewer tensor cores don't take, and for more
-there are no registers."""
-CONFIGS = {64: (Config(4), Config(3)), 128: (Config(2), Config(3))}
-"""What to try on a card, by columns of a head; the first is what `config_for` takes."""
 
 
 @gluon.jit
@@ -253,68 +233,12 @@ def refusal(gradient: Gradient) -> str | None:
     return None
 
 
-def width_of(task: Task) -> int:
-    """Columns of a head as the kernel has them."""
-    return next(width for width in WIDTHS if width >= task.q.shape[3])
-
-
-def shared_bytes(config: Config, width: int) -> int:
-    """Count the shared memory of a program.
-
-    Args:
-        config: how it is launched.
-        width: columns of a head.
-    """
-    tiles = 2 * PARTS.value * PART + 2 * config.stages * BLOCK_M
-    halves = 2 * PARTS.value * PART * BLOCK_M
-    sums = BLOCK_M * (width + 2 * config.stages)
-    return 2 * (tiles * width + halves) + 4 * sums + BARRIERS
-
-
-def config_for(task: Task) -> Config:
-    """Choose how to launch the kernel: the first that this process's GPU has room for.
-
-    Args:
-        task: the attention.
-
-    Raises:
-        ValueError: there is room for none.
-    """
-    room = device.current().shared_memory_per_block or SHARED
-    width = width_of(task)
-    for config in CONFIGS[width]:
-        if shared_bytes(config, width) <= room:
-            return config
-    raise ValueError(f"no configuration fits into {room} bytes of shared memory")
-
-
-def heads_at_a_time(task: Task) -> int:
-    """How many heads of keys are worked on together, so that what they read again and
-    add to stays in L2.
-
-    Args:
-        task: the attention.
-    """
-    batch, heads, rows, columns = task.q.shape
-    pairs = batch * task.k.shape[1]
-    # Queries and what arrives have two bytes, sums four.
-    each = 8 * rows * columns * heads // max(1, task.k.shape[1])
-    group = 1
-    while (
-        group < launching.MOST_HEADS
-        and 2 * group * each <= launching.L2
-        and 2 * group <= pairs
-    ):
-        group *= 2
-    return group
-
-
 def launch(gradient: Gradient, config: Config | None = None) -> None:
     """Launch the kernel; not deterministic.
 
     Args:
         gradient: what is wanted, and where it goes; nothing that `refusal` refuses.
-        config: how; by default what `config_for` chooses.
+        config: how; by default what `backward_fits` chooses.
 
     Raises:
         ValueError: it is refused.
@@ -322,10 +246,10 @@ def launch(gradient: Gradient, config: Config | None = None) -> None:
     if reason := refusal(gradient):
         raise ValueError(reason)
     task = gradient.task
-    config = config or config_for(task)
+    config = config or backward_fits.config_for(task)
     powers, deltas = prepared(gradient, launching.ALIGNED)
     (batch, heads, rows, columns), (kv_heads, keys) = task.q.shape, task.k.shape[1:3]
-    width, block_n = width_of(task), PART * PARTS.value
+    width, block_n = backward_fits.width_of(task), PART * PARTS.value
     sums = torch.zeros(
         (batch, heads, rows, width), dtype=torch.float32, device=task.q.device
     )
@@ -342,7 +266,7 @@ def launch(gradient: Gradient, config: Config | None = None) -> None:
             launching.lines_of(powers, BLOCK_M), launching.lines_of(deltas, BLOCK_M),
             batch * kv_heads, kv_heads, heads // kv_heads, rows, keys,
             task.scale * launching.LOG2E, task.scale,
-            STAGES=config.stages, GROUP=heads_at_a_time(task),
+            STAGES=config.stages, GROUP=backward_fits.heads_at_a_time(task),
             CAUSAL=task.right == 0, RAGGED=keys % block_n > 0,
             num_warps=4,
         )  # fmt: skip

@@ -1,0 +1,89 @@
+"""How `backward_fused` is launched: what fits, and how many heads at a time."""
+
+from typing import NamedTuple
+
+from tilebook import device
+from tilebook.attention import launching
+from tilebook.attention.backward_blocks import PARTS
+from tilebook.attention.operands import Task
+from tilebook.hopper.launching import BARRIERS, SHARED
+
+WIDTHS = (64, 128)
+"""Columns of a head that the kernel is compiled for; fewer are filled up with zeros."""
+
+
+class Config(NamedTuple):
+    """How the kernel is launched."""
+
+    stages: int
+    """Blocks of queries that are on their way or in use, at least 2."""
+
+
+PART, BLOCK_M = 64, 64
+"""Keys of a group, and queries of a block: fewer tensor cores don't take, and for more
+there are no registers."""
+AT_ONCE = 128
+"""Tiles of a round: about as many as a Hopper has multiprocessors."""
+CONFIGS = {64: (Config(4), Config(3)), 128: (Config(2), Config(3))}
+"""What to try on a card, by columns of a head; the first is what `config_for` takes."""
+
+
+def width_of(task: Task) -> int:
+    """Columns of a head as the kernel has them."""
+    return next(width for width in WIDTHS if width >= task.q.shape[3])
+
+
+def shared_bytes(config: Config, width: int) -> int:
+    """Count the shared memory of a program.
+
+    Args:
+        config: how it is launched.
+        width: columns of a head.
+    """
+    tiles = 2 * PARTS.value * PART + 2 * config.stages * BLOCK_M
+    halves = 2 * PARTS.value * PART * BLOCK_M
+    sums = BLOCK_M * (width + 2 * config.stages)
+    return 2 * (tiles * width + halves) + 4 * sums + BARRIERS
+
+
+def config_for(task: Task) -> Config:
+    """Choose how to launch the kernel: the first that this process's GPU has room for.
+
+    Args:
+        task: the attention.
+
+    Raises:
+        ValueError: there is room for none.
+    """
+    room = device.current().shared_memory_per_block or SHARED
+    width = width_of(task)
+    for config in CONFIGS[width]:
+        if shared_bytes(config, width) <= room:
+            return config
+    raise ValueError(f"no configuration fits into {room} bytes of shared memory")
+
+
+def heads_at_a_time(task: Task) -> int:
+    """How many heads of keys are worked on together: so few that what they read again
+    and add to stays in L2, but under a causal mask so many that a round of tiles is
+    theirs. A head's first tiles take the longest, and its last ones fill the gaps.
+
+    Args:
+        task: the attention.
+    """
+    batch, heads, rows, columns = task.q.shape
+    kv_heads, keys = task.k.shape[1:3]
+    blocks = -(-keys // (PART * PARTS.value))
+    # Queries and what arrives have two bytes, sums four.
+    each = 8 * rows * columns * heads // max(1, kv_heads)
+    group = 1
+    while (
+        group < launching.MOST_HEADS
+        and 2 * group <= batch * kv_heads
+        and (
+            2 * group * each <= launching.L2
+            or (task.right == 0 and group * blocks < AT_ONCE)
+        )
+    ):
+        group *= 2
+    return group
