@@ -328,15 +328,11 @@ def launch(task: Task, config: Config | None = None) -> None:
     (batch, heads, rows, _), (kv_heads, keys) = task.q.shape, task.k.shape[1:3]
     count = -(-rows // (config.part * config.parts)) * batch * heads
     covered = task.causal and rows <= keys
-    strip = 1
-    if task.causal:
-        each = 2 * keys * task.k.shape[3] * kv_heads // heads
-        while (
-            strip < launching.MOST_HEADS
-            and 2 * strip * each <= launching.L2
-            and 2 * strip <= batch * heads
-        ):
-            strip *= 2
+    # Counted as if they had two bytes: half as many are in L2 as might be.
+    same = launching.Task(
+        task.q, task.k, task.k, task.out, task.lse, task.scale,
+        right=0 if task.causal else None,
+    )  # fmt: skip
     scales = (task.scale_q, task.scale_k, task.scale_v)
     task.wrap(eight_kernel)[(count,)](
         described(task.q, config.part, width),
@@ -346,7 +342,8 @@ def launch(task: Task, config: Config | None = None) -> None:
         task.lse, *scales, *(n for x in scales for n in x.stride()),
         batch * heads, heads, heads // kv_heads, rows, keys, task.v.shape[2],
         task.scale * LOG2E.value,
-        PARTS=config.parts, STAGES=config.stages, STRIP=strip, GROUP=GROUP,
+        PARTS=config.parts, STAGES=config.stages, GROUP=GROUP,
+        STRIP=launching.heads_at_a_time(same),
         CAUSAL=task.causal, RAGGED=keys % config.block_n > 0 and not covered,
         SAME=task.scale_k.shape[2] == 1 or task.scale_k.stride(2) == 0,
         APART=values <= APART, num_warps=4,
