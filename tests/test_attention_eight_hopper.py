@@ -30,7 +30,7 @@ CONFIG = Config(64, 2, 128, 2)
 CASES = (
     *((1, 2, 1, 200, 300, 64, 64, False), (1, 2, 2, 130, 260, 64, 64, True)),
     *((2, 1, 1, 300, 129, 32, 64, True), (1, 1, 1, 1, 1, 128, 16, False)),
-    (1, 4, 2, 70, 385, 16, 128, True),
+    (1, 2, 1, 70, 600, 16, 64, False),
 )
 
 
@@ -132,14 +132,15 @@ def mistakes():
         (eight_wgmma, "scaled(sums, shrink) + partial", "sums + partial"),
         (eight_wgmma, "block * BLOCK_N // GROUP * stride", "0 * stride"),
         (eight_wgmma, "((count // STAGES) & 1) ^ 1", "(count // STAGES) & 1"),
-        (eight_hopper, "let_go(k_free, count + 1)\n", "let_go(k_free, count)\n"),
-        (eight_hopper, "count + 1)\n    let_go(v_free, count)", "count + 1)"),
-        (eight_hopper, "scaled(acc, shrink) + part if APART else part\n    return",
-         "acc + part\n    return"),
-        (eight_hopper, "ahead, part = warpgroup_mma_wait(0", "ahead, part = "
-         "warpgroup_mma_wait(1"),
+        (eight_hopper, "let_go(k_free, count)\n    most", "most"),
+        (eight_hopper, "let_go(v_free, count - 1)\n", "pass\n"),
+        (eight_hopper, "acc = scaled(acc, shrink) + part if APART else scaled",
+         "acc = acc + part if APART else scaled"),
+        (eight_hopper, "read(weights)\n    let_go(v_free, count - 1)",
+         "part = part + part\n    let_go(v_free, count - 1)"),
+        (eight_hopper, "v_arrived, count - 1, APART", "v_arrived, count, APART"),
         (eight_hopper, "row // GROUP * scale_qs", "0 * scale_qs"),
-        (eight_hopper, "end - 2 - done, scale_ks", "end - 1 - done, scale_ks"),
+        (eight_hopper, "end - 2 - done, 0)", "end - 1 - done, 0)"),
         (eight_hopper, "at * scale_ve", "0 * at"),
         (eight_hopper, "head //= share\n    at", "head //= 1\n    at"),
         (eight_hopper, "own //= share", "own //= 1"),
@@ -208,10 +209,6 @@ def test_which_is_launched(monkeypatch):
     assert launched == ["eight_hopper", "eight", "eight", "eight"]
 
 
-# What is computed once leaves for memory where sums of 256 features fill registers.
-SPILLED = {64: 0, 128: 8, 256: 96}
-
-
 @pytest.mark.parametrize(
     ("d", "causal", "length", "same"),
     [(64, True, 4096, False), (128, False, 4096, True), (128, True, 4100, False),
@@ -223,7 +220,7 @@ def test_compiles_clean(d, causal, length, same):
     made = compile_only.compile(found.kernel, *found.args, target="sm_90", **found.meta)
     evidence = made.evidence
     assert not evidence.warnings
-    assert evidence.spill_store_bytes <= SPILLED[d]
+    assert not evidence.spill_store_bytes
     config = eight_hopper.config_for(task)
     room = eight_hopper.shared_bytes(config, *eight_hopper.widths(task))
     assert evidence.shared_bytes <= room <= launching.SHARED

@@ -1,11 +1,9 @@
-"""Attention in eight bits for Hopper: a producer, and two groups of warps (Gluon).
+"""Attention in eight bits by the schedule of `overlapped` (Gluon).
 
 A producer brings queries, keys and values; two groups of four warps have 64 queries
-each. A group asks for the next block's scores and weighs this one's meanwhile, and then
-sums its values. `overlapped` does so under the next weights, too; that would hold a
-block's weights from one turn of the loop to the next, for which each of them would get
-a register of its own here. Barriers are those of `wgmma`. What is different with eight
-bits is in `eight_wgmma`.
+each. A group asks for a block's scores, and for the values of the block before, and
+weighs the scores while those are summed. Barriers are those of `wgmma`. What is
+different with eight bits is in `eight_wgmma`.
 """
 
 import torch
@@ -27,11 +25,13 @@ from tilebook.attention.eight_wgmma import (
     bring,
     come,
     factor_of,
+    held,
     nothing,
-    nothing_summed,
     read,
+    released,
     rounded,
     score,
+    weigh,
     weigh_more,
 )
 from tilebook.attention.launching import WIDTHS, Config
@@ -86,33 +86,24 @@ def produce(
 
 
 @gluon.jit
-def add_up(scores, v_ring, bars, count, acc, most, sums, factor, APART: gl.constexpr):
-    """Weigh a block, and begin to sum its values."""
-    most, sums, weights, shrink = weigh_more(scores, factor, most, sums)
-    # Beside the others a block's values are summed once these have shrunk.
-    part = nothing(acc.shape[0], acc.shape[1]) if APART else scaled(acc, shrink)
-    weights = rounded(weights, acc, v_ring.dtype)
-    part = add(part, weights, v_ring, bars[1], count, APART)
-    return part, weights, most, sums, shrink
-
-
-@gluon.jit
 def step(
-    queries, k_ring, v_ring, bars, count, acc, scores, most, sums, factor,
+    queries, k_ring, v_ring, bars, count, acc, words, most, sums, shrink, factor,
     APART: gl.constexpr,
 ):  # fmt: skip
-    """Weigh a block while the next one's scores are made, and sum its values."""
-    k_arrived, _, k_free, v_free = bars
-    ahead = score(queries, k_ring, k_arrived, count + 1)
-    part, weights, most, sums, shrink = add_up(
-        scores, v_ring, bars, count, acc, most, sums, factor, APART
-    )
-    ahead, part = warpgroup_mma_wait(0, deps=(ahead, part))
+    """Weigh a block while the values of the one before are summed."""
+    k_arrived, v_arrived, k_free, v_free = bars
+    scores = score(queries, k_ring, k_arrived, count)
+    part = nothing(acc.shape[0], acc.shape[1]) if APART else acc
+    weights = released(words)
+    part = add(part, weights, v_ring, v_arrived, count - 1, APART)
+    scores = warpgroup_mma_wait(1, deps=(scores,))
+    let_go(k_free, count)
+    most, sums, fresh, after = weigh_more(scores, factor, most, sums)
+    part = warpgroup_mma_wait(0, deps=(part,))
     read(weights)
-    let_go(k_free, count + 1)
-    let_go(v_free, count)
-    acc = scaled(acc, shrink) + part if APART else part
-    return acc, ahead, most, sums
+    let_go(v_free, count - 1)
+    acc = scaled(acc, shrink) + part if APART else scaled(part, after)
+    return acc, held(rounded(fresh, acc, k_ring.dtype)), most, sums, after
 
 
 @gluon.jit
@@ -155,26 +146,29 @@ def consume(
     let_go(k_free, count)
     column = (end - 1) * BLOCK_N
     scores = unseen(scores, row, column, keys, 0, CAUSAL, RAGGED, False)
-    acc = nothing(ROWS, COLUMNS)
-    most = gl.full(
-        [ROWS], -float("inf"), gl.float32, gl.SliceLayout(1, scores.type.layout)
-    )
-    sums = nothing_summed(scores)
     each = factor_of(scale_k, end - 1, scale_ks, factor, BLOCK_N)
+    most, sums, weights = weigh(scores, each)
+    acc = nothing(ROWS, COLUMNS)
+    # Of the sums before the first block, which are 0.
+    shrink = most - most
+    words = held(rounded(weights, acc, k_ring.dtype))
     after = each
-    for done in range(0, end - 1):
+    if not SAME:
+        after = factor_of(scale_k, gl.maximum(end - 2, 0), scale_ks, factor, BLOCK_N)
+    for done in range(1, end):
+        each = after
         if not SAME:
             # Of the block after this one: a load takes a while.
-            after = factor_of(scale_k, end - 2 - done, scale_ks, factor, BLOCK_N)
-        acc, scores, most, sums = step(
-            queries, k_ring, v_ring, bars, count + done, acc, scores, most, sums, each,
-            APART,
+            block = gl.maximum(end - 2 - done, 0)
+            after = factor_of(scale_k, block, scale_ks, factor, BLOCK_N)
+        acc, words, most, sums, shrink = step(
+            queries, k_ring, v_ring, bars, count + done, acc, words, most, sums, shrink,
+            each, APART,
         )  # fmt: skip
-        each = after
     count += end - 1
-    part, weights, most, sums, shrink = add_up(
-        scores, v_ring, bars, count, acc, most, sums, each, APART
-    )
+    weights = released(words)
+    part = nothing(ROWS, COLUMNS) if APART else acc
+    part = add(part, weights, v_ring, v_arrived, count, APART)
     part = warpgroup_mma_wait(0, deps=(part,))
     read(weights)
     let_go(v_free, count)

@@ -66,17 +66,17 @@ def add(part, weights, v_ring, v_arrived, count, APART: gl.constexpr):
 
 
 @gluon.jit
-def nothing_summed(scores):
-    """Sums of no weights, as `partial_sums` leaves them."""
-    layout: gl.constexpr = scores.type.layout
-    none = gl.zeros([scores.shape[0], scores.shape[1]], gl.float32, layout)
-    return partial_sums(none)
+def weigh(scores, factor):
+    """A tile's first block, as `wgmma.weigh`: weights and sums are lifted, and `most`
+    is what was subtracted."""
+    most = gl.max(scores, 1) * factor - LIFT
+    weights = gl.exp2(scores * factor - gl.expand_dims(most, 1))
+    return most, partial_sums(weights), weights
 
 
 @gluon.jit
 def weigh_more(scores, factor, most, sums):
-    """A block, as `wgmma.weigh_more`: weights and sums are lifted, and `most` is what
-    was subtracted."""
+    """Another block: as `weigh`, and by what everything before has to shrink."""
     now = gl.maximum(most, gl.max(scores, 1) * factor - LIFT)
     shrink = gl.exp2(most - now)
     weights = gl.exp2(scores * factor - gl.expand_dims(now, 1))
@@ -106,6 +106,29 @@ def read(weights):
     # Of fewer weights there are fewer registers, and nobody compiles that for a card.
     gl.inline_asm_elementwise(
         READ, CONSTRAINTS, [weights], dtype=gl.int8, is_pure=False, pack=WEIGHTS
+    )
+
+
+@gluon.jit
+def held(weights):
+    """Weights as they go from one turn of a loop to the next: four to the first of four
+    registers. The others are never written, and so ptxas has none for them."""
+    return gl.inline_asm_elementwise(
+        "mov.b32 $0, $4;", "=r,=r,=r,=r,r", [weights], dtype=gl.int32, is_pure=True,
+        pack=4,
+    )  # fmt: skip
+
+
+@gluon.jit
+def released(words):
+    """What `held` held."""
+    return gl.inline_asm_elementwise(
+        "mov.b32 $0, $1;",
+        "=r,r,r,r,r",
+        [words],
+        dtype=gl.float8e4nv,
+        is_pure=True,
+        pack=4,
     )
 
 
