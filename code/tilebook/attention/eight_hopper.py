@@ -25,6 +25,7 @@ from tilebook.attention.eight_wgmma import (
     bring,
     come,
     factor_of,
+    first,
     held,
     nothing,
     read,
@@ -99,6 +100,7 @@ def step(
     scores = warpgroup_mma_wait(1, deps=(scores,))
     let_go(k_free, count)
     most, sums, fresh, after = weigh_more(scores, factor, most, sums)
+    first(sums)
     part = warpgroup_mma_wait(0, deps=(part,))
     read(weights)
     let_go(v_free, count - 1)
