@@ -239,6 +239,20 @@ def test_compiles_clean(d, causal, length, same):
         assert taken <= read
 
 
+def test_powers_stand_under_products():
+    """In machine code, whose order isn't PTX's: after the wait for scores alone."""
+    task = meta_task(128, False, 4096, True)
+    (found,) = launches(lambda wrap: eight_hopper.launch(task._replace(wrap=wrap)))
+    made = compile_only.compile(found.kernel, *found.args, target="sm_90", **found.meta)
+    order = re.findall(r"MUFU\.EX2|DEPBAR\.LE gsb0, 0x[01]", made.sass)
+    scores = [at for at, what in enumerate(order) if what.endswith("0x1")]
+    assert scores
+    for at in scores:
+        powers = order[at + 1 :].index("DEPBAR.LE gsb0, 0x0")
+        # Of 64 weights a thread has, and of what two rows shrink by.
+        assert powers == 66
+
+
 @pytest.mark.gpu
 class TestOnACard:
     @pytest.fixture(autouse=True)
