@@ -99,8 +99,8 @@ CONSTRAINTS = gl.constexpr(",".join(["=r"] * WORDS + ["r"] * WORDS))
 def read(weights):
     """Read weights once more, after the wait for the product that took them.
 
-    ptxas doesn't know until when a product reads registers, and gives them to others. A
-    wait takes 16 bits and more in its `deps`, so here a thread would sleep if one of
+    ptxas doesn't know until when a product reads registers, and gives them to others.
+    A wait takes 16 bits and more in its `deps`, so here a thread would sleep if one of
     its weights were below 0, which none is.
     """
     # Of fewer weights there are fewer registers, and nobody compiles that for a card.
@@ -136,9 +136,9 @@ def released(words):
 def first(sums):
     """Let weights be there before anything that follows.
 
-    A wait names no weights, and ptxas moves it up before them, where nothing is left to
-    be done meanwhile. It doesn't move one past an instruction that may sleep; which this
-    doesn't, for no sum is below 0.
+    A wait names no weights, and ptxas moves it up before them, where nothing is left
+    to be done meanwhile. Past an instruction that may sleep it moves none; and nobody
+    sleeps, for no sum is below 0.
     """
     ROWS: gl.constexpr = sums.shape[0]
     a, b = gl.split(sums.reshape([ROWS, PARTIAL // 2, 2]))
