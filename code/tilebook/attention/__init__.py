@@ -15,7 +15,8 @@ The ladder, in order; each rung is a module with a kernel, `launch` and a functi
 `scores` what all kernels share.
 `attention` is the operator; `attention_varlen` takes packed sequences, and
 `scaled_dot_product_attention` has the signature of PyTorch's. `ways` chooses among
-`folded` and `forward`, and `which` says what serves.
+`folded` and `forward`, and `which` says what serves. `attention_fp8` takes eight bits,
+as `eight_operands` rounds them: by `eight`, or by `eight_hopper` (Gluon).
 """
 
 from tilebook.attention import (
@@ -31,6 +32,7 @@ from tilebook.attention import (
     onepass,
     overlapped,
 )
+from tilebook.attention.eight_public import attention_fp8
 from tilebook.attention.public import (
     attention,
     attention_varlen,
@@ -42,6 +44,7 @@ __all__ = [
     "LADDER",
     "ON_HOPPER",
     "attention",
+    "attention_fp8",
     "attention_varlen",
     "backward",
     "backward_fused",

@@ -4,21 +4,27 @@ import math
 
 import torch
 
-from tilebook import check, library
-from tilebook.attention import eight
+from tilebook import check, device, library
+from tilebook.attention import eight, eight_hopper
 from tilebook.attention.eight_operands import Task, check_operands, task_of
 
+FEWEST = 64
+"""Queries from which on Hopper's kernel serves: so many a group of four warps has."""
 RESULTS = (torch.bfloat16, torch.float16)
 """What results may be."""
 
 
 def launch(task: Task) -> None:
-    """Launch the kernel that serves.
+    """Launch the kernel that serves: Hopper's own where it can.
 
     Args:
         task: has queries and keys.
     """
-    eight.launch(task)
+    own = device.has("wgmma") and task.q.shape[2] >= FEWEST
+    if own and eight_hopper.refusal(task) is None:
+        eight_hopper.launch(task)
+    else:
+        eight.launch(task)
 
 
 @library.operator("tilebook::attention_fp8", opaque=True)

@@ -223,7 +223,7 @@ def errors(bench: Bench, kind: str) -> None:
     "attention-fp8",
     question="What do eight bits gain, and what do they cost?",
     op="attention_forward",
-    modules=("attention.public", "attention.eight_public"),
+    modules=("attention.public", "attention.eight_public", "attention.eight_hopper"),
     needs="fp8",
 )
 def attention_fp8(bench: Bench) -> list[Row]:

@@ -300,8 +300,9 @@ def warpgroup_mma_wait(num_outstanding: int = 0, deps: Sequence[Any] = ()) -> An
 def inline_asm_elementwise(
     asm: str, constraints: str, args: Sequence[Any], **_: Any
 ) -> Any:
-    """What moves a register, and nothing else."""
-    if asm != "mov.b32 $0, $1;":
+    """What moves registers, or marks itself as reading some, and nothing else."""
+    moves = ("mov.b32 $0, $1;", "mov.b32 $0, $4;")
+    if asm not in moves and not asm.startswith("/* read */"):
         raise NotImplementedError(f"inline assembly {asm!r} is not modelled")
     return args[0]
 
