@@ -68,7 +68,7 @@ def test_its_step_is_the_one_that_is_clocked():
     def body(module):
         lines = inspect.getsource(module.step.fn).partition('"""\n')[2].splitlines()
         lines = [line.strip() for line in lines]
-        left_out = ("mark", "scores = unseen", "first(")
+        left_out = ("mark", "scores = unseen", "weights_first(")
         return [x for x in lines if not x.startswith(left_out)]
 
     assert body(clocked) == body(overlapped)

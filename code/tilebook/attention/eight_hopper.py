@@ -25,7 +25,6 @@ from tilebook.attention.eight_wgmma import (
     bring,
     come,
     factor_of,
-    first,
     held,
     nothing,
     read,
@@ -46,6 +45,7 @@ from tilebook.attention.wgmma import (
     scaled,
     span_of,
     unseen,
+    weights_first,
 )
 from tilebook.fp8.warps import TYPES
 from tilebook.hopper.launching import BARRIERS, SHARED
@@ -100,7 +100,7 @@ def step(
     scores = warpgroup_mma_wait(1, deps=(scores,))
     let_go(k_free, count)
     most, sums, fresh, after = weigh_more(scores, factor, most, sums)
-    first(sums)
+    weights_first(sums)
     part = warpgroup_mma_wait(0, deps=(part,))
     read(weights)
     let_go(v_free, count - 1)

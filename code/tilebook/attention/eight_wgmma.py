@@ -11,7 +11,7 @@ from triton.experimental.gluon.language.nvidia.hopper import mbarrier, warpgroup
 
 from tilebook._gluon import async_load
 from tilebook.attention import eight
-from tilebook.attention.wgmma import PARTIAL, matrix, partial_sums, scaled
+from tilebook.attention.wgmma import matrix, partial_sums, scaled
 
 LIFT = gl.constexpr(eight.LIFT.value)
 GROUP = gl.constexpr(eight.GROUP)
@@ -130,23 +130,6 @@ def released(words):
         is_pure=True,
         pack=4,
     )
-
-
-@gluon.jit
-def first(sums):
-    """Let weights be there before anything that follows.
-
-    A wait names no weights, and ptxas moves it up before them, where nothing is left
-    to be done meanwhile. Past an instruction that may sleep it moves none; and nobody
-    sleeps, for no sum is below 0.
-    """
-    ROWS: gl.constexpr = sums.shape[0]
-    a, b = gl.split(sums.reshape([ROWS, PARTIAL // 2, 2]))
-    gl.inline_asm_elementwise(
-        "/* read */ { .reg .pred p; setp.lt.f32 p, $1, 0f00000000; "
-        "@p nanosleep.u32 0; }",
-        "=r,f", [a + b], dtype=gl.int32, is_pure=False, pack=1,
-    )  # fmt: skip
 
 
 @gluon.jit
