@@ -33,7 +33,6 @@ from tilebook.attention.wgmma import (
     unseen,
     weigh,
     weigh_more,
-    weights_first,
 )
 from tilebook.hopper.wgmma import barriers
 
@@ -106,7 +105,6 @@ def step(
     mark(log, PART, count, THERE)
     let_go(k_free, count)
     most, sums, fresh, shrink = weigh_more(scores, scale, most, sums)
-    weights_first(sums)
     mark_when(log, PART, count, WEIGHED, sums)
     # Of the weights, too: their registers are read until then.
     acc, _ = warpgroup_mma_wait(0, deps=(acc, weights))

@@ -44,7 +44,6 @@ from tilebook.attention.wgmma import (
     span_of,
     unseen,
     weigh,
-    weights_first,
 )
 from tilebook.hopper.wgmma import barriers
 from tilebook.softmax.occupancy import programs
@@ -175,7 +174,6 @@ def consume(
         column = (end - 1) * BLOCK_N
         scores = unseen(scores, next_row, column, keys, left, CAUSAL, RAGGED, WINDOW)
         next_most, next_sums, fresh = weigh(scores, scale, BLOCK_N)
-        weights_first(next_sums)
         acc, weights = warpgroup_mma_wait(0, deps=(acc, weights))
         let_go(v_free, count)
         # Before the store: rounded weights take half of the registers.

@@ -35,7 +35,6 @@ from tilebook.attention.wgmma import (
     unseen,
     weigh,
     weigh_more,
-    weights_first,
 )
 from tilebook.hopper.wgmma import barriers
 
@@ -54,7 +53,6 @@ def step(
     let_go(k_free, count)
     scores = unseen(scores, row, column, keys, left, False, False, WINDOW)
     most, sums, fresh, shrink = weigh_more(scores, scale, most, sums)
-    weights_first(sums)
     # Of the weights, too: their registers are read until then.
     acc, _ = warpgroup_mma_wait(0, deps=(acc, weights))
     let_go(v_free, count - 1)
