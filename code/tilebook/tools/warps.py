@@ -1,0 +1,163 @@
+"""Which lanes ask for memory together, and how many sectors that takes.
+
+A warp's threads issue a load as one request, and memory answers in sectors of 32 bytes.
+Which thread holds which element the compiler decides, by a rule: threads lie along the
+dimension whose addresses grow by one element, each with as many neighbours as 16 bytes
+hold. Here the rule is applied to addresses that were seen.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import numpy as np
+
+from tilebook.compiler import kinds
+from tilebook.interpreter import Access
+
+SECTOR = 32
+"""Bytes that memory hands out at least."""
+WIDEST = 16
+"""Bytes that one thread loads or stores with one instruction at most."""
+
+
+class Shape(NamedTuple):
+    """How a tile is dealt out to threads: the numbers of a blocked layout."""
+
+    size: tuple[int, ...]
+    """Neighbours that a thread holds, along each dimension."""
+    lanes: tuple[int, ...]
+    warps: tuple[int, ...]
+    order: tuple[int, ...]
+    """Dimensions, that along which numbers grow first in front."""
+
+
+class Requests(NamedTuple):
+    """What one access of one program asks of memory."""
+
+    count: int
+    """Of requests: instructions of warps with at least one lane that isn't masked."""
+    sectors: int
+    """Of 32 bytes, handed out to all of them."""
+    least: int
+    """Sectors that each request's bytes would fill without a gap."""
+    vector: int
+    """Elements that a thread takes at once."""
+
+
+def contiguity(offsets: np.ndarray, width: int, axis: int) -> int:
+    """Find how many neighbours along an axis lie side by side in memory.
+
+    Args:
+        offsets: of a tile's elements, in bytes; sides are powers of two.
+        width: bytes of one.
+        axis: of the tile.
+
+    Returns:
+        The largest power of two such that every aligned run of so many does.
+    """
+    found = 1
+    while 2 * found <= offsets.shape[axis]:
+        runs = np.moveaxis(offsets, axis, -1).reshape(-1, 2 * found)
+        if not (np.diff(runs, axis=1) == width).all():
+            break
+        found *= 2
+    return found
+
+
+def blocked(access: Access, num_warps: int, lanes: int = 32) -> Shape:
+    """Deal a tile out as Triton's rule for loads and stores would, at best.
+
+    Args:
+        access: one load, store or atomic; of a tile, not of a single element.
+        num_warps: of the program.
+        lanes: threads of a warp.
+
+    Returns:
+        The layout's numbers.
+
+    Notes:
+        The compiler doesn't see addresses. It has to prove that they lie side by side
+        and begin at a multiple, and where it can't, a thread takes fewer at once.
+    """
+    shape, width = access.offsets.shape, access.width
+    runs = [contiguity(access.offsets, width, axis) for axis in range(len(shape))]
+    # The longest run first; of equals the last dimension.
+    order = tuple(sorted(range(len(shape)), key=lambda axis: (-runs[axis], -axis)))
+    share = max(1, access.offsets.size // (lanes * num_warps))
+    vector = min(runs[order[0]], share, max(1, WIDEST // width))
+    first = np.moveaxis(access.offsets, order[0], -1)
+    starts = first.reshape(-1, first.shape[-1]) + access.address
+    while vector > 1 and (starts[:, ::vector] % (vector * width)).any():
+        vector //= 2
+    size, threads, warps = ([1] * len(shape) for _ in range(3))
+    size[order[0]] = vector
+    left, others = lanes, num_warps
+    for axis in order:
+        room = shape[axis] // size[axis]
+        threads[axis] = min(left, max(1, room))
+        warps[axis] = min(others, max(1, room // threads[axis]))
+        left, others = left // threads[axis], others // warps[axis]
+    # Who is left over holds copies.
+    threads[order[-1]] *= left
+    warps[order[-1]] *= others
+    return Shape(tuple(size), tuple(threads), tuple(warps), order)
+
+
+@functools.lru_cache(maxsize=512)
+def groups(how: Shape, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Say by which request, and by which lane, each element of a tile is asked for.
+
+    Args:
+        how: the layout's numbers.
+        shape: of the tile.
+
+    Returns:
+        Two int64 arrays of the tile's shape: numbers of requests, which grow with the
+        instruction and then with the warp, and lanes.
+    """
+    layout = kinds.blocked(*how, shape)
+    together = layout.owners("register") // max(how.size)
+    numbers = together * int(np.prod(how.warps)) + layout.owners("warp")
+    return numbers, layout.owners("lane")
+
+
+def requests(access: Access, num_warps: int, lanes: int = 32) -> Requests:
+    """Count what one access asks of memory.
+
+    Args:
+        access: one load, store or atomic.
+        num_warps: of the program.
+        lanes: threads of a warp.
+
+    Returns:
+        Requests, sectors and the least number of these.
+
+    Notes:
+        Threads that hold copies of others' elements ask for nothing here. Caches aren't
+        modelled: a sector counts once for each request.
+    """
+    offsets, mask = access.offsets, access.mask
+    if offsets.ndim == 0 or offsets.size == 1:
+        numbers, vector = np.zeros(offsets.shape, np.int64), 1
+    else:
+        how = blocked(access, num_warps, lanes)
+        (numbers, _), vector = groups(how, offsets.shape), max(how.size)
+    group = numbers[mask]
+    if not group.size:
+        return Requests(0, 0, 0, vector)
+    start = offsets[mask] + access.address
+    reach = np.arange(access.width)
+    # A request's bytes, each once, in numbers that tell requests apart.
+    low = int(start.min()) // SECTOR * SECTOR
+    span = int(start.max()) + access.width - low
+    span += -span % SECTOR
+    every = np.unique((group[:, None] * span + start[:, None] - low + reach).ravel())
+    whose, bytes_of_it = np.unique(every // span, return_counts=True)
+    return Requests(
+        count=whose.size,
+        sectors=np.unique(every // SECTOR).size,
+        least=int((-(-bytes_of_it // SECTOR)).sum()),
+        vector=vector,
+    )
