@@ -250,6 +250,47 @@ def test_scattered_and_ordered():
     assert used == {"scattered_kernel": [1 / 8, 1 / 8], "ordered_kernel": [1, 1]}
 
 
+def case_trace(name):
+    x, scale, out = torch.randn(64, 256), torch.rand(64, 2), torch.empty(64, 256)
+    step = tools.case.STEPS[name]
+    grid, args, meta = step.arguments(x, scale, out)
+    found = tools.trace(step.kernel)[grid](*args, **meta)
+    assert torch.equal(out, tools.case.reference(x, scale))
+    return found
+
+
+def test_what_the_compiler_cannot_prove():
+    best, found = case_trace("as found"), case_trace("as found").compiled()
+    assert set(best.warps["sectors"]) == {16.0, 2.0} or best.warps["vector"].max()
+    loads = found.warps[found.warps["argument"] == "x_ptr"]
+    assert list(loads["sectors"]) == [32.0]
+    assert list(loads["least"]) == [4.0]
+    wide = case_trace("wide").compiled().warps
+    assert list(wide["sectors"]) == [16.0, 1.0, 16.0]
+    # A side of the tile's layout: scales of rows.
+    assert list(wide["vector"]) == [4, 1, 4]
+    assert "32.0 sectors each where 4.0 would do" in found.report()
+    assert "32 sectors of 32 bytes, in which 128 of 1024" in found.requests().alt
+
+
+@triton.jit
+def loaded(x_ptr, offs):
+    return tl.load(x_ptr + offs)
+
+
+@triton.jit
+def helped_kernel(x_ptr, out_ptr, BLOCK: tl.constexpr):
+    offs = tl.arange(0, BLOCK)
+    tl.atomic_add(out_ptr + offs, loaded(x_ptr, offs))
+
+
+def test_layouts_of_helpers_and_atomics_are_found_by_line():
+    found = tools.trace(helped_kernel)[(1,)](*vectors(512), BLOCK=512).compiled()
+    assert {(a.line, a.op) for a in found.accesses} == found.layouts.keys()
+    assert {op for _, op in found.layouts} == {"load", "atomic"}
+    assert "in a helper" in found.report()
+
+
 def test_one_element_is_one_request_of_one_lane():
     bug = bugs.GALLERY["lost-update"]
     found = traced(bug.mended, bug.inputs())

@@ -2,9 +2,22 @@
 
 * `trace`: the addresses of a launch; `tracing`: those of every launch inside a block.
 * `dictionary`: messages, each provoked; their causes and mends.
+* `proton`: reads what Triton's profiler writes, without its viewer.
+* `counters`: Nsight Compute's, by one call; `nsight` reads and draws them.
+* `case`: a kernel from symptom to fix, step by step.
 """
 
-from tilebook.tools import dictionary
+from tilebook.tools import case, dictionary, nsight, proton
+from tilebook.tools.nsight import counters
 from tilebook.tools.tracer import Trace, trace, tracing
 
-__all__ = ["Trace", "dictionary", "trace", "tracing"]
+__all__ = [
+    "Trace",
+    "case",
+    "counters",
+    "dictionary",
+    "nsight",
+    "proton",
+    "trace",
+    "tracing",
+]

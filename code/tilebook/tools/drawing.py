@@ -133,7 +133,8 @@ def _first_request(trace: Trace, access: Access) -> tuple[np.ndarray, np.ndarray
     where = access.offsets + access.address
     if access.offsets.size == 1:
         return np.zeros(1, np.int64), where.ravel()
-    how = warps.blocked(access, trace.num_warps, trace.lanes)
+    how = trace.layouts.get((access.line, access.op))
+    how = how or warps.blocked(access, trace.num_warps, trace.lanes)
     group, lane = warps.groups(how, shape)
     mine = (group == group[access.mask].min()) & access.mask
     order = np.argsort(lane[mine], kind="stable")

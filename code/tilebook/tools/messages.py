@@ -67,7 +67,7 @@ def _compiled(kernel: Any, **more: Any) -> None:
 def refused(
     name: str, kernel: Any, pattern: str, cause: str, mend: str, **more: Any
 ) -> Entry:
-    """Make the entry of a kernel that the compiler refuses; `more` goes to the launch."""
+    """Make the entry of a kernel that the compiler refuses, given launch options."""
     options = {key: more.pop(key) for key in ("since", "hides") if key in more}
     provoke = functools.partial(_compiled, kernel, **more)
     return Entry(name, pattern, cause, mend, provoke, **options)

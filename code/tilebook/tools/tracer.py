@@ -13,8 +13,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 from unittest import mock
 
@@ -23,7 +23,7 @@ import pandas as pd
 from triton.runtime import JITFunction
 from triton.runtime.interpreter import InterpretedFunction
 
-from tilebook import _ship, check, microscope
+from tilebook import _ship, check, compile_only, microscope
 from tilebook.microscope import Access, Look, Race, Stray
 from tilebook.tools import warps
 
@@ -59,12 +59,31 @@ class Trace:
         num_warps: of a program, for what is counted by warps.
         lanes: threads of a warp.
         source: the kernel's lines by number.
+        launch: kernel, positional arguments and keywords.
+        layouts: how each line's tile is dealt out to threads, where that is known;
+            elsewhere by the rule of `warps.blocked`.
     """
 
     look: Look = field(repr=False)
     num_warps: int
     lanes: int
-    source: dict[int, str] = field(repr=False)
+    source: Mapping[int, str] = field(repr=False)
+    launch: tuple[Any, tuple[Any, ...], Mapping[str, Any]] = field(repr=False)
+    layouts: Mapping[tuple[int, str], warps.Shape] = field(repr=False)
+
+    def compiled(self, target: str = "sm_90") -> Trace:
+        """Count by the layouts that the compiler chooses, instead of the best ones.
+
+        Args:
+            target: a GPU, as for `compile_only.compile`.
+
+        Returns:
+            The same launch; `warps`, `report` and `requests` differ where the compiler
+            could not prove what the addresses show.
+        """
+        kernel, args, meta = self.launch
+        made = compile_only.compile(kernel, *args, target=target, **meta)
+        return replace(self, layouts=warps.compiled(made.ttgir))
 
     @property
     def accesses(self) -> tuple[Access, ...]:
@@ -138,7 +157,8 @@ class Trace:
         rows: dict[tuple[int, str, str], list[warps.Requests]] = {}
         for access in self.accesses:
             key = access.line, access.op, access.argument
-            asked = warps.requests(access, self.num_warps, self.lanes)
+            how = self.layouts.get((access.line, access.op))
+            asked = warps.requests(access, self.num_warps, self.lanes, how)
             rows.setdefault(key, []).append(asked)
         table = []
         for (line, op, argument), asked in rows.items():
@@ -270,7 +290,9 @@ def look_at(kernel: Any, grid: Any, args: Any, meta: Any, lanes: int = 32) -> Tr
     look = microscope.look(kernel, grid, *args, straying=True, **meta)
     lines, first = inspect.getsourcelines(bare.fn)
     source = {first + i: line.strip() for i, line in enumerate(lines)}
-    return Trace(look, int(given.get("num_warps", WARPS)), lanes, source)
+    count = int(given.get("num_warps", WARPS))
+    launch = (kernel, tuple(args), dict(meta))
+    return Trace(look, count, lanes, source, launch, layouts={})
 
 
 @contextlib.contextmanager

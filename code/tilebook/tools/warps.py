@@ -9,12 +9,15 @@ hold. Here the rule is applied to addresses that were seen.
 from __future__ import annotations
 
 import functools
+import re
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 
 from tilebook.compiler import kinds
 from tilebook.interpreter import Access
+from tilebook.tiling import layouts
 
 SECTOR = 32
 """Bytes that memory hands out at least."""
@@ -123,13 +126,16 @@ def groups(how: Shape, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     return numbers, layout.owners("lane")
 
 
-def requests(access: Access, num_warps: int, lanes: int = 32) -> Requests:
+def requests(
+    access: Access, num_warps: int, lanes: int = 32, how: Shape | None = None
+) -> Requests:
     """Count what one access asks of memory.
 
     Args:
         access: one load, store or atomic.
         num_warps: of the program.
         lanes: threads of a warp.
+        how: the layout, if it is known; `blocked` of the access by default.
 
     Returns:
         Requests, sectors and the least number of these.
@@ -142,7 +148,7 @@ def requests(access: Access, num_warps: int, lanes: int = 32) -> Requests:
     if offsets.ndim == 0 or offsets.size == 1:
         numbers, vector = np.zeros(offsets.shape, np.int64), 1
     else:
-        how = blocked(access, num_warps, lanes)
+        how = how or blocked(access, num_warps, lanes)
         (numbers, _), vector = groups(how, offsets.shape), max(how.size)
     group = numbers[mask]
     if not group.size:
@@ -161,3 +167,57 @@ def requests(access: Access, num_warps: int, lanes: int = 32) -> Requests:
         least=int((-(-bytes_of_it // SECTOR)).sum()),
         vector=vector,
     )
+
+
+_OPS = {"load": r"tt\.load|ttg\.async_copy_global_to_local", "store": r"tt\.store"}
+_OPS["atomic"] = r"tt\.atomic_rmw"
+_POINTERS = re.compile(r"tensor<[\dx]*x!tt\.ptr<\w+>, (#[\w.]+(?:<\{[^}]*\}>)?)>")
+
+
+def compiled(ttgir: str) -> Mapping[tuple[int, str], Shape]:
+    """Read the layouts with which a compiled kernel touches memory.
+
+    Args:
+        ttgir: of the kernel.
+
+    Returns:
+        For each line of the source and kind of access ("load", "store", "atomic") its
+        layout's numbers, where it is a blocked one, or one of its sides.
+    """
+    known = {name: Shape(*it) for name, it in layouts.blocked(ttgir).items()}
+    places = dict(re.findall(r"^(#loc\d*) = loc\((.*)\)$", ttgir, re.M))
+    found = {}
+    for line in ttgir.splitlines():
+        for op, names in _OPS.items():
+            pointers = _POINTERS.search(line)
+            place = re.search(r"loc\((#loc\d*)\)$", line)
+            if re.search(rf"(?:= |^\s*)(?:{names}) ", line) and pointers and place:
+                how = _spelled(pointers[1], known)
+                at = _line(place[1], places)
+                if how is not None and at is not None:
+                    found[at, op] = how
+    return found
+
+
+def _spelled(text: str, known: Mapping[str, Shape]) -> Shape | None:
+    if side := re.match(r"#ttg\.slice<\{dim = (\d), parent = (#\w+)\}>", text):
+        parent = known.get(side[2])
+        return parent and _side(parent, int(side[1]))
+    return known.get(text)
+
+
+def _side(parent: Shape, axis: int) -> Shape:
+    """Leave out a dimension of a layout of two: threads along it hold the same."""
+    size, threads, warps = (
+        tuple(n for i, n in enumerate(each) if i != axis) for each in parent[:3]
+    )
+    return Shape(size, threads, warps, (0,))
+
+
+def _line(place: str, places: Mapping[str, str]) -> int | None:
+    """Follow a location to its line; of a helper's call to the line in the helper."""
+    text = places.get(place, "")
+    if at := re.match(r'".*":(\d+):\d+', text):
+        return int(at[1])
+    inner = re.search(r"#loc\d*", text)
+    return _line(inner[0], places) if inner else None
