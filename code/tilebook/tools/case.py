@@ -136,16 +136,16 @@ AS_FOUND = Step(
     "kilobytes spilled: 256 numbers for each thread",
 )  # fmt: skip
 SMALLER = Step(
-    "smaller tile", found_kernel, 32, 32, 1, "the tracer, or ncu",
+    "smaller tile", found_kernel, 32, 4, 1, "the tracer, or ncu",
     "32 sectors for each request, where 4 would do",
 )  # fmt: skip
 ORDERED = Step(
-    "rows along lanes", ordered_kernel, 32, 32, 1, "SASS",
-    "a thousand instructions for 32 numbers: 64-bit division",
+    "rows along lanes", ordered_kernel, 4, 32, 1, "SASS",
+    "as many instructions for a number as a division of 64 bits takes",
 )  # fmt: skip
 UNDIVIDED = Step(
-    "no division", undivided_kernel, 32, 32, 1, "the evidence line, ncu",
-    "loads of 4 bytes; warps wait for memory, of which half of the places are empty",
+    "no division", undivided_kernel, 4, 32, 1, "SASS and occupancy, or ncu",
+    "too few bytes on their way: loads of 4 bytes, four to a thread, half the threads",
 )  # fmt: skip
 WIDE = Step("wide", wide_kernel, 8, 128, 4, "the roofline", "nothing is left")
 STEPS: Mapping[str, Step] = {

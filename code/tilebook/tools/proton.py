@@ -4,8 +4,8 @@
         softmax(x)
     profile.tree().table(roof)
 
-Proton's file is a tree in JSON, in the form that the library Hatchet reads: nodes with a
-frame, metrics and children, and behind the root what is known of each device. Metrics
+Proton's file is a tree in JSON, in the form that the library Hatchet reads: nodes with
+a frame, metrics and children, and behind the root what is known of each device. Metrics
 stand where they were noted, times at kernels, so that a scope's are the sum over what
 is below it.
 """
