@@ -4,10 +4,11 @@
 * `dictionary`: messages, each provoked; their causes and mends.
 * `proton`: reads what Triton's profiler writes, without its viewer.
 * `counters`: Nsight Compute's, by one call; `nsight` reads and draws them.
+* `sass`: machine code: widths, products, spills, who waits for whom.
 * `case`: a kernel from symptom to fix, step by step.
 """
 
-from tilebook.tools import case, dictionary, nsight, proton
+from tilebook.tools import case, dictionary, nsight, proton, sass
 from tilebook.tools.nsight import counters
 from tilebook.tools.tracer import Trace, trace, tracing
 
@@ -18,6 +19,7 @@ __all__ = [
     "dictionary",
     "nsight",
     "proton",
+    "sass",
     "trace",
     "tracing",
 ]

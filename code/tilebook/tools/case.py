@@ -19,6 +19,9 @@ from tilebook import check, device
 GROUP = 128
 """Numbers that share a scale."""
 
+COLUMNS = 4096
+"""Of the matrices that are measured."""
+
 
 @triton.jit(do_not_specialize=["group", "stride", "step"])
 def found_kernel(
@@ -198,6 +201,23 @@ def reference(x: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
     return (x.unflatten(1, (-1, GROUP)) * scale[:, :, None]).flatten(1)
 
 
+def operands(
+    m: int, n: int, where: torch.device
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Make numbers, their groups' scales, and room for the result.
+
+    Args:
+        m: rows.
+        n: columns, a multiple of `GROUP`.
+        where: the device.
+
+    Returns:
+        x, scale and out.
+    """
+    x = torch.randn(m, n, device=where)
+    return x, torch.rand(m, n // GROUP, device=where), torch.empty_like(x)
+
+
 def run(step: str, m: int, n: int) -> torch.Tensor:
     """Make operands and launch: what is profiled.
 
@@ -209,6 +229,26 @@ def run(step: str, m: int, n: int) -> torch.Tensor:
     Returns:
         The result.
     """
-    where = device.torch_device()
-    x = torch.randn(m, n, device=where)
-    return scaled(x, torch.rand(m, n // GROUP, device=where), step=step)
+    x, scale, out = operands(m, n, device.torch_device())
+    return scaled(x, scale, step=step, out=out)
+
+
+def run_all(m: int, n: int) -> None:
+    """Run every step once, in order.
+
+    Args:
+        m: rows.
+        n: columns.
+    """
+    for step in STEPS:
+        run(step, m, n)
+
+
+def run_sizes(*rows: int) -> None:
+    """Run the last step once for each number of rows, of `COLUMNS` columns.
+
+    Args:
+        rows: how many.
+    """
+    for m in rows:
+        run("wide", m, COLUMNS)

@@ -3,8 +3,8 @@
 Since sm_70 each instruction of 128 bits carries what hardware used to find out by
 itself: how many clocks to wait before the next one is issued, which of six barriers it
 raises until its result is there (or its operands are read), and which it waits for.
-NVIDIA documents none of it; the fields are those of {cite:t}`jia2018dissecting`, and
-that they make sense in every kernel of this chapter is tested.
+NVIDIA documents none of it; the fields are those that Jia and others found in 2018, and
+that they make sense in the kernels of this chapter is tested.
 """
 
 from __future__ import annotations
