@@ -2,6 +2,7 @@
 
 import torch
 import triton.language as tl
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 from tilebook import device, microscope
 from tilebook.tools import mistakes
@@ -24,6 +25,10 @@ def _tuned_twice() -> None:
     where = device.torch_device()
     x = torch.zeros(BLOCK, device=where)
     mistakes.tuned_kernel[(1,)](x, x, BLOCK, BLOCK=BLOCK)
+
+
+def _misaligned() -> None:
+    TensorDescriptor.from_tensor(torch.zeros(64, 33), [32, 32])
 
 
 def _on_the_host() -> None:
@@ -98,6 +103,13 @@ LAUNCH = (
         "On a GPU it is an illegal memory access, or nothing.",
         "The mask; the stride; 64-bit offsets.",
         _stray,
+    ),
+    Entry(
+        "misaligned-descriptor",
+        r"strides must be 16-byte aligned",
+        "A descriptor of a matrix whose rows aren't a multiple of 16 bytes apart.",
+        "Pad the rows, or use pointers; the copy engine can't follow others.",
+        _misaligned,
     ),
     Entry(
         "on-the-host",
