@@ -111,9 +111,9 @@ LOADS, THREADS = (128, 128, 32), 1024
 FLIGHT = Exercise(
     name="tools-flight",
     statement=(
-        "Before the first instruction that waits, a kernel has two LDG.E.128 in SASS and "
-        f"one LDG.E. {THREADS:,} threads live on an SM. How many bytes are on their "
-        "way to it at most?"
+        "Before the first instruction that waits, a kernel has two LDG.E.128 and one "
+        f"LDG.E. {THREADS:,} threads live on an SM. How many bytes are on their way to "
+        "it at most?"
     ),
     answer=lambda: solutions.flight(LOADS, THREADS),
     explain=lambda got: (

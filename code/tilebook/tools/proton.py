@@ -26,6 +26,7 @@ from tilebook import device
 from tilebook.measure import Roof
 
 TIME, COUNT = "time (ns)", "count"
+_FLOPS = ("flops", "flops8", "flops16", "flops32", "flops64")
 OWN_LAUNCHES = "__proton_launch_metadata"
 """The scope in which a hook's own kernels run, if it launches any."""
 
@@ -74,8 +75,20 @@ class Node:
     @property
     def flops(self) -> float:
         """Arithmetic that launches declared, of all widths."""
-        names = ("flops", "flops8", "flops16", "flops32", "flops64")
-        return sum(self.total(name) for name in names)
+        return sum(self.total(name) for name in _FLOPS)
+
+    def floor(self, roof: Roof) -> float:
+        """The least time that all kernels below could take, one after another.
+
+        Args:
+            roof: what the hardware can do.
+
+        Returns:
+            Milliseconds; what declares nothing counts as nothing.
+        """
+        flops = sum(self.metrics.get(name, 0.0) for name in _FLOPS)
+        own = roof.floor(self.metrics.get("bytes", 0.0), flops)
+        return own + sum(child.floor(roof) for child in self.children)
 
     def walk(self, depth: int = 0) -> Iterator[tuple[int, Node]]:
         """Yield this node and all below it, with how deep they are."""
@@ -121,9 +134,9 @@ class Profile:
             roof: what the hardware can do, for the last two columns.
 
         Returns:
-            Index name, indented by depth; columns calls, ms, share of the whole time;
-            GB/s and TFLOP/s where launches declare bytes and flops; of a roof the limit
-            ("memory" or "arithmetic") and which part of it was reached.
+            Index name, indented by depth; columns calls, ms, share of the time;
+            GB/s and TFLOP/s where launches declare bytes and flops; which part of the
+            roof was reached, and of a single kernel, which side of it is the limit.
         """
         rows, whole = [], self.root.ms
         for depth, node in self.root.walk():
@@ -138,10 +151,10 @@ class Profile:
             if node.ms and node.flops:
                 row["TFLOP/s"] = node.flops / node.ms / 1e9
             if roof is not None and node.ms and (node.bytes or node.flops):
-                floor = roof.floor(node.bytes, node.flops)
-                memory = floor == roof.floor(bytes=node.bytes)
-                row["limit"] = "memory" if memory else "arithmetic"
-                row["reached"] = floor / node.ms
+                row["reached"] = node.floor(roof) / node.ms
+                if not node.children:
+                    memory = roof.floor(node.bytes) >= roof.floor(0, node.flops)
+                    row["limit"] = "memory" if memory else "arithmetic"
             rows.append(row)
         return pd.DataFrame(rows).set_index("name")
 

@@ -68,7 +68,7 @@ QUESTIONS = (
         ),
     ),
     Question(
-        text="A load's result barrier is 2. What has an instruction that uses the result?",
+        text="A load's result barrier is 2. What has an instruction that uses it?",
         options=(
             "a stall of 15 clocks",
             "a barrier of its own",
