@@ -226,3 +226,15 @@ def test_bytes_on_their_way():
     assert (one.result, one.operands, one.waits) == (1, None, ())
     said = sass.annotated(code(first, use), "FADD")
     assert said == "0010  stall  1        waits 0,1    FADD R0, R0, R8"
+
+
+def test_numbers_that_the_page_says():
+    found = evidence.steps()
+    instructions = found["instructions"]
+    assert 80 < instructions["rows along lanes"] < 95
+    assert 20 <= instructions["no division"] < 25
+    assert 80 < found["spilled"]["as found"] / 256 < 100
+    threads = 16384 * 4096 / 256
+    assert threads * found["spilled"]["as found"] > 5e9
+    # Half the floor's bytes are read, and scales besides.
+    assert 4 * 16384 * 4096 * (2 + 1 / 128) == pytest.approx(538e6, rel=0.01)
