@@ -395,3 +395,31 @@ def test_mistakes_turn_the_tests_red():
                 except AssertionError:
                     red += 1
         assert red, old
+
+
+def test_strays_come_from_another_process_too():
+    from tilebook.microscope import run
+
+    x, out = torch.zeros(10), torch.zeros(16)
+    meta = {"BLOCK": 16}
+    log = run.record_elsewhere(
+        add_kernel, (1, 1, 1), (x, out, 12), meta, frozenset(), straying=True
+    )
+    assert log.error is None
+    assert [(s.op, s.argument, s.elements.tolist()) for s in log.strays] == [
+        ("load", "x_ptr", [10, 11])
+    ]
+
+
+@triton.jit
+def reduced_kernel(x_ptr, rows, COLUMNS: tl.constexpr):
+    desc = tl.make_tensor_descriptor(x_ptr, [rows, COLUMNS], [COLUMNS, 1], [4, COLUMNS])
+    desc.atomic_max([0, 0], tl.zeros((4, COLUMNS), tl.float16) + 2.0)
+
+
+def test_a_descriptor_larger_than_its_tensor():
+    x = torch.zeros(2, 8, dtype=torch.float16)
+    found = tools.trace(reduced_kernel)[(1,)](x, 3, COLUMNS=8)
+    ((stray,),) = (found.strays,)
+    assert (stray.op, stray.elements.tolist()) == ("atomic", list(range(16, 24)))
+    assert (x == 2).all()

@@ -14,8 +14,9 @@ NAMES = ("tools-case-study", "tools-proton-vs-events-vs-ncu")
 ROWS = (32, 64)
 
 
-def fake_counters(fn, *args):
+def fake_counters(fn, *args, kernels):
     fn(*args)
+    assert case.wide_kernel.__name__ in kernels
     kernels = (
         [step.kernel.__name__ for step in case.STEPS.values()]
         if fn is case.run_all
@@ -106,7 +107,7 @@ def test_a_build_without_counters_goes_on(interpreted, monkeypatch):
     shrink(monkeypatch)
     monkeypatch.setattr(experiments, "ROWS_BRIEF", (1,))
 
-    def refused(*_):
+    def refused(*_, kernels):
         raise RuntimeError("ncu failed: ERR_NVGPUCTRPERM")
 
     monkeypatch.setattr(nsight, "counters", refused)

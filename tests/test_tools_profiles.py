@@ -3,13 +3,14 @@
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 import torch
 
 from tilebook.measure import Roof
-from tilebook.tools import case, counters, nsight, profiled, proton
+from tilebook.tools import case, counters, declared, examples, nsight, profiled, proton
 
 ROOF = Roof(gbps=3000.0, tflops=800.0)
 
@@ -166,6 +167,9 @@ def test_the_command(monkeypatch):
         "run",
         '["wide", 64, 128]',
     ]
+    assert "--kernel-name" not in found
+    found = nsight.command(case.run, (), ["a.sum"], "log", ["one", "two"])
+    assert found[found.index("--kernel-name") + 1] == "regex:^(one|two)$"
     with pytest.raises(ValueError, match="fn must be a function of a module"):
         nsight.command(lambda: None, (), [], "log")
     with pytest.raises(ValueError, match="args must be numbers and texts"):
@@ -214,6 +218,23 @@ def test_counters_have_names_of_their_own():
     assert set(nsight.PERCENT) <= set(names)
 
 
+def test_what_a_launch_declares(interpreted):
+    kernel = SimpleNamespace(name="wide_kernel")
+    told = declared.traffic((1,), kernel, {"m": 64, "n": 256, "GROUP": 128})
+    assert told == {
+        "name": "wide_kernel 64 x 256",
+        "bytes": 4 * (2 * 64 * 256 + 64 * 2),
+        "flops32": 64 * 256,
+    }
+    declared.launch(64, 256)
+
+
+def test_the_examples_are_read():
+    assert len(nsight.parse(examples.NCU)) == 2
+    layer = proton.parse(examples.PROTON)
+    assert layer.root.find("attention").floor(ROOF) < layer.root.find("attention").ms
+
+
 def test_nothing_to_profile_here(interpreted):
     with pytest.raises(RuntimeError, match="interpreted"), proton.profiling():
         pass
@@ -228,6 +249,19 @@ def test_proton_times_the_kernels_of_a_scope():
     kernel = session.tree().root.find("wide_kernel")
     assert kernel.calls == 3
     assert 0.03 < kernel.ms < 3
+
+
+@pytest.mark.gpu
+def test_proton_takes_what_a_launch_declares():
+    declared.launch(4096, 4096)
+    with proton.profiling() as session:
+        declared.launch(4096, 4096)
+    table = session.tree().table(ROOF)
+    (row,) = (
+        row for name, row in table.iterrows() if name.endswith("kernel 4096 x 4096")
+    )
+    assert 300 < row["GB/s"] < 5000
+    assert row["reached"] == pytest.approx(row["GB/s"] / ROOF.gbps)
 
 
 @pytest.mark.gpu

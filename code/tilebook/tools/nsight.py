@@ -144,7 +144,11 @@ def _number(text: str) -> float:
 
 
 def command(
-    fn: Callable[..., object], args: Sequence[Any], metrics: Sequence[str], log: str
+    fn: Callable[..., object],
+    args: Sequence[Any],
+    metrics: Sequence[str],
+    log: str,
+    kernels: Sequence[str] = (),
 ) -> list[str]:
     """Write the command that profiles a function.
 
@@ -153,6 +157,7 @@ def command(
         args: what it is called with; numbers and texts.
         metrics: ncu's names.
         log: the file for its table.
+        kernels: names of those to profile; all by default.
 
     Returns:
         Program and arguments.
@@ -179,6 +184,8 @@ def command(
         "--metrics": ",".join(metrics),
         "--log-file": log,
     }
+    if kernels:
+        options["--kernel-name"] = f"regex:^({'|'.join(kernels)})$"
     flat = [part for pair in options.items() for part in pair]
     child = [sys.executable, "-m", "tilebook.tools.profiled", module, name, given]
     return [_ncu(), "--csv", *flat, *child]
@@ -188,6 +195,7 @@ def counters(
     fn: Callable[..., object],
     *args: Any,
     metrics: Mapping[str, str] | None = None,
+    kernels: Sequence[str] = (),
     timeout: float = 300,
 ) -> pd.DataFrame:
     """Collect the counters that decide, of every kernel that a function launches.
@@ -196,6 +204,7 @@ def counters(
         fn: of a module that can be imported; makes its own tensors.
         args: what it is called with; numbers and texts.
         metrics: ncu's names by ours; `COUNTERS` by default.
+        kernels: names of those to profile; all by default, PyTorch's among them.
         timeout: seconds.
 
     Returns:
@@ -210,7 +219,7 @@ def counters(
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "ncu.csv"
         done = subprocess.run(
-            command(fn, args, list(asked.values()), str(log)),
+            command(fn, args, list(asked.values()), str(log), kernels),
             capture_output=True, text=True, timeout=timeout,
             # Under a profiler the kernels are compiled ones, and this package is found.
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
