@@ -36,7 +36,7 @@ def test_a_finding_is_the_tools_own(one):
 def test_the_table_has_them_all():
     found = findings.table()
     assert list(found.index) == list(SAID)
-    assert found["finding"].str.len().max() <= 150
+    assert found["finding"].str.len().max() <= 220
     assert found["finding"]["tail not written"] == SAID["tail not written"]
 
 

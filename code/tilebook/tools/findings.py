@@ -206,5 +206,5 @@ def table() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns).set_index("kind")
 
 
-def _short(text: str, most: int = 150) -> str:
+def _short(text: str, most: int = 220) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"

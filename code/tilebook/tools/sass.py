@@ -152,17 +152,17 @@ def spilled(code: Sequence[Instruction]) -> int:
 
 
 def in_flight(code: Sequence[Instruction]) -> int:
-    """Find how many bytes a thread has asked memory for before it waits for any.
+    """Find how many bytes a thread has asked memory for before it waits.
 
     Args:
         code: from `read`.
 
     Returns:
-        The most that are on their way at a time, of global loads into registers.
+        The most that are on their way at a time, by loads into registers.
 
     Notes:
-        Read from top to bottom: a loop's body counts once. A barrier that several loads
-        raise falls when the last of them is done, so waiting for it ends them all.
+        Read from top to bottom: a loop's body counts once. A barrier that
+        several loads raise falls when the last is done: waiting ends them all.
     """
     most, pending = 0, Counter()
     for one in code:

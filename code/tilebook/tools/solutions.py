@@ -63,18 +63,19 @@ def race(
         n: elements.
 
     Returns:
-        (n,) int64, 1 where two programs touch an element, at least one of them writes,
-        and not both atomically.
+        (n,) int64, 1 where two programs touch an element, at least one of them
+        writes, and not both atomically.
     """
     found = torch.zeros(n, dtype=torch.int64)
     for e in range(n):
-        here = [
-            (int(p), int(k))
-            for p, k in zip(program[element == e], kind[element == e], strict=True)
-        ]
+        at = element == e
+        who, what = program[at].tolist(), kind[at].tolist()
+        here = list(zip(who, what, strict=True))
         found[e] = any(
-            p != q and {a, b} not in ({0}, {2}) for p, a in here for q, b in here
-        )
+            p != q and {a, b} not in ({0}, {2})
+            for p, a in here
+            for q, b in here
+        )  # fmt: skip
     return found
 
 
@@ -125,8 +126,8 @@ def inclusive(parent: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
     """Add times up over a profile's tree.
 
     Args:
-        parent: (nodes,) int64, the number of each node's parent, which is smaller than
-            its own; the root's is 0.
+        parent: (nodes,) int64, the number of each node's parent, which is
+            smaller than its own; the root's is 0.
         own: (nodes,) int64, nanoseconds noted at each node itself.
 
     Returns:
@@ -138,17 +139,17 @@ def inclusive(parent: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
     return total
 
 
-def control(field: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def control(field: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """Take instructions' control fields apart.
 
     Args:
-        field: (instructions,) int64: bits 0 to 3 clocks to stall, 4 yield, 5 to 7 the
-            barrier of the result, 8 to 10 that of the operands, 11 to 16 the mask of
-            barriers waited for.
+        field: (instructions,) int64: bits 0 to 3 clocks to stall, 4 yield, 5 to
+            7 the barrier of the result, 8 to 10 that of the operands, 11 to 16
+            the mask of barriers waited for.
 
     Returns:
-        Clocks, the result's barrier (-1 for 7, which is none), and how many barriers
-        are waited for.
+        Clocks, the result's barrier (-1 for 7, which is none), and how many
+        barriers are waited for.
     """
     result = field >> 5 & 7
     waits = sum(field >> 11 + bit & 1 for bit in range(6))

@@ -81,13 +81,14 @@ def blocked(access: Access, num_warps: int, lanes: int = 32) -> Shape:
         The layout's numbers.
 
     Notes:
-        The compiler doesn't see addresses. It has to prove that they lie side by side
-        and begin at a multiple, and where it can't, a thread takes fewer at once.
+        The compiler doesn't see addresses. It has to prove that they lie side
+        by side and begin at a multiple; where it can't, a thread takes fewer.
     """
     shape, width = access.offsets.shape, access.width
-    runs = [contiguity(access.offsets, width, axis) for axis in range(len(shape))]
+    axes = range(len(shape))
+    runs = [contiguity(access.offsets, width, axis) for axis in axes]
     # The longest run first; of equals the last dimension.
-    order = tuple(sorted(range(len(shape)), key=lambda axis: (-runs[axis], -axis)))
+    order = tuple(sorted(axes, key=lambda axis: (-runs[axis], -axis)))
     share = max(1, access.offsets.size // (lanes * num_warps))
     vector = min(runs[order[0]], share, max(1, WIDEST // width))
     first = np.moveaxis(access.offsets, order[0], -1)
