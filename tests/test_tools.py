@@ -9,6 +9,7 @@ import triton.language as tl
 from tilebook import (
     attention,
     compile_only,
+    device,
     fp8,
     matmul,
     memory,
@@ -72,7 +73,7 @@ def test_what_is_planted_is_found_and_the_mend_is_clean(name):
     assert not traced(bug.mended, bug.inputs()).problems()
 
 
-def test_the_mends_of_other_chapters_galleries_are_clean():
+def test_the_mends_of_other_chapters_galleries_are_clean(interpreted):
     # Theirs are wrong numbers at right addresses, and tuning's twice added sum.
     for gallery in (softmax_bugs.GALLERY, matmul_bugs.GALLERY):
         for bug in gallery.values():
@@ -83,11 +84,11 @@ def test_the_mends_of_other_chapters_galleries_are_clean():
 
 
 def floats(*shape):
-    return torch.randn(shape)
+    return torch.randn(shape, device=device.torch_device())
 
 
 def halves(*shape):
-    return torch.randn(shape).bfloat16()
+    return floats(*shape).bfloat16()
 
 
 SOFTMAX = (
@@ -152,7 +153,7 @@ OWN = {
 
 
 @pytest.mark.parametrize("name", OWN)
-def test_nothing_against_the_books_own_kernels(name):
+def test_nothing_against_the_books_own_kernels(name, interpreted):
     with tools.tracing() as launches:
         OWN[name]()
     assert launches
@@ -161,7 +162,7 @@ def test_nothing_against_the_books_own_kernels(name):
         assert not found.problems(), found.report()
 
 
-def test_gradients_too():
+def test_gradients_too(interpreted):
     x = floats(6, 100).requires_grad_()
     q = floats(1, 1, 20, 16).requires_grad_()
     with tools.tracing() as launches:

@@ -109,7 +109,7 @@ def test_wrong_functions_are_refused(name, old, new):
             CHECK(name, getattr(solutions, word))
 
 
-def test_the_tracer_has_nothing_against_our_neighbour(device):
+def test_the_tracer_has_nothing_against_our_neighbour(interpreted):
     with tools.tracing() as launches:
         CHECK("tools-neighbour", solutions.neighbour_kernel)
     assert launches

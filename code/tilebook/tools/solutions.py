@@ -66,7 +66,7 @@ def race(
         (n,) int64, 1 where two programs touch an element, at least one of them
         writes, and not both atomically.
     """
-    found = torch.zeros(n, dtype=torch.int64)
+    found = torch.zeros(n, dtype=torch.int64, device=program.device)
     for e in range(n):
         at = element == e
         who, what = program[at].tolist(), kind[at].tolist()
