@@ -12,6 +12,7 @@ import torch
 from tilebook.measure import Roof
 from tilebook.tools import case, counters, declared, examples, nsight, profiled, proton
 
+EM = "\N{EM SPACE}"
 ROOF = Roof(gbps=3000.0, tflops=800.0)
 
 
@@ -71,11 +72,11 @@ def test_a_tree_is_read_and_added_up():
 
 def test_utilisation_against_the_roofline():
     table = proton.parse(json.dumps(TREE)).table(ROOF)
-    assert list(table.index[:3]) == ["ROOT", "  forward", "    copy_kernel"]
-    copy = table.loc["    copy_kernel"]
+    assert list(table.index[:3]) == ["ROOT", f"{EM}forward", f"{2 * EM}copy_kernel"]
+    copy = table.loc[f"{2 * EM}copy_kernel"]
     assert copy["GB/s"] == pytest.approx(2400)
     assert (copy["limit"], copy["reached"]) == ("memory", pytest.approx(0.8))
-    product = table.loc["    matmul_kernel"]
+    product = table.loc[f"{2 * EM}matmul_kernel"]
     assert product["TFLOP/s"] == pytest.approx(400)
     assert (product["limit"], product["reached"]) == ("arithmetic", pytest.approx(0.5))
     assert table["share"].iloc[0] == 1

@@ -31,7 +31,11 @@ def copied_kernel(x_desc, out_desc, WAIT: gl.constexpr):
     places = gl.allocate_shared_memory(
         x_desc.dtype, [1, rows, x_desc.block_type.shape[1]], x_desc.layout
     )
-    barriers = gl.allocate_shared_memory(gl.int64, [1, 1], mbarrier.MBarrierLayout())
+    barriers = gl.allocate_shared_memory(
+        gl.int64,
+        [1, 1],
+        mbarrier.MBarrierLayout(),
+    )
     place, arrived = places.index(0), barriers.index(0)
     mbarrier.init(arrived, count=1)
     row = gl.program_id(0) * rows
@@ -50,7 +54,11 @@ def doubled_kernel(x_desc, out_desc, FENCE: gl.constexpr):
     places = gl.allocate_shared_memory(
         x_desc.dtype, [1, rows, x_desc.block_type.shape[1]], x_desc.layout
     )
-    barriers = gl.allocate_shared_memory(gl.int64, [1, 1], mbarrier.MBarrierLayout())
+    barriers = gl.allocate_shared_memory(
+        gl.int64,
+        [1, 1],
+        mbarrier.MBarrierLayout(),
+    )
     place, arrived = places.index(0), barriers.index(0)
     mbarrier.init(arrived, count=1)
     row = gl.program_id(0) * rows

@@ -7,7 +7,11 @@ import triton
 from tilebook.tools import case
 
 
-def traffic(grid: tuple[int, ...], kernel: Any, args: dict[str, Any]) -> dict[str, Any]:
+def traffic(
+    grid: tuple[int, ...],
+    kernel: Any,
+    args: dict[str, Any],
+) -> dict[str, Any]:
     """Say what a launch of the case's last step must move.
 
     Args:

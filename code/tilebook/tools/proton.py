@@ -141,7 +141,7 @@ class Profile:
         rows, whole = [], self.root.ms
         for depth, node in self.root.walk():
             row = {
-                "name": "  " * depth + node.name,
+                "name": "\N{EM SPACE}" * depth + node.name,
                 "calls": node.calls,
                 "ms": node.ms,
                 "share": node.ms / whole if whole else 0.0,
