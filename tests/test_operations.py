@@ -429,7 +429,7 @@ def test_a_draft_is_not_linked_and_comes_out_as_planned(built: SimpleNamespace):
     _, where, _ = row(built.pages["whole"], "tl.histogram")
     assert where.a["href"] == "../chapters/matmul.html#the-page-matmul"
     planned = page.find(id="op-tl-sort").find_parent("li").get_text()
-    assert planned == "tl.sort: planned: Work that doesn't line up."
+    assert planned == "tl.histogram, tl.sort: planned: Work that doesn't line up."
 
 
 def test_an_operation_that_goes_says_when(built: SimpleNamespace):
