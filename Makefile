@@ -15,7 +15,8 @@ SHARE ?= 5
 
 # What no version of Triton changes: the book's own machinery, and made-up clocks.
 ALIKE := book* elsewhere* front* house* layout* measure_[bcp]* records* resources* \
-         tools* *_experiments
+         $(patsubst tools/%.py,tools_%,$(wildcard tools/*.py)) tools_epub tools_pdf \
+         *_experiments
 
 HARDWARE := $(if $(filter-out 0,$(shell nvidia-smi -L 2>/dev/null | grep -c GPU)),gpu,cpu)
 # On a GPU one chapter at a time: a second one's kernels would disturb what is timed.

@@ -374,3 +374,26 @@ def test_message_pattern_is_stable():
     )
     pattern = r"k, program \(1, 2, 3\), line 9: store of x\[-1\], which has 1 element "
     assert re.fullmatch(pattern + r"\(that memory is y\)", str(error))
+
+
+def test_who_collects_strays_is_told_and_the_kernel_goes_on():
+    x, out, strays = torch.arange(1.0, 21.0), torch.zeros(18), []
+    with interpreter.straying(strays.append):
+        copy(x, out, n=21)
+    assert torch.equal(out, x[:18])
+    assert [(s.op, s.argument, s.elements.tolist()) for s in strays] == [
+        ("load", "x", [20]),
+        ("store", "out", [18, 19, 20]),
+    ]
+    message = "program (2, 0, 0), line 25: load of x[20], which has 20 elements"
+    assert str(strays[0]) == message
+    with pytest.raises(OutOfBounds, match=re.escape(message)):
+        copy(x, out, n=21)
+
+
+def test_strays_do_not_read():
+    x, out, strays = torch.ones(4), torch.ones(8), []
+    with interpreter.straying(strays.append):
+        copy(x, out, n=8)
+    assert out.tolist() == [1, 1, 1, 1, 0, 0, 0, 0]
+    assert len(strays) == 1

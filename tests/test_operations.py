@@ -428,8 +428,8 @@ def test_a_draft_is_not_linked_and_comes_out_as_planned(built: SimpleNamespace):
     assert "The page matmul" not in dot
     _, where, _ = row(built.pages["whole"], "tl.histogram")
     assert where.a["href"] == "../chapters/matmul.html#the-page-matmul"
-    planned = page.find(id="op-tl-device-print").find_parent("li").get_text()
-    assert planned == "tl.device_print: planned: Finding out why."
+    planned = page.find(id="op-tl-sort").find_parent("li").get_text()
+    assert planned == "tl.histogram, tl.sort: planned: Work that doesn't line up."
 
 
 def test_an_operation_that_goes_says_when(built: SimpleNamespace):

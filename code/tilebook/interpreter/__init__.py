@@ -11,8 +11,8 @@ import importlib.util
 import os
 from typing import TYPE_CHECKING
 
-from tilebook.interpreter.access import Access
-from tilebook.interpreter.bounds import OutOfBounds, allow, observing
+from tilebook.interpreter.access import Access, Stray
+from tilebook.interpreter.bounds import OutOfBounds, allow, observing, straying
 
 if TYPE_CHECKING:
     from tilebook.interpreter.repairs import Repair
@@ -24,11 +24,13 @@ __all__ = [
     "REPAIRS",
     "Access",
     "OutOfBounds",
+    "Stray",
     "allow",
     "enable",
     "enable_without_gpu",
     "gpu_count",
     "observing",
+    "straying",
     "switched_on",
 ]
 

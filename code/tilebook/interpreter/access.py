@@ -1,4 +1,4 @@
-"""What an observer is told of an access."""
+"""What an observer is told of an access, and of one that strays."""
 
 import dataclasses
 
@@ -72,3 +72,38 @@ class Access:
         reach = np.arange(1 + int((last - cells).max(initial=0)))
         cells = cells[:, None] + reach
         return cells[cells <= last[:, None]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Stray:
+    """Lanes of one access that would leave every tensor, as `straying` reports them.
+
+    Attributes:
+        op: "load", "store" or "atomic".
+        argument: the kernel's argument that the pointers came from; None if unknown.
+        program: the program's three indices.
+        line: the line in the kernel's source file.
+        elements: int64, where those lanes would begin, in elements from the argument's
+            first; byte addresses if the argument is unknown.
+        count: elements that the argument has; 0 if it is unknown.
+        inside: the argument whose memory the first of them would touch, or None.
+    """
+
+    op: str
+    argument: str | None
+    program: tuple[int, int, int]
+    line: int
+    elements: np.ndarray
+    count: int
+    inside: str | None
+
+    def __str__(self) -> str:
+        count = "1 element" if self.count == 1 else f"{self.count} elements"
+        first = int(self.elements.flat[0])
+        if self.argument is None:
+            problem = f"{self.op} at address {first:#x}, inside no argument"
+        else:
+            problem = f"{self.op} of {self.argument}[{first}], which has {count}"
+        hint = f" (that memory is {self.inside})" if self.inside else ""
+        where = f"program {self.program}, line {self.line}"
+        return f"{where}: {problem}{hint}"

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from tilebook.interpreter.access import Access
+from tilebook.interpreter.access import Access, Stray
 
 _HERE = os.path.dirname(__file__) + os.sep
 # The key under which a Triton handle's attributes name the argument it points into.
@@ -45,14 +45,9 @@ class OutOfBounds(IndexError):
         self.kernel, self.op, self.argument = kernel, op, argument
         self.program, self.line = program, line
         self.element, self.elements = element, elements
-        where = f"{kernel}, program {program}, line {line}"
-        count = "1 element" if elements == 1 else f"{elements} elements"
-        if argument is None:
-            problem = f"{op} at address {element:#x}, inside no argument"
-        else:
-            problem = f"{op} of {argument}[{element}], which has {count}"
-        hint = f" (that memory is {inside})" if inside else ""
-        super().__init__(f"{where}: {problem}{hint}")
+        first = np.array([element], dtype=object)
+        stray = Stray(op, argument, program, line, first, elements, inside)
+        super().__init__(f"{kernel}, {stray}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,6 +98,7 @@ class Launch:
 launches: list[Launch] = []
 _allowed: list[Extent] = []
 _observers: list[Callable[[Access], None]] = []
+_collectors: list[Callable[[Stray], None]] = []
 
 
 @contextlib.contextmanager
@@ -136,6 +132,21 @@ def observing(callback: Callable[[Access], None]) -> Iterator[None]:
         _observers.remove(callback)
 
 
+@contextlib.contextmanager
+def straying(callback: Callable[[Stray], None]) -> Iterator[None]:
+    """Report accesses outside every tensor instead of stopping at the first.
+
+    Args:
+        callback: gets a `Stray` for each access with lanes that would leave. These are
+            turned off and the kernel goes on: loads give zero there.
+    """
+    _collectors.append(callback)
+    try:
+        yield
+    finally:
+        _collectors.remove(callback)
+
+
 def observed() -> bool:
     """Whether anybody watches, so that what nobody sees need not be prepared."""
     return bool(_observers)
@@ -148,7 +159,7 @@ def check(
     width: int,
     origin: Extent | None,
     program: tuple[int, int, int],
-) -> None:
+) -> np.ndarray | None:
     """Raise `OutOfBounds` unless all active lanes stay inside what they may touch.
 
     Args:
@@ -158,18 +169,21 @@ def check(
         width: bytes that each lane touches.
         origin: the argument that the pointers came from, if known.
         program: the running program's indices.
+
+    Returns:
+        None, or if somebody collects what strays: bool, the lanes that may go on.
     """
     active = pointers if mask.all() else pointers[mask]
     if active.size == 0 or not launches:
-        return
+        return None
     low, high = int(active.min()), int(active.max()) + width
     if origin is not None and origin.holds(low, high):
-        return
+        return None
     launch = launches[-1]
     permitted = [origin] if origin is not None else launch.arguments
     permitted = permitted + _allowed
     if any(e.holds(low, high) for e in permitted):
-        return
+        return None
     good = np.zeros(active.shape, dtype=bool)
     for e in permitted:
         # Compared by distance: an address past the end of memory wraps around.
@@ -177,20 +191,33 @@ def check(
         if room >= 0:
             good |= (active - np.uint64(e.start)) <= np.uint64(room)
     if good.all():
-        return
-    bad = int(active[~good].flat[0])
-    inside = next((e.name for e in launch.arguments if e.holds(bad, bad + width)), None)
-    signed = (bad - origin.start + 2**63) % 2**64 - 2**63 if origin else bad
-    raise OutOfBounds(
-        kernel=launch.kernel,
-        op=op,
-        argument=origin.name if origin else None,
-        program=program,
-        element=signed // origin.itemsize if origin else bad,
-        elements=origin.elements if origin else 0,
-        line=_kernel_line(),
-        inside=inside,
+        return None
+    bad = [int(address) for address in np.ravel(active[~good])]
+    inside = next(
+        (e.name for e in launch.arguments if e.holds(bad[0], bad[0] + width)), None
     )
+    if origin is not None:
+        signed = [(b - origin.start + 2**63) % 2**64 - 2**63 for b in bad]
+        bad = [distance // origin.itemsize for distance in signed]
+    name, line = (origin.name if origin else None), _kernel_line()
+    count = origin.elements if origin else 0
+    if not _collectors:
+        raise OutOfBounds(
+            kernel=launch.kernel,
+            op=op,
+            argument=name,
+            program=program,
+            element=bad[0],
+            elements=count,
+            line=line,
+            inside=inside,
+        )
+    elements = np.array(bad, dtype=np.int64 if origin else np.uint64)
+    for callback in _collectors:
+        callback(Stray(op, name, program, line, elements, count, inside))
+    lanes = mask.copy()
+    lanes[mask] = np.ravel(good)
+    return lanes
 
 
 def report(

@@ -69,7 +69,7 @@ def descriptor_reduce(original: Callable | None) -> Callable:
         dtype = value.dtype.scalar
         if dtype.is_floating() and kind != kinds.ADD:
             access = Operation("atomic", self, pointers, mask)
-            access.check()
+            mask = access.check(mask)
             access.report(value)
             op = np.fmin if kind == kinds.MIN else np.fmax
             _lane_by_lane(op, pointers, value, mask)

@@ -12,7 +12,7 @@ from triton.runtime.errors import InterpreterError
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from tilebook.interpreter import bounds
-from tilebook.interpreter.handles import values_of
+from tilebook.interpreter.handles import Handle, values_of
 from tilebook.interpreter.patches import replace
 
 _Builder = upstream.InterpreterBuilder
@@ -163,9 +163,20 @@ class Operation:
         )
         self.op = _atomic_now[-1] if _atomic_now else op
 
-    def check(self) -> None:
-        """Raise `OutOfBounds` unless the access stays inside its tensor."""
-        bounds.check(self.op, self.pointers, *self.rest)
+    def check(self, mask: Any) -> Any:
+        """Raise `OutOfBounds` unless the access stays inside its tensor.
+
+        Args:
+            mask: as the interpreter has it.
+
+        Returns:
+            It; without the lanes that stray, if somebody collects these.
+        """
+        lanes = bounds.check(self.op, self.pointers, *self.rest)
+        if lanes is None:
+            return mask
+        self.rest = (lanes, *self.rest[1:])
+        return lanes if isinstance(mask, np.ndarray) else Handle(lanes, tl.int1)
 
     def report(self, value: Any) -> None:
         """Tell the observers, if any, about the access and its values (a handle)."""
@@ -181,7 +192,7 @@ def _watch_load(load: Callable) -> Callable:
     @functools.wraps(load)
     def watch(self: Any, ptrs: Any, mask: Any, *rest: Any, **options: Any) -> Any:
         access = Operation("load", self, ptrs, mask)
-        access.check()
+        mask = access.check(mask)
         result = load(self, ptrs, mask, *rest, **options)
         access.report(result)
         return result
@@ -193,7 +204,7 @@ def _watch_store(store: Callable) -> Callable:
     @functools.wraps(store)
     def watch(self: Any, ptrs: Any, value: Any, mask: Any, *rest: Any) -> Any:
         access = Operation("store", self, ptrs, mask)
-        access.check()
+        mask = access.check(mask)
         access.report(value)
         return store(self, ptrs, value, mask, *rest)
 
@@ -204,7 +215,9 @@ def _watch_cas(cas: Callable) -> Callable:
     @functools.wraps(cas)
     def watch(self: Any, ptr: Any, cmp: Any, val: Any, *rest: Any) -> Any:
         access = Operation("atomic", self, ptr, None)
-        access.check()
+        if access.check(None) is not None:
+            # An exchange has no mask that could leave a lane out.
+            return Handle(np.zeros_like(cmp.data), cmp.dtype)
         access.report(val)
         return cas(self, ptr, cmp, val, *rest)
 
@@ -215,7 +228,7 @@ def _watch_rmw(rmw: Callable) -> Callable:
     @functools.wraps(rmw)
     def watch(self: Any, kind: Any, ptr: Any, val: Any, mask: Any, *rest: Any) -> Any:
         access = Operation("atomic", self, ptr, mask)
-        access.check()
+        mask = access.check(mask)
         access.report(val)
         return rmw(self, kind, ptr, val, mask, *rest)
 

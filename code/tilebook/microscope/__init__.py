@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from tilebook import _ship
-from tilebook.interpreter import Access
+from tilebook.interpreter import Access, Stray
 from tilebook.microscope import launches, races, uninitialised
 from tilebook.microscope.arguments import Argument, is_poisoned, poison
 from tilebook.microscope.listing import shapes
@@ -28,7 +28,17 @@ from tilebook.microscope.races import Race
 from tilebook.microscope.run import tensors_by_name
 from tilebook.microscope.trace import Step
 
-__all__ = ["Access", "Argument", "Look", "Race", "Step", "look", "poison", "shapes"]
+__all__ = [
+    "Access",
+    "Argument",
+    "Look",
+    "Race",
+    "Step",
+    "Stray",
+    "look",
+    "poison",
+    "shapes",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +53,7 @@ class Look:
         shapes: every value it assigned, in order of appearance.
         printed: what it printed (tl.device_print).
         error: the exception that ended it, as "Type: message"; None if it finished.
+        strays: its accesses outside every tensor, if these were to be gone past.
     """
 
     kernel: str
@@ -52,6 +63,7 @@ class Look:
     shapes: tuple[Step, ...] = field(repr=False)
     printed: str
     error: str | None
+    strays: tuple[Stray, ...] = field(default=(), repr=False)
 
     def ownership(self, argument: str) -> np.ndarray:
         """Say which program wrote each element of a tensor last.
@@ -167,6 +179,7 @@ def look(
     grid: launches.Grid,
     *args: Any,
     raise_error: bool = False,
+    straying: bool = False,
     **meta: Any,
 ) -> Look:
     """Run a kernel under the interpreter and record everything it touches.
@@ -178,6 +191,8 @@ def look(
             arguments.
         args: as for a launch; tensors are changed as the kernel changes them.
         raise_error: raise the kernel's exception instead of returning it in the look.
+        straying: at an access outside every tensor turn its lanes off, write it down
+            and go on, instead of ending with the interpreter's error.
         meta: as for a launch: parameters, and options such as num_warps (those of any
             GPU), which change nothing here.
 
@@ -191,7 +206,8 @@ def look(
     """
     launch = launches.prepare(kernel, grid, args, meta)
     tensors = tensors_by_name(launch.kernel, args, launch.meta)
-    log = launch.record(frozenset(n for n, t in tensors.items() if is_poisoned(t)))
+    poisoned = frozenset(n for n, t in tensors.items() if is_poisoned(t))
+    log = launch.record(poisoned, straying=straying)
     if raise_error and log.error is not None:
         raise log.error
     return Look(
@@ -202,6 +218,7 @@ def look(
         shapes=log.shapes,
         printed=log.printed,
         error=log.error and f"{type(log.error).__name__}: {log.error}",
+        strays=log.strays,
     )
 
 

@@ -28,19 +28,24 @@ class Launch(NamedTuple):
     """Those given by keyword, without options."""
 
     def record(
-        self, poisoned: frozenset[str] = frozenset(), expressions: bool = False
+        self,
+        poisoned: frozenset[str] = frozenset(),
+        expressions: bool = False,
+        straying: bool = False,
     ) -> Log:
         """Run it, here or in the interpreted worker.
 
         Args:
             poisoned: see `run.record`.
             expressions: see `run.record`.
+            straying: see `run.record`.
 
         Returns:
             What it did.
         """
         here = isinstance(self.kernel, InterpretedFunction)
-        return (record if here else record_elsewhere)(*self, poisoned, expressions)
+        run = record if here else record_elsewhere
+        return run(*self, poisoned, expressions, straying)
 
 
 def prepare(

@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from triton.runtime.errors import InterpreterError
 
 from tilebook import _ship, _worker, interpreter
-from tilebook.interpreter import Access
+from tilebook.interpreter import Access, Stray
 from tilebook.microscope.arguments import Argument
 from tilebook.microscope.trace import Step, tracing
 
@@ -26,6 +26,7 @@ class Log:
     shapes: tuple[Step, ...]
     printed: str
     error: Exception | None
+    strays: tuple[Stray, ...] = ()
 
 
 def record(
@@ -35,6 +36,7 @@ def record(
     meta: Mapping[str, Any],
     poisoned: frozenset[str],
     expressions: bool = False,
+    straying: bool = False,
 ) -> Log:
     """Launch an interpreted kernel and record it.
 
@@ -45,20 +47,24 @@ def record(
         meta: keyword arguments.
         poisoned: names of the arguments whose contents are undefined.
         expressions: whether the shapes are also those of what has no name.
+        straying: go on after an access outside every tensor, and log it.
 
     Returns:
         The log; an exception of the kernel is part of it.
     """
     accesses: list[Access] = []
     steps: dict[Step, None] = {}
+    strays: list[Stray] = []
     printed = io.StringIO()
     error = None
+    collecting = interpreter.straying(strays.append)
     arguments = {
         name: Argument.of(tensor, name in poisoned)
         for name, tensor in tensors_by_name(kernel, args, meta).items()
     }
     with (
         interpreter.observing(accesses.append),
+        collecting if straying else contextlib.nullcontext(),
         contextlib.redirect_stdout(printed),
         tracing(steps, expressions),
     ):
@@ -66,7 +72,8 @@ def record(
             kernel[grid](*args, **meta)
         except Exception as raised:
             error = _innermost(raised)
-    return Log(arguments, tuple(accesses), tuple(steps), printed.getvalue(), error)
+    said = printed.getvalue()
+    return Log(arguments, tuple(accesses), tuple(steps), said, error, tuple(strays))
 
 
 def record_request(request: bytes) -> tuple[Log, bytes | None, list[bytes]]:
@@ -74,7 +81,7 @@ def record_request(request: bytes) -> tuple[Log, bytes | None, list[bytes]]:
     storages: list[torch.UntypedStorage] = []
     log = record(*_ship.loads(request, storages))
     error = _worker.freeze(log.error) if log.error else None
-    log = Log(log.arguments, log.accesses, log.shapes, log.printed, None)
+    log = replace(log, error=None)
     return log, error, [_ship.contents(storage) for storage in storages]
 
 
@@ -85,6 +92,7 @@ def record_elsewhere(
     meta: Mapping[str, Any],
     poisoned: frozenset[str],
     expressions: bool = False,
+    straying: bool = False,
 ) -> Log:
     """Record in the interpreted worker, for a process whose kernels are compiled.
 
@@ -95,19 +103,22 @@ def record_elsewhere(
         meta: see `record`.
         poisoned: see `record`.
         expressions: see `record`.
+        straying: see `record`.
 
     Returns:
         The log.
     """
     storages: list[torch.UntypedStorage] = []
-    request = _ship.dumps((kernel, grid, args, meta, poisoned, expressions), storages)
+    request = _ship.dumps(
+        (kernel, grid, args, meta, poisoned, expressions, straying), storages
+    )
     log, error, after = _worker.call(
         "interpreted", "tilebook.microscope.run:record_request", request
     )
     for storage, content in zip(storages, after, strict=True):
         _ship.overwrite(storage, content)
     raised = _worker.thaw(error) if error else None
-    return Log(log.arguments, log.accesses, log.shapes, log.printed, raised)
+    return replace(log, error=raised)
 
 
 def tensors_by_name(
