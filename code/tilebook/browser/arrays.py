@@ -79,7 +79,7 @@ def _argument(value: Any) -> Any:
 
 def _take(original: Callable) -> Callable:
     def init_args(self: Any, args: Any, kwargs: Any) -> Any:
-        libtriton.memory.forget(0)
+        libtriton.memory.forget()
         taken = [_argument(value) for value in args]
         return taken, {name: _argument(value) for name, value in kwargs.items()}
 

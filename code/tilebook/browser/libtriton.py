@@ -65,7 +65,7 @@ class Absent:
     """What a browser lacks: it can be named, as in a type hint, but not made."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        raise NotImplementedError(
+        raise RuntimeError(
             f"{type(self).__name__} belongs to Triton's compiler, which isn't here"
         )
 
@@ -208,7 +208,9 @@ def getenv(name: str, default: str | None = None) -> str | None:
 def getenv_bool(name: str, default: bool = False) -> bool:
     """Return a setting that is on or off."""
     value = os.environ.get(name)
-    return default if value is None else value.lower() in ("1", "on", "true", "y", "yes")
+    return (
+        default if value is None else value.lower() in ("1", "on", "true", "y", "yes")
+    )
 
 
 def get_cache_invalidating_env_vars() -> dict[str, str]:

@@ -64,13 +64,17 @@ class Memory:
         self._extents.append(bounds_of(array))
         return array.__array_interface__["data"][0]
 
-    def forget(self, count: int) -> None:
-        """Take back the arrays registered last, all but the first `count`."""
-        del self._arrays[count:]
-        del self._extents[count:]
+    def forget(self) -> None:
+        """Let kernels touch nothing any more."""
+        self._arrays.clear()
+        self._extents.clear()
 
-    def __len__(self) -> int:
-        return len(self._arrays)
+    def at(self, address: int) -> np.ndarray | None:
+        """Return the array registered last whose first element is at an address."""
+        for array in reversed(self._arrays):
+            if array.__array_interface__["data"][0] == address:
+                return array
+        return None
 
     def _parts(
         self, addresses: np.ndarray, width: int, what: str
