@@ -30,22 +30,12 @@ def runs(elements: np.ndarray) -> list[int]:
     if flat.size == 0:
         return []
     steps = np.diff(flat)
-    found: list[int] = []
-    at = 0
-    # Where a step differs from the one before it, a series may end.
-    turns = np.flatnonzero(np.diff(steps)) + 1 if steps.size else steps
-    ends = [*turns.tolist(), flat.size - 1]
-    for end in ends:
-        if end < at:
-            continue
-        step = int(steps[at]) if at < flat.size - 1 else 1
-        found += [int(flat[at]), step, end - at + 1]
-        at = end + 1
-        if at >= flat.size:
-            break
-    if at < flat.size:
-        found += [int(flat[at]), 1, 1]
-    return found
+    found, counts = np.unique(steps, return_counts=True)
+    step = int(found[counts.argmax()]) if steps.size else 1
+    starts = np.concatenate([[0], np.flatnonzero(steps != step) + 1])
+    lengths = np.diff(np.append(starts, flat.size))
+    series = np.stack([flat[starts], np.full(starts.shape, step), lengths], axis=1)
+    return series.reshape(-1).tolist()
 
 
 class Places:
