@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bookext.inputs import files_for
-from bookext.machine import PACKAGE
+from bookext.machine import PACKAGE, package_root
 
 KNOWN = {
     "triton": "import triton",
@@ -158,8 +158,9 @@ class Collector:
         """Return the module of the package that a name stands for, or nothing."""
         home, original = module.imported.get(name, ("", None))
         inner = f"{home}.{original}"
-        found = list(files_for(inner)) if original else []
-        return inner if found and found[-1][0].stem == original else ""
+        place = package_root().joinpath(*inner.split(".")[1:])
+        ours = original is not None and home.partition(".")[0] == PACKAGE
+        return inner if ours and place.with_suffix(".py").is_file() else ""
 
     def _unqualified(self, text: str, alias: str, inner: str) -> str:
         """Take what is named as a module's attributes, and name it by itself."""

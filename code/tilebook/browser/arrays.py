@@ -26,14 +26,14 @@ class Argument:
 
     Args:
         array: of any strides that are multiples of its element's size.
-        dtype: the name of its elements' type, where NumPy has none of that name.
+        dtype: of its elements, where NumPy has none of that name.
     """
 
     def __init__(self, array: np.ndarray, dtype: str | None = None) -> None:
         if any(step % array.itemsize for step in array.strides):
             raise ValueError("the strides of an argument are whole elements")
         self.array = array
-        self.dtype = dtype or array.dtype.name
+        self.dtype = dtype or array.dtype
         self.shape = array.shape
 
     def data_ptr(self) -> int:

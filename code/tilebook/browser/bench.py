@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tilebook.browser.arrays import Tensor
+from tilebook.browser.arrays import Argument, Tensor
 from tilebook.testing.compare import (
     Limit,
     alike,
@@ -24,8 +24,20 @@ from tilebook.testing.describe import findings, layout
 from tilebook.testing.hints import Difference
 from tilebook.testing.precision import dtype_name, format_of
 
-__all__ = ["cdiv", "compare", "empty", "full", "integers", "normal", "power", "uniform"]
+__all__ = [
+    "cdiv",
+    "compare",
+    "descriptor",
+    "empty",
+    "full",
+    "integers",
+    "normal",
+    "power",
+    "uniform",
+]
 
+ALIGNED = 16
+"""Bytes, of which a descriptor's memory begins at a multiple."""
 SHOWN = 6
 """Elements of a result that are printed."""
 _state = {"rng": np.random.default_rng(0)}
@@ -46,8 +58,20 @@ def power(n: int) -> int:
     return 1 << max(0, n - 1).bit_length()
 
 
+def _room(shape: tuple[int, ...], dtype: str) -> Tensor:
+    """Return memory that begins where a descriptor's has to."""
+    kind = np.dtype(dtype)
+    size = math.prod(shape) * kind.itemsize
+    memory = np.zeros(size + ALIGNED, dtype=np.uint8)
+    skip = -memory.__array_interface__["data"][0] % ALIGNED
+    return memory[skip : skip + size].view(kind).reshape(shape).view(Tensor)
+
+
 def _tensor(values: Any, dtype: str) -> Tensor:
-    return np.array(values, dtype=dtype, order="C").view(Tensor)
+    values = np.asarray(values)
+    made = _room(values.shape, dtype)
+    made[...] = values
+    return made
 
 
 def normal(*shape: int, dtype: str = "float32") -> Tensor:
@@ -95,15 +119,25 @@ def empty(*shape: int, dtype: str = "float32") -> Tensor:
         shape: of the array.
         dtype: of its elements.
     """
-    made = np.dtype(dtype)
-    if made.kind == "f":
-        return _tensor(np.full(shape, np.nan), dtype)
-    return (
-        np.full(math.prod(shape) * made.itemsize, 0xB3, np.uint8)
-        .view(made)
-        .reshape(shape)
-        .view(Tensor)
-    )
+    made = _room(shape, dtype)
+    if made.dtype.kind == "f":
+        made[...] = np.nan
+    else:
+        made.view(np.uint8)[...] = 0xB3
+    return made
+
+
+def descriptor(array: np.ndarray, *block: int) -> Any:
+    """Return a tensor descriptor, which kernels load and store whole blocks by.
+
+    Args:
+        array: its rows begin at multiples of 16 bytes.
+        block: the shape of a block.
+    """
+    from triton.tools.tensor_descriptor import TensorDescriptor
+
+    base = Argument(array)
+    return TensorDescriptor(base, list(array.shape), list(base.stride()), list(block))
 
 
 def compare(
