@@ -80,7 +80,9 @@ class Tensor {
     const lines = [];
     if (shown * columns <= LINED) {
       for (let i = 1; i < shown; i++) lines.push(`M0 ${i}h${columns}`);
-      for (let i = 1; i < columns; i++) lines.push(`M${i} 0v${shown}`);
+      for (let i = 1; i < columns; i++) {
+        lines.push(`M${i} 0v${full || i < last ? shown : shown - 1}`);
+      }
     }
     const svg = x.make(
       "svg:svg",
