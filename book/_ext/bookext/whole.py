@@ -54,7 +54,9 @@ class Module:
                 for alias in node.names:
                     self.imported[alias.asname or alias.name] = (alias.name, None)
             elif isinstance(node, ast.ImportFrom):
-                base = package.split(".")[: 1 - node.level or None] if node.level else []
+                base = (
+                    package.split(".")[: 1 - node.level or None] if node.level else []
+                )
                 home = ".".join([*base, *([node.module] if node.module else [])])
                 for alias in node.names:
                     self.imported[alias.asname or alias.name] = (home, alias.name)

@@ -7,11 +7,8 @@ this package that need no more than these. Modules from below:
 * `libtriton`: the stand-in for Triton's library on top of that
 * `arrays`: NumPy arrays as arguments of kernels
 * `bench`: what a program in a page uses: inputs, outputs, comparing
-* `backend`: arrays for the checker of exercises
 * `tracing`: what each program touches, for the page's picture
 * `running`: a program's text in, what it printed and touched out
-* `texts`: a kernel's source with all that it needs, as one program
-* `programs`: which kernels of the book run in its pages, on which inputs
 
 `start` makes the rest of `tilebook` run on the stand-in.
 """
@@ -21,13 +18,17 @@ import os
 from tilebook.browser import libtriton
 
 
-def start() -> None:
-    """Switch the interpreter on, without a GPU, PyTorch or Triton's library.
+def start(stand_in: bool = True) -> None:
+    """Switch the interpreter on for NumPy's arrays, without a GPU or PyTorch.
 
     To be called before Triton is imported, in a process that began with
     TRITON_INTERPRET=0, so that importing `tilebook` didn't do that.
+
+    Args:
+        stand_in: whether to take the stand-in; False leaves Triton its own library.
     """
-    libtriton.install()
+    if stand_in:
+        libtriton.install()
     os.environ["TRITON_INTERPRET"] = "1"
 
     from tilebook import interpreter

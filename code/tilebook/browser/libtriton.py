@@ -43,7 +43,7 @@ OPTIONS = {
 COMPILING = ("amd", "gluon_ir", "gsan_testing", "linear_layout", "llvm", "nvidia")
 COMPILING += ("passes", "proton")
 TYPES = {
-    "bool": "i1",
+    "bool": "u1",
     "int8": "i8",
     "int16": "i16",
     "int32": "i32",
@@ -171,16 +171,18 @@ def fma_fp32(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
     """Return a b + c in float32, rounded once."""
     # The product of two float32 is exact in float64. Their sum isn't, and rounding it
     # twice could go wrong where the first lands on a tie: so it is rounded to odd.
-    product = a.astype(np.float64) * b.astype(np.float64)
-    addend = c.astype(np.float64)
-    total = product + addend
-    part = total - product
-    lost = (product - (total - part)) + (addend - part)
+    with np.errstate(all="ignore"):
+        product = a.astype(np.float64) * b.astype(np.float64)
+        addend = c.astype(np.float64)
+        total = product + addend
+        part = total - product
+        lost = (product - (total - part)) + (addend - part)
     bits = total.view(np.int64)
     inexact = np.isfinite(total) & np.isfinite(lost) & (lost != 0) & (bits & 1 == 0)
     away = (lost > 0) == (total > 0)
     odd = np.where(inexact, bits + np.where(away, 1, -1), bits)
-    return odd.view(np.float64).astype(np.float32)
+    with np.errstate(all="ignore"):
+        return odd.view(np.float64).astype(np.float32)
 
 
 def _fused(a: float, b: float, c: float) -> float:

@@ -159,9 +159,7 @@ def _patterns(kind: np.dtype) -> tuple[int, int | None]:
     return outside, int.from_bytes(mark, "little")
 
 
-def _laid_out(
-    shape: tuple[int, ...], layout: str
-) -> tuple[tuple[int, ...], Any, bool]:
+def _laid_out(shape: tuple[int, ...], layout: str) -> tuple[tuple[int, ...], Any, bool]:
     """Return the shape to allocate, which part of it is the array, whether turned."""
     if not shape or layout == "contiguous":
         return shape, ..., False
