@@ -131,7 +131,13 @@ def pages(browser: Browser, address: str) -> Iterator[Callable[..., Page]]:
                 page.foreign.append(request.url)
 
         page.on("request", watch)
+
+        def refused(message) -> None:
+            if "Content Security Policy" in message.text:
+                page.errors.append(message.text)
+
         page.on("pageerror", lambda error: page.errors.append(str(error)))
+        page.on("console", refused)
         page.goto(address + name)
         page.wait_for_load_state("networkidle")
         return page
