@@ -34,8 +34,17 @@ SCRIPT = "run/run.js"
 SHEET = "run/run.css"
 
 
+SCRATCH = "scratch.start"
+FIRST = "tilebook.parallel.masked.add_kernel"
+"""What the page for any kernel begins with."""
+
+
 class runnable(nodes.General, nodes.Element):
     """The place under code from which it is run."""
+
+
+class progress(nodes.General, nodes.Element):
+    """The place that says how many puzzles are solved."""
 
 
 def stems() -> tuple[str, ...]:
@@ -140,6 +149,7 @@ def every_program() -> Iterator[tuple[str, str]]:
 
     for name in places():
         yield short(name), program(name)
+    yield SCRATCH, program(FIRST)
     for one in PUZZLES:
         yield one.name, puzzle_program(one.name)
 
@@ -161,6 +171,38 @@ class Runnable(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         return [mark(self.arguments[0])] if runtime.present() else []
+
+
+class Scratch(SphinxDirective):
+    """``{scratch}``: a place for any kernel, or a word on why there is none."""
+
+    def run(self) -> list[nodes.Node]:
+        if runtime.present():
+            return [mark(SCRATCH, "your program")]
+        said = "This build of the book runs no kernels in its pages."
+        return [nodes.paragraph("", said)]
+
+
+class Progress(SphinxDirective):
+    """``{solved-puzzles}``: how many puzzles are solved, and a notebook of them."""
+
+    def run(self) -> list[nodes.Node]:
+        return [progress()] if runtime.present() else []
+
+
+class IfRunnable(SphinxDirective):
+    """``{if-runnable}``: what to say only where kernels run in the page."""
+
+    has_content = True
+
+    def run(self) -> list[nodes.Node]:
+        return self.parse_content_to_nodes() if runtime.present() else []
+
+
+def visit_progress(writer: HTML5Translator, node: progress) -> None:
+    """Write an empty place, which the script fills."""
+    if writer.builder.name == "html":
+        writer.body.append('<div class="run-bar run-progress"></div>\n')
 
 
 def visit_html(writer: HTML5Translator, node: runnable) -> None:
@@ -240,7 +282,11 @@ def setup(app: Sphinx) -> None:
     """Register the directive, its node and the hooks."""
     others = dict.fromkeys(("latex", "text", "man", "texinfo"), (leave, leave))
     app.add_node(runnable, html=(visit_html, leave), **others)
+    app.add_node(progress, html=(visit_progress, leave), **others)
     app.add_directive("runnable", Runnable)
+    app.add_directive("scratch", Scratch)
+    app.add_directive("solved-puzzles", Progress)
+    app.add_directive("if-runnable", IfRunnable)
     app.connect("env-get-outdated", outdated)
     app.connect("html-page-context", add_script)
     app.connect("build-finished", write_all)

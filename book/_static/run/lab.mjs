@@ -26,6 +26,12 @@ export const kept = {
       return null;
     }
   },
+  program(name) {
+    return this.get(key(name));
+  },
+  solved(name) {
+    return this.get(solvedKey(name));
+  },
   set(name, value) {
     try {
       if (value === null) localStorage.removeItem(name);
@@ -115,7 +121,8 @@ const python = {
 };
 
 export class Bench {
-  constructor(place, bar, name, original) {
+  constructor(place, name, original) {
+    const bar = place.querySelector(".run-bar");
     Object.assign(this, { place, bar, name, original });
     this.what = place.dataset.what;
     this.puzzle = name.startsWith("puzzle-");
@@ -134,11 +141,51 @@ export class Bench {
       reset: button("Reset", () => this.reset()),
     };
     this.status = make("span", { class: "run-status", role: "status" });
+    const solved = bar.querySelector(".run-solved");
     bar.replaceChildren(...Object.values(this.buttons), this.status);
+    if (solved) bar.append(solved);
     this.output = make("div", { class: "run-output", hidden: "" });
     place.append(this.output);
-    this.text = kept.get(key(name)) ?? original;
+    this.text = kept.program(name) ?? original;
     this.refresh();
+  }
+
+  // Put a text into the editor, as if it had been typed.
+  write(text) {
+    this.edit();
+    this.editor.text = text;
+    this.editor.update();
+  }
+
+  // What only the page for any kernel has: a launch for shapes, and a link.
+  async extend() {
+    const scratch = await import(at("scratch.mjs"));
+    const shape = make("input", { type: "text", value: "1000", size: "8" });
+    const label = make("label", { class: "run-shape" }, "Shape", shape);
+    const launch = make("button", { type: "button" }, "Write a launch");
+    launch.addEventListener("click", () => {
+      const text = scratch.withLaunch(this.text, shape.value);
+      if (text === null) this.state("There is no kernel, or the shape is none.");
+      else this.write(text);
+    });
+    const share = make("button", { type: "button" }, "Copy a link");
+    share.addEventListener("click", async () => {
+      const link = await scratch.linked(this.text);
+      history.replaceState(null, "", link);
+      try {
+        await navigator.clipboard.writeText(link);
+        this.state(`Copied: a link of ${link.length} characters.`);
+      } catch {
+        this.state("The link is the page's address now.");
+      }
+    });
+    this.status.before(label, launch, share);
+    const sent = await scratch.received();
+    if (sent !== null) {
+      this.editor.text = this.text = sent;
+      this.refresh();
+      this.state("This program came with the link: read it before you run it.");
+    }
   }
 
   refresh() {
@@ -154,7 +201,7 @@ export class Bench {
     this.status.textContent = text;
   }
 
-  edit() {
+  edit(focus = true) {
     if (!this.editor) {
       const changed = (text) => {
         this.text = text;
@@ -169,7 +216,7 @@ export class Bench {
       this.place.classList.add("editing");
       this.refresh();
     }
-    this.editor.field.focus({ preventScroll: true });
+    if (focus) this.editor.field.focus({ preventScroll: true });
   }
 
   reset() {
@@ -279,14 +326,17 @@ export class Bench {
   }
 }
 
-export async function open(place, bar, action) {
+export async function open(place, action) {
   const name = place.dataset.run;
   if (!benches.has(name)) {
     const original = await program(name);
-    if (!benches.has(name)) benches.set(name, new Bench(place, bar, name, original));
+    if (!benches.has(name)) benches.set(name, new Bench(place, name, original));
   }
   const bench = benches.get(name);
-  if (action === "edit") {
+  if (action === "show") {
+    bench.edit(false);
+    await bench.extend();
+  } else if (action === "edit") {
     bench.edit();
   } else {
     bench.run();

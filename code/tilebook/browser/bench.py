@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from tilebook.browser.arrays import Argument, Tensor
+from tilebook.testing import marks
 from tilebook.testing.compare import (
     Limit,
     alike,
@@ -22,7 +23,7 @@ from tilebook.testing.compare import (
 from tilebook.testing.declare import CheckFailed
 from tilebook.testing.describe import findings, layout
 from tilebook.testing.hints import Difference
-from tilebook.testing.precision import dtype_name, format_of
+from tilebook.testing.precision import dtype_name
 
 __all__ = [
     "cdiv",
@@ -32,7 +33,7 @@ __all__ = [
     "full",
     "integers",
     "normal",
-    "power",
+    "shown",
     "uniform",
 ]
 
@@ -51,11 +52,6 @@ def begin(seed: int = 0) -> None:
 def cdiv(n: int, size: int) -> int:
     """Return how many blocks of a size hold n elements."""
     return -(-n // size)
-
-
-def power(n: int) -> int:
-    """Return the smallest power of two that is not less than n."""
-    return 1 << max(0, n - 1).bit_length()
 
 
 def _room(shape: tuple[int, ...], dtype: str) -> Tensor:
@@ -120,11 +116,16 @@ def empty(*shape: int, dtype: str = "float32") -> Tensor:
         dtype: of its elements.
     """
     made = _room(shape, dtype)
-    if made.dtype.kind == "f":
-        made[...] = np.nan
+    if made.dtype.name in marks.NAN:
+        _words(made)[...] = marks.NAN[made.dtype.name][0]
     else:
         made.view(np.uint8)[...] = 0xB3
     return made
+
+
+def _words(array: np.ndarray) -> np.ndarray:
+    """Return an array's bits as unsigned integers."""
+    return np.ascontiguousarray(array).view(f"u{array.itemsize}")
 
 
 def descriptor(array: np.ndarray, *block: int) -> Any:
@@ -159,11 +160,12 @@ def compare(
     if got.shape != expected.shape:
         raise CheckFailed(f"{name} has shape {got.shape}, expected {expected.shape}.")
     dtype = dtype_name(got.dtype)
-    target = format_of(dtype)
     limits = allowed(
         expected, dtype, Limit(roundings), np.float64(root_mean_square(expected))
     )
-    never = np.isnan(got) & ~np.isnan(expected) if target else np.zeros(got.shape, bool)
+    never = np.zeros(got.shape, dtype=bool)
+    if dtype in marks.NAN:
+        never = _words(got).reshape(got.shape) == marks.NAN[dtype][0]
     values, expected = alike(widen(got), expected)
     bad, never = judged(values, expected, limits, never, dtype)
     if bad.any():
