@@ -87,7 +87,7 @@ def fetched(command: list[str], folder: Path, what: str, wanted: str) -> Path:
         failed, said = True, [f"{command[0]} is not installed"]
     files = sorted(path for path in folder.iterdir() if path.is_file())
     if failed or not files:
-        why = said[0] if said else f"{command[0]} left no file"
+        why = said[0] if said else f"{Path(command[0]).name} left no file"
         raise MissingPart(
             f"{what} (SHA-256 {wanted}) could not be fetched: {why}. "
             "Put the file into a folder and name that with --parts."
@@ -204,21 +204,27 @@ def assemble(target: Path, parts: Path | None = None) -> dict[str, str]:
     new.mkdir(parents=True)
     for name, data in files.items():
         (new / name).write_bytes(data)
-    (new / MANIFEST).write_text(json.dumps(hashes, indent=1))
+    listed = {"pins": pins(), "files": hashes}
+    (new / MANIFEST).write_text(json.dumps(listed, indent=1))
     shutil.rmtree(target, ignore_errors=True)
     os.replace(new, target)
     return hashes
 
 
+def pins() -> str:
+    """Return a digest of all pins, which a folder made for others doesn't have."""
+    return digest(f"{PYODIDE_SHA256} {NUMPY_SHA256} {TRITON_SHA256}".encode())
+
+
 def complete(target: Path) -> bool:
-    """Whether a folder holds all that its manifest lists, unchanged."""
+    """Whether a folder is for these pins and holds all that it lists, unchanged."""
     try:
-        hashes = json.loads((target / MANIFEST).read_text())
-        return bool(hashes) and all(
+        listed = json.loads((target / MANIFEST).read_text())
+        return listed["pins"] == pins() and all(
             digest((target / name).read_bytes()) == wanted
-            for name, wanted in hashes.items()
+            for name, wanted in listed["files"].items()
         )
-    except (OSError, ValueError):
+    except (OSError, ValueError, KeyError, TypeError):
         return False
 
 

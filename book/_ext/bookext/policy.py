@@ -18,7 +18,7 @@ HANDLER = re.compile(r"""<[^>]*?\son[a-z]+=("[^"]*"|'[^']*')""", re.I)
 DATA = re.compile(r'type="?(application/(ld\+)?json|text/template)', re.I)
 CHARSET = re.compile(r"<meta charset=[^>]*>", re.I)
 TAG = '<meta http-equiv="Content-Security-Policy" content="{}">'
-OLD = re.compile(TAG.split("{}")[0].replace(" ", r"\s+") + r'[^"]*">\s*')
+OLD = re.compile(r'\s*<meta http-equiv="Content-Security-Policy" content="[^"]*">')
 FIXED = {
     "default-src": "'none'",
     "style-src": "'self' 'unsafe-inline'",

@@ -65,6 +65,6 @@ def package() -> bytes:
 def copy(target: Path) -> None:
     """Put everything into a folder of the site."""
     target.mkdir(parents=True)
-    for name in json.loads(manifest()):
+    for name in json.loads(manifest())["files"]:
         shutil.copy(RUNTIME / name, target / name)
     (target / ARCHIVE).write_bytes(package())
