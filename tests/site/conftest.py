@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import threading
+import time
 import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -95,6 +96,17 @@ def address(site: Path) -> Iterator[str]:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}/"
         server.shutdown()
+
+
+def until(page: Page, holds: str, seconds: float = 30) -> None:
+    """Wait until an expression holds on a page.
+
+    Playwright's own way evaluates a string in the page, which its policy forbids.
+    """
+    end = time.monotonic() + seconds
+    while not page.evaluate(holds):
+        assert time.monotonic() < end, f"never: {holds}"
+        page.wait_for_timeout(20)
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,8 @@ from collections.abc import Callable
 
 import pytest
 
+from .conftest import until
+
 
 def rules(soup) -> dict[str, list[str]]:
     """A page's policy, by directive."""
@@ -66,5 +68,5 @@ def test_the_theme_s_buttons_work(open_page: Callable):
     assert page.evaluate("document.documentElement.dataset.theme") == "dark"
     # What it does stands in the button itself.
     page.locator(".btn-fullscreen-button").click()
-    page.wait_for_function("document.fullscreenElement !== null")
+    until(page, "document.fullscreenElement !== null")
     assert not page.errors

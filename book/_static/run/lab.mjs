@@ -5,6 +5,9 @@ const here = new URL(import.meta.url);
 const version = here.searchParams.get("v");
 const at = (name) => new URL(`${name}?v=${version}`, here);
 const LONGEST = 60_000;
+const NOTE =
+  "Triton's interpreter ran this: programs one after another, sums in another order " +
+  "than on a GPU, and in a time that says nothing about one.";
 const key = (name) => `tilebook.program.${name}`;
 const solvedKey = (name) => `tilebook.solved.${name}`;
 const groups = new Map();
@@ -272,10 +275,12 @@ export class Bench {
     const { error, trace, seconds } = result;
     if (error) this.failed(error);
     const time = `${seconds < 0.01 ? "under 0.01" : seconds.toFixed(2)} s`;
-    const ended = error ? "Ended with an error" : "Done";
-    this.finish(`${ended}, ${time} on Triton's interpreter.`);
+    this.finish(`${error ? "Ended with an error" : "Done"}, ${time}.`);
     if (this.puzzle && !error) this.judge();
-    if (trace?.launches.length || trace?.outside) this.draw(trace);
+    if (trace?.launches.length || trace?.outside) {
+      this.draw(trace);
+      this.output.append(make("p", { class: "run-note" }, NOTE));
+    }
   }
 
   broken(text) {
