@@ -200,7 +200,8 @@ def test_a_policy_names_what_stands_in_the_page_and_nothing_else():
     assert scripts == ["var a = 1;"]
     assert handlers == ['go("b")']
     rules = dict(x.split(" ", 1) for x in policy.policy(PAGE).split("; "))
-    assert rules["default-src"] == "'none'"
+    assert rules["default-src"] == "'self'"
+    assert rules["object-src"] == rules["frame-src"] == "'none'"
     allowed = set(rules["script-src"].split())
     assert allowed == {
         "'self'",

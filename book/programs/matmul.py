@@ -11,6 +11,8 @@ MODULES = {
     "naive": "naive",
     "outer": "outer",
     "tile": "tile",
+    "ordered": "ordered",
+    "persistent": "persistent",
     "bugs": "one_mask",
     "solutions": ("strips", "gelu", "parts", "scales", "complex_", "exact"),
 }
@@ -43,6 +45,45 @@ def tile(matmul_kernel):
     matmul_kernel[grid](
         a, b, out, m, n, k, *strides, ACC=tl.float32, PRECISION="ieee",
         BLOCK_M=16, BLOCK_N=32, BLOCK_K=16,
+    )  # fmt: skip
+    compare(out, a.astype(float) @ b.astype(float), roundings=2 * k)
+
+
+def ordered(matmul_kernel):
+    m, n, k = 40, 50, 40
+    a, b, out = normal(m, k), normal(k, n), empty(m, n)
+    strides = (*a.stride(), *b.stride(), *out.stride())
+    # No bias, no residual, and sizes that are multiples of nothing.
+    after = (1.0, None, 0, None, 0, 0)
+    divisors = dict.fromkeys(
+        ("M", "N", "K", "A_M", "A_K", "B_K", "B_N", "OUT_M", "OUT_N"), 1
+    )
+    grid = (cdiv(m, 16) * cdiv(n, 16),)
+    matmul_kernel[grid](
+        a, b, out, m, n, k, *strides, *after,
+        **{f"{name}_DIV": size for name, size in divisors.items()},
+        ACC=tl.float32, PRECISION="ieee", EVEN_K=False, WITHIN=tl.int32,
+        ACTIVATION=None,
+        BLOCK_M=16, BLOCK_N=16, BLOCK_K=16, GROUP=2,
+    )  # fmt: skip
+    compare(out, a.astype(float) @ b.astype(float), roundings=2 * k)
+
+
+def persistent(matmul_kernel):
+    m, n, k = 40, 50, 40
+    a, b, out = normal(m, k), normal(k, n), empty(m, n)
+    strides = (*a.stride(), *b.stride(), *out.stride())
+    after = (1.0, None, 0, None, 0, 0)
+    divisors = dict.fromkeys(
+        ("M", "N", "K", "A_M", "A_K", "B_K", "B_N", "OUT_M", "OUT_N"), 1
+    )
+    # Three programs for twelve tiles.
+    matmul_kernel[(3,)](
+        a, b, out, m, n, k, *strides, *after,
+        **{f"{name}_DIV": size for name, size in divisors.items()},
+        ACC=tl.float32, PRECISION="ieee", EVEN_K=False, WITHIN=tl.int32,
+        ACTIVATION=None,
+        BLOCK_M=16, BLOCK_N=16, BLOCK_K=16, GROUP=2,
     )  # fmt: skip
     compare(out, a.astype(float) @ b.astype(float), roundings=2 * k)
 

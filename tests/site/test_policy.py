@@ -21,7 +21,7 @@ def test_every_page_has_a_policy_before_all_else(soups: dict):
         if name == "index.html":
             continue
         found = rules(soup)
-        assert found["default-src"] == ["'none'"], name
+        assert found["default-src"] == ["'self'"], name
         assert found["connect-src"] == found["worker-src"] == ["'self'"], name
         scripts = found["script-src"]
         assert {"'self'", "'wasm-unsafe-eval'"} <= set(scripts), name

@@ -20,7 +20,10 @@ CHARSET = re.compile(r"<meta charset=[^>]*>", re.I)
 TAG = '<meta http-equiv="Content-Security-Policy" content="{}">'
 OLD = re.compile(r'\s*<meta http-equiv="Content-Security-Policy" content="[^"]*">')
 FIXED = {
-    "default-src": "'none'",
+    # Not 'none': Firefox fetches the page that comes next, and would be refused.
+    "default-src": "'self'",
+    "object-src": "'none'",
+    "frame-src": "'none'",
     "style-src": "'self' 'unsafe-inline'",
     "img-src": "'self' data:",
     "font-src": "'self' data:",
