@@ -248,6 +248,7 @@ def test_any_kernel_is_pasted_launched_and_passed_on(open_page: Callable):
     where = place(page, "scratch.start")
     field = where.get_by_role("textbox", name="Program")
     expect(field).to_have_value(re.compile("def add_kernel"))
+    expect(page.get_by_text("Paste a kernel, or change this one.")).to_be_visible()
     field.fill(KERNEL)
     where.get_by_label("Shape").fill("20, 50")
     press(where, "Write a launch")

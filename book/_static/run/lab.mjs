@@ -129,7 +129,9 @@ export class Bench {
     Object.assign(this, { place, bar, name, original });
     this.what = place.dataset.what;
     this.puzzle = name.startsWith("puzzle-");
-    this.shown = place.previousElementSibling;
+    // The code that the editor takes the place of, where there is some.
+    const above = place.previousElementSibling;
+    this.shown = above?.matches('[class*="highlight-"]') ? above : null;
     this.busy = false;
     const button = (text, press) => {
       const made = make("button", { type: "button" }, text);
