@@ -86,7 +86,11 @@ class Tensor {
     }
     const svg = x.make(
       "svg:svg",
-      { viewBox: `-1.5 -0.1 ${columns + 3} ${shown + 1.2}`, "aria-hidden": "true", preserveAspectRatio: "xMinYMin" },
+      {
+        viewBox: `-1.5 -0.1 ${columns + 3} ${shown + 1.2}`,
+        preserveAspectRatio: "xMinYMin",
+        "aria-hidden": "true",
+      },
       x.path("ground", edge),
       this.layers.past,
       this.layers.own,
