@@ -429,7 +429,7 @@ def test_programs_do_the_same_as_webassembly(page: Callable, tmp_path: Path):
     (tmp_path / "tilebook.zip").write_bytes(runtime.package())
     (tmp_path / "texts.json").write_text(json.dumps(every_text()))
     script = NODE.format(
-        runtime=json.dumps(str(runtime.RUNTIME)),
+        runtime=json.dumps(str(runtime.folder())),
         package=json.dumps(str(tmp_path / "tilebook.zip")),
         texts=json.dumps(str(tmp_path / "texts.json")),
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bookext.machine import package_root
 
-RUNTIME = Path(__file__).resolve().parents[3] / ".runtime"
+RUNTIME = ".runtime"
 MANIFEST = "manifest.json"
 ARCHIVE = "tilebook.zip"
 # What a page needs of the package, from its root; the rest needs PyTorch. Of the
@@ -25,14 +25,19 @@ PARTS = (
 WITHOUT = ("import torch", "from torch")
 
 
+def folder() -> Path:
+    """Return where the runtime is, if there is one: beside the package's sources."""
+    return package_root().parents[1] / RUNTIME
+
+
 def present() -> bool:
     """Whether `make browser-runtime` has left a runtime."""
-    return (RUNTIME / MANIFEST).is_file()
+    return (folder() / MANIFEST).is_file()
 
 
 def manifest() -> str:
     """Return the list of its files with their hashes."""
-    return (RUNTIME / MANIFEST).read_text(encoding="utf-8")
+    return (folder() / MANIFEST).read_text(encoding="utf-8")
 
 
 def files() -> list[Path]:
@@ -66,5 +71,5 @@ def copy(target: Path) -> None:
     """Put everything into a folder of the site."""
     target.mkdir(parents=True)
     for name in json.loads(manifest())["files"]:
-        shutil.copy(RUNTIME / name, target / name)
+        shutil.copy(folder() / name, target / name)
     (target / ARCHIVE).write_bytes(package())
