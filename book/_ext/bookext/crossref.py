@@ -20,7 +20,6 @@ from sphinx.pycode import ModuleAnalyzer
 from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util.build_phase import BuildPhase
 
-from bookext import programs, runtime
 from bookext.api import entry_name, in_reference
 from bookext.chapters import BODIES
 from bookext.inputs import files_for
@@ -57,8 +56,6 @@ class ShownCode(LiteralInclude):
         holder = nodes.container(classes=["shown-code"], shown=f"{module}.{name}")
         holder += self.bar(module, name, first, last)
         holder += shown
-        if runtime.present() and f"{module}.{name}" in programs.places():
-            holder += programs.mark(programs.short(f"{module}.{name}"))
         return [holder]
 
     def bar(self, module: str, name: str, first: int, last: int) -> nodes.paragraph:

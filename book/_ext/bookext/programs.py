@@ -25,7 +25,7 @@ from sphinx.util.docutils import SphinxDirective
 from sphinx.writers.html5 import HTML5Translator
 
 from bookext import runtime
-from bookext.machine import PACKAGE, package_root
+from bookext.machine import PACKAGE
 from bookext.whole import whole
 
 FOLDER = Path(__file__).parents[2] / "programs"
@@ -164,6 +164,15 @@ def mark(name: str, what: str = "") -> runnable:
     return runnable(program=name, what=what or name.rpartition(".")[2])
 
 
+def add_marks(app: Sphinx, doctree: nodes.document) -> None:
+    """Put a place under each kernel that a page shows and that can be run."""
+    if not runtime.present():
+        return
+    for holder in list(doctree.findall(nodes.container)):
+        if holder.get("shown") in places():
+            holder += mark(short(holder["shown"]))
+
+
 class Runnable(SphinxDirective):
     """``{runnable} puzzle-08``: the code above is run, or solved, in the page."""
 
@@ -271,13 +280,6 @@ def outdated(app: Sphinx, env: Any, added: set, changed: set, removed: set) -> l
     return [x for x in env.found_docs if x.startswith("chapters/") or "book/" in x]
 
 
-def note_inputs(env: Any) -> None:
-    """Have the page that is being read depend on the programs and their kernels."""
-    for path in FOLDER.glob("*.py"):
-        env.note_dependency(str(path))
-    env.note_dependency(str(package_root() / "browser" / "bench.py"))
-
-
 def setup(app: Sphinx) -> None:
     """Register the directive, its node and the hooks."""
     others = dict.fromkeys(("latex", "text", "man", "texinfo"), (leave, leave))
@@ -287,6 +289,7 @@ def setup(app: Sphinx) -> None:
     app.add_directive("scratch", Scratch)
     app.add_directive("solved-puzzles", Progress)
     app.add_directive("if-runnable", IfRunnable)
+    app.connect("doctree-read", add_marks)
     app.connect("env-get-outdated", outdated)
     app.connect("html-page-context", add_script)
     app.connect("build-finished", write_all)
