@@ -43,7 +43,7 @@ PYTEST = $(PY) -m pytest --quiet --numprocesses $(WORKERS) --dist loadgroup \
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help html html-live epub pdf record confirm test times tune verify test-versions check-site speed \
-        lint serve wheelhouse clean
+        lint serve wheelhouse browser-runtime clean
 
 help: ## say what each target does
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "%-14s %s\n", $$1, $$2}' \
@@ -109,7 +109,10 @@ serve: $(READY) ## show the book in a browser and build again at each save
 wheelhouse: $(READY) ## collect in .whl what a GPU machine without network lacks
 	@$(PY) tools/wheelhouse.py .whl
 
-clean: ## remove what was built; .venv and .whl stay
+browser-runtime: $(READY) ## fetch what runs kernels in a page into .runtime, 17 MB
+	@$(PY) tools/browser_runtime.py $(ARGS)
+
+clean: ## remove what was built; .venv, .whl and .runtime stay
 	@rm -rf _build book/api/*.md .pytest_cache .ruff_cache .hypothesis
 
 .venv/ready-%: $(wildcard requirements/*.txt) pyproject.toml

@@ -15,6 +15,7 @@ CODE = ROOT / "code"
 PACKAGE = CODE / "tilebook"
 # What every chapter may use. It knows no chapter.
 FOUNDATION = {
+    "browser",
     "check",
     "compile_only",
     "device",

@@ -49,7 +49,8 @@ def machine() -> str:
     """Describe what a page depends on beside the files of the book.
 
     Returns:
-        The interpreter, its packages, the GPUs and the settings that choose among them.
+        The interpreter, its packages, the GPUs, the settings that choose among them,
+        and what runs kernels in pages.
     """
     packages = sorted(f"{d.name}=={d.version}" for d in metadata.distributions())
     settings = sorted(
@@ -62,7 +63,9 @@ def machine() -> str:
         gpus = listed.stdout
     except FileNotFoundError:
         gpus = ""
-    return "\n".join([sys.version, sys.prefix, gpus, *settings, *packages])
+    manifest = ROOT / ".runtime" / "manifest.json"
+    runtime = manifest.read_text() if manifest.is_file() else ""
+    return "\n".join([sys.version, sys.prefix, gpus, runtime, *settings, *packages])
 
 
 def seal_of(source: Path) -> dict[str, str]:

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page
 
+from .conftest import until
+
 LEVELS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
 OF_COLOURS = ["color-contrast", "link-in-text-block"]
 # Of what passes one element is enough to know.
@@ -64,7 +66,7 @@ def violations(
     page.evaluate(ALIKE)
     for theme in themes:
         page.emulate_media(color_scheme=theme)
-        page.wait_for_function(f"document.documentElement.dataset.theme == '{theme}'")
+        until(page, f"document.documentElement.dataset.theme == '{theme}'")
         page.evaluate(SETTLED)
         asked = rules or (ALL if theme == themes[0] else COLOURS)
         result = Axe().run(page, context=context, options=asked).response

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import threading
+import time
 import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -97,6 +98,17 @@ def address(site: Path) -> Iterator[str]:
         server.shutdown()
 
 
+def until(page: Page, holds: str, seconds: float = 30) -> None:
+    """Wait until an expression holds on a page.
+
+    Playwright's own way evaluates a string in the page, which its policy forbids.
+    """
+    end = time.monotonic() + seconds
+    while not page.evaluate(holds):
+        assert time.monotonic() < end, f"never: {holds}"
+        page.wait_for_timeout(20)
+
+
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     """A headless Chromium: the system's, or else Playwright's own."""
@@ -131,7 +143,13 @@ def pages(browser: Browser, address: str) -> Iterator[Callable[..., Page]]:
                 page.foreign.append(request.url)
 
         page.on("request", watch)
+
+        def refused(message) -> None:
+            if "Content Security Policy" in message.text:
+                page.errors.append(message.text)
+
         page.on("pageerror", lambda error: page.errors.append(str(error)))
+        page.on("console", refused)
         page.goto(address + name)
         page.wait_for_load_state("networkidle")
         return page

@@ -7,7 +7,7 @@ from types import ModuleType
 import pytest
 from playwright.sync_api import Browser
 
-from .conftest import ROOT, WIDTHS, chapters
+from .conftest import ROOT, WIDTHS, chapters, until
 
 PAGES = [f"chapters/{stem}.html" for stem in chapters()]
 CHAPTER = PAGES[0] if PAGES else "book/preface.html"
@@ -52,7 +52,7 @@ def test_pictures_keep_their_place_until_they_are_loaded(open_page):
     height = "document.documentElement.scrollHeight"
     before = page.evaluate(height)
     page.evaluate("for (const x of document.images) x.loading = 'eager'")
-    page.wait_for_function("[...document.images].every(x => x.complete)")
+    until(page, "[...document.images].every(x => x.complete)")
     assert abs(page.evaluate(height) - before) < 40
 
 

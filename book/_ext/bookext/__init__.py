@@ -29,6 +29,10 @@ errata         what was wrong in shown pages, made of data
 missing        the page for addresses that lead nowhere
 explorers      figures that a reader operates, with a still one for who can't
 explored       what these are made of, from the package
+whole          a kernel's source with all that it needs, as a program
+runtime        what runs kernels in a page, where it has been assembled
+programs       which kernels run in the pages, and the programs that do it
+policy         what a page may load and run, said in the page
 listings       lists of all figures, exercises and claims
 lean           what a page needs and no more: icons, pictures when they are near
 texts          each page as Markdown, llms.txt, rules for tutors
@@ -61,6 +65,8 @@ from bookext import (
     operations,
     overview,
     pages,
+    policy,
+    programs,
     puzzles,
     quotes,
     records,
@@ -107,6 +113,8 @@ PARTS = (
     lean,
     texts,
     epub,
+    programs,
+    policy,
 )
 
 

@@ -38,6 +38,9 @@ drawing.draw("{name}")
 check("{name}", {kernel})
 ```
 
+```{{runnable}} {name}
+```
+
 {hints}
 
 ````{{solution-start}} ex-{name}

@@ -1,15 +1,14 @@
 """``check``: the book's exercises, found by name and tried on this device."""
 
 import difflib
-import importlib
+import importlib.util
 import pkgutil
 from collections.abc import Iterator
 from typing import Any
 
-from tilebook import device
+from tilebook.testing.backend import Backend
 from tilebook.testing.core import run
 from tilebook.testing.declare import Exercise, Report
-from tilebook.testing.torch_backend import TorchBackend
 
 
 def check(
@@ -32,10 +31,22 @@ def check(
         LookupError: there is no such exercise.
     """
     task = name if isinstance(name, Exercise) else exercise(name)
-    report = run(task, attempt, TorchBackend(device.torch_device()), seed)
+    report = run(task, attempt, _backend(), seed)
     if not quiet:
         print(report)
     return report
+
+
+def _backend() -> Backend:
+    """Tensors on this device; NumPy's arrays where there is no torch, as in a page."""
+    if importlib.util.find_spec("torch") is None:
+        from tilebook.testing.numpy_backend import NumpyBackend
+
+        return NumpyBackend()
+    from tilebook import device
+    from tilebook.testing.torch_backend import TorchBackend
+
+    return TorchBackend(device.torch_device())
 
 
 def exercise(name: str) -> Exercise:

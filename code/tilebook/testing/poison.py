@@ -16,6 +16,8 @@ from enum import Enum
 
 import torch
 
+from tilebook.testing import marks
+
 
 class Mark(Enum):
     """What a poisoned element stands for."""
@@ -24,14 +26,7 @@ class Mark(Enum):
     OUTSIDE = "memory around or between elements"
 
 
-_NAN = {
-    torch.float64: (0x7FF8_DEAD_BEEF_DEAD, 0x7FF8_0BAD_0BAD_0B00),
-    torch.float32: (0x7FC0_DEAD, 0x7FC0_0B00),
-    torch.float16: (0x7EAD, 0x7F00),
-    torch.bfloat16: (0x7FED, 0xFF00),
-    torch.float8_e5m2: (0x7F, 0x00),
-    torch.float8_e4m3fn: (0x7F, 0x00),
-}
+_NAN = {getattr(torch, name): bits for name, bits in marks.NAN.items()}
 _WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 DTYPES = frozenset(
     (
@@ -39,13 +34,12 @@ DTYPES = frozenset(
         *(torch.uint8, torch.uint16, torch.uint32, torch.uint64),
     )
 )
-_OUTSIDE_BYTES = itertools.cycle((0xC7, 0xB9, 0xD3, 0x8D, 0xE5, 0xA3, 0x9B))
+_OUTSIDE_BYTES = itertools.cycle(marks.OUTSIDE_BYTES)
 # Of the one-byte formats, whose NaNs are few and which have to differ from the first.
 _OUTSIDE_NANS = {
     torch.float8_e5m2: itertools.cycle((0x7E, 0x7D, 0xFF, 0xFE, 0xFD)),
     torch.float8_e4m3fn: itertools.cycle((0xFF,)),
 }
-_UNWRITTEN_BYTES = (0x5B, 0x6D, 0x73, 0x35, 0x4E)
 _source = random.Random()
 
 
@@ -81,7 +75,7 @@ def pattern(dtype: torch.dtype, mark: Mark) -> int:
     elif mark is Mark.OUTSIDE:
         raw = bytes([next(_OUTSIDE_BYTES)] * width)
     else:
-        raw = bytes([_source.choice(_UNWRITTEN_BYTES)] * width)
+        raw = bytes([_source.choice(marks.UNWRITTEN_BYTES)] * width)
     return int.from_bytes(raw, "little", signed=width > 1)
 
 
