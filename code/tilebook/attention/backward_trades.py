@@ -29,14 +29,6 @@ DIFFERENTIATES = gl.constexpr(1)
 
 
 @gluon.jit
-def where_of(count, begin, end, BLOCK_M: gl.constexpr):
-    """Of a tile's block number `count`: which of the heads that share keys, and the
-    first row."""
-    blocks = end - begin
-    return count // blocks, (begin + count % blocks) * BLOCK_M
-
-
-@gluon.jit
 def halve(places, ds_place, HALF: gl.constexpr):
     """Begin to compute half of the columns of dq."""
     WIDE: gl.constexpr = places.shape[4] // 2

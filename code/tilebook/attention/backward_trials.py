@@ -70,11 +70,12 @@ def gradient_for(
     return Gradient(task, do, None, *places)
 
 
-def assert_right(asked: Gradient) -> None:
+def assert_right(asked: Gradient, handed: bool = False) -> None:
     """Assert that gradients are within their bounds.
 
     Args:
         asked: with what a kernel has computed.
+        handed: whether gradients of logits are of rounded weights.
 
     Raises:
         AssertionError: they aren't.
@@ -85,7 +86,7 @@ def assert_right(asked: Gradient) -> None:
     exact = torch.autograd.grad(out, wide, asked.do.double())
     limits = bounds(
         *task[:3], asked.do, torch.zeros_like(task.lse), scale=task.scale,
-        right=task.right, precision="ieee",
+        right=task.right, precision="ieee", handed=handed,
     )  # fmt: skip
     for name, found, want in zip("qkv", asked[3:6], exact, strict=True):
         close(found, want, getattr(limits, f"d{name}"))

@@ -45,7 +45,6 @@ from tilebook.attention.backward_trades import (
     differentiate_block,
     halve,
     weigh_block,
-    where_of,
 )
 from tilebook.attention.gradients import Gradient, prepared
 from tilebook.attention.wgmma import nothing_yet, place_of, put, ring_of
@@ -90,21 +89,24 @@ def produce(
         arrived = kv_arrived.index(which)
         mbarrier.expect(arrived, desc.block_type.nbytes)
         async_load(desc, [batch, head, key, 0], arrived, places.index(which))
-    for count in range(share * (end - begin)):
-        at = count % STAGES
-        each, row = where_of(count, begin, end, BLOCK_M)
-        one = head * share + each
-        where = [batch, one, row, 0]
-        line = batch * heads * share + one
-        # At first all places are free: the phase before the first is over.
-        mbarrier.wait(free.index(at), ((count // STAGES) & 1) ^ 1)
-        bring(
-            q_desc, powers_desc, where, line, ring, lines, q_arrived.index(at), 2 * at
-        )
-        bring(
-            do_desc, deltas_desc, where, line, ring, lines,
-            do_arrived.index(at), 2 * at + 1,
-        )  # fmt: skip
+    count = 0
+    for each in range(share):
+        for block in range(begin, end):
+            at = count % STAGES
+            one = head * share + each
+            where = [batch, one, block * BLOCK_M, 0]
+            line = batch * heads * share + one
+            # At first all places are free: the phase before the first is over.
+            mbarrier.wait(free.index(at), ((count // STAGES) & 1) ^ 1)
+            bring(
+                q_desc, powers_desc, where, line, ring, lines,
+                q_arrived.index(at), 2 * at,
+            )  # fmt: skip
+            bring(
+                do_desc, deltas_desc, where, line, ring, lines,
+                do_arrived.index(at), 2 * at + 1,
+            )  # fmt: skip
+            count += 1
 
 
 @gluon.jit
@@ -122,22 +124,24 @@ def weigh(
     head, key = place_of(gl.program_id(0), all_heads, keys, BLOCK_N, GROUP, False)
     batch, head = head // heads, head % heads
     begin, _, end = span_of(key, rows, BLOCK_M, BLOCK_N, CAUSAL)
-    total = share * (end - begin)
     dv = nothing_yet(BLOCK_N, COLUMNS)
     dq_place = dq_places.index(0)
     mbarrier.wait(kv_arrived.index(0), 0)
     before, row_before = head * share, begin * BLOCK_M
-    for count in range(total):
-        each, row = where_of(count, begin, end, BLOCK_M)
-        dv = weigh_block(
-            dq_desc, places, ring, p_place, ds_place, dq_place, lines,
-            q_arrived, do_arrived, free, p_there, p_free, ds_there, ds_free,
-            count, dv, batch, row, before, row_before, key, keys, power,
-            CAUSAL, RAGGED,
-        )  # fmt: skip
-        before, row_before = head * share + each, row
-    if total > 0:
-        last = total - 1
+    count = 0
+    for each in range(share):
+        for block in range(begin, end):
+            row = block * BLOCK_M
+            dv = weigh_block(
+                dq_desc, places, ring, p_place, ds_place, dq_place, lines,
+                q_arrived, do_arrived, free, p_there, p_free, ds_there, ds_free,
+                count, dv, batch, row, before, row_before, key, keys, power,
+                CAUSAL, RAGGED,
+            )  # fmt: skip
+            before, row_before = head * share + each, row
+            count += 1
+    if count > 0:
+        last = count - 1
         mbarrier.wait(ds_there.index(0), last & 1)
         half = warpgroup_mma_wait(0, deps=(halve(places, ds_place, WEIGHS),))
         add_half(half, dq_desc, batch, before, row_before, 0, dq_place)
@@ -163,13 +167,15 @@ def differentiate(
     dk = nothing_yet(BLOCK_N, COLUMNS)
     mbarrier.wait(kv_arrived.index(0), 0)
     mbarrier.wait(kv_arrived.index(1), 0)
-    for count in range(share * (end - begin)):
-        each, row = where_of(count, begin, end, BLOCK_M)
-        dk = differentiate_block(
-            dq_desc, places, ring, p_place, ds_place, dq_places.index(1), lines,
-            q_arrived, do_arrived, free, p_there, p_free, ds_there, ds_free,
-            count, dk, batch, head * share + each, row, scale,
-        )  # fmt: skip
+    count = 0
+    for each in range(share):
+        for block in range(begin, end):
+            dk = differentiate_block(
+                dq_desc, places, ring, p_place, ds_place, dq_places.index(1), lines,
+                q_arrived, do_arrived, free, p_there, p_free, ds_there, ds_free,
+                count, dk, batch, head * share + each, block * BLOCK_M, scale,
+            )  # fmt: skip
+            count += 1
     put(dk.to(dk_desc.dtype), dk_desc, batch, head, key, 0, places.index(1))
     tma.store_wait(0)
 
