@@ -106,7 +106,8 @@ def mistakes():
             "(free.index(at))", "    mbarrier.arrive(free.index(at))\n    dk, _ = "
             "warpgroup_mma_wait(0, deps=(dk, ds))"),
         (wide, "    if count > 0:", "    if count > 1:"),
-        (wide, "mbarrier.wait(free.index(last % STAGES), (last // STAGES) & 1)", "pass"),
+        (wide, "(free.index(last % STAGES), (last // STAGES) & 1)",
+            "(kv_arrived.index(0), 0)"),
         (wide, "before, row_before = head * share + each, row", "row_before = row"),
         (wide, "line = batch * heads * share", "line = 0 * batch * share"),
         (wide, "((count // STAGES) & 1) ^ 1", "(count // STAGES) & 1"),

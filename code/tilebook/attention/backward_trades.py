@@ -41,7 +41,7 @@ def halve(places, ds_place, HALF: gl.constexpr):
 
 @gluon.jit
 def add_half(tile, dq_desc, batch, head, row, column, place):
-    """Ask the copy engine to add a tile of dq to memory, in pieces as wide as `place`."""
+    """Ask the copy engine to add a tile of dq to memory, in pieces as a place is wide."""
     COLUMNS: gl.constexpr = tile.shape[1]
     if place.shape[3] < COLUMNS:
         left, right = halves(tile)

@@ -18,7 +18,7 @@ group that weighs does so a block later, and never waits for ds of its own block
     | `p_there` | who weighs | who differentiates | read p |
     | `p_free` | who differentiates, p read | who weighs | overwrite p |
     | `ds_there` | who differentiates | who weighs | read ds |
-    | `ds_free` | who weighs, the last ds multiplied | who differentiates | overwrite it |
+    | `ds_free` | who weighs, ds multiplied | who differentiates | overwrite ds |
 
 At last gradients leave through the places of keys and values. Only who differentiates
 reads values; who weighs waits for `free` of the last block: then nobody reads keys.
