@@ -44,6 +44,7 @@ from tilebook.attention.backward_trades import (
     add_half,
     differentiate_block,
     halve,
+    let_go,
     weigh_block,
 )
 from tilebook.attention.gradients import Gradient, prepared
@@ -63,11 +64,9 @@ class Config(NamedTuple):
 
     stages: int
     """Blocks of queries that are on their way or in use."""
-    piece: int
-    """Columns of dq that a group sends to memory at a time."""
 
 
-CONFIGS = (Config(2, 32), Config(2, 16))
+CONFIGS = (Config(2),)
 """What to try on a card; the first that fits is what `config_for` takes."""
 
 
@@ -111,7 +110,7 @@ def produce(
 
 @gluon.jit
 def weigh(
-    dq_desc, dv_desc, places, ring, p_place, ds_place, dq_places, lines,
+    dq_desc, dv_desc, places, ring, p_place, ds_places, lines,
     kv_arrived, q_arrived, do_arrived, free, p_there, p_free, ds_there, ds_free,
     all_heads, heads, share, rows, keys, power,
     GROUP: gl.constexpr, CAUSAL: gl.constexpr, RAGGED: gl.constexpr,
@@ -125,7 +124,6 @@ def weigh(
     batch, head = head // heads, head % heads
     begin, _, end = span_of(key, rows, BLOCK_M, BLOCK_N, CAUSAL)
     dv = nothing_yet(BLOCK_N, COLUMNS)
-    dq_place = dq_places.index(0)
     mbarrier.wait(kv_arrived.index(0), 0)
     before, row_before = head * share, begin * BLOCK_M
     count = 0
@@ -133,7 +131,7 @@ def weigh(
         for block in range(begin, end):
             row = block * BLOCK_M
             dv = weigh_block(
-                dq_desc, places, ring, p_place, ds_place, dq_place, lines,
+                dq_desc, places, ring, p_place, ds_places, lines,
                 q_arrived, do_arrived, free, p_there, p_free, ds_there, ds_free,
                 count, dv, batch, row, before, row_before, key, keys, power,
                 CAUSAL, RAGGED,
@@ -142,17 +140,20 @@ def weigh(
             count += 1
     if count > 0:
         last = count - 1
-        mbarrier.wait(ds_there.index(0), last & 1)
-        half = warpgroup_mma_wait(0, deps=(halve(places, ds_place, WEIGHS),))
-        add_half(half, dq_desc, batch, before, row_before, 0, dq_place)
-        mbarrier.wait(free.index(last % STAGES), (last // STAGES) & 1)
+        at, turn = last % STAGES, last & 1
+        mbarrier.wait(ds_there.index(turn), (last >> 1) & 1)
+        half = halve(places, ds_places, turn, WEIGHS)
+        let_go(free, last)
+        half = warpgroup_mma_wait(0, deps=(half,))
+        add_half(half, dq_desc, batch, before, row_before, ring, 2 * at + 1, WEIGHS)
+        mbarrier.wait(free.index(at), (last // STAGES) & 1)
     put(dv.to(dv_desc.dtype), dv_desc, batch, head, key, 0, places.index(0))
     tma.store_wait(0)
 
 
 @gluon.jit
 def differentiate(
-    dq_desc, dk_desc, places, ring, p_place, ds_place, dq_places, lines,
+    dq_desc, dk_desc, places, ring, p_place, ds_places, lines,
     kv_arrived, q_arrived, do_arrived, free, p_there, p_free, ds_there, ds_free,
     all_heads, heads, share, rows, keys, scale,
     GROUP: gl.constexpr, CAUSAL: gl.constexpr,
@@ -171,11 +172,13 @@ def differentiate(
     for each in range(share):
         for block in range(begin, end):
             dk = differentiate_block(
-                dq_desc, places, ring, p_place, ds_place, dq_places.index(1), lines,
+                dq_desc, places, ring, p_place, ds_places, lines,
                 q_arrived, do_arrived, free, p_there, p_free, ds_there, ds_free,
                 count, dk, batch, head * share + each, block * BLOCK_M, scale,
             )  # fmt: skip
             count += 1
+    if count > 0:
+        let_go(free, count - 1)
     put(dk.to(dk_desc.dtype), dk_desc, batch, head, key, 0, places.index(1))
     tma.store_wait(0)
 
@@ -191,7 +194,6 @@ def wide_kernel(
     BLOCK_N: gl.constexpr = k_desc.block_type.shape[2]
     DTYPE: gl.constexpr = q_desc.dtype
     places, ring = ring_of(k_desc, 2), ring_of(q_desc, 2 * STAGES)
-    dq_places = ring_of(dq_desc, 2)
     lines = gl.allocate_shared_memory(
         gl.float32, [2 * STAGES, 1, BLOCK_M], powers_desc.layout
     )
@@ -199,21 +201,21 @@ def wide_kernel(
         [BLOCK_N, BLOCK_M], DTYPE
     )
     p_place = gl.allocate_shared_memory(DTYPE, [BLOCK_N, BLOCK_M], layout)
-    ds_place = gl.allocate_shared_memory(DTYPE, [BLOCK_N, BLOCK_M], layout)
+    ds_places = gl.allocate_shared_memory(DTYPE, [2, BLOCK_N, BLOCK_M], layout)
     kv_arrived, q_arrived = barriers(2, 1), barriers(STAGES, 1)
     do_arrived, free = barriers(STAGES, 1), barriers(STAGES, 2)
     p_there, p_free = barriers(1, 1), barriers(1, 1)
-    ds_there, ds_free = barriers(1, 1), barriers(1, 1)
+    ds_there, ds_free = barriers(2, 1), barriers(2, 1)
     gl.warp_specialize(
         [
             (weigh, (
-                dq_desc, dv_desc, places, ring, p_place, ds_place, dq_places, lines,
+                dq_desc, dv_desc, places, ring, p_place, ds_places, lines,
                 kv_arrived, q_arrived, do_arrived, free,
                 p_there, p_free, ds_there, ds_free,
                 all_heads, heads, share, rows, keys, power, GROUP, CAUSAL, RAGGED,
             )),
             (differentiate, (
-                dq_desc, dk_desc, places, ring, p_place, ds_place, dq_places, lines,
+                dq_desc, dk_desc, places, ring, p_place, ds_places, lines,
                 kv_arrived, q_arrived, do_arrived, free,
                 p_there, p_free, ds_there, ds_free,
                 all_heads, heads, share, rows, keys, scale, GROUP, CAUSAL,
@@ -236,8 +238,8 @@ def shared_bytes(config: Config) -> int:
         config: how it is launched.
     """
     tiles = 2 * BLOCK_N + 2 * config.stages * BLOCK_M
-    both = 2 * (tiles * WIDTH + 2 * BLOCK_N * BLOCK_M)
-    return both + 8 * BLOCK_M * (config.piece + config.stages) + BARRIERS
+    both = 2 * (tiles * WIDTH + 3 * BLOCK_N * BLOCK_M)
+    return both + 8 * BLOCK_M * config.stages + BARRIERS
 
 
 def config_for() -> Config:
@@ -291,7 +293,7 @@ def launch(gradient: Gradient, config: Config | None = None) -> None:
             launching.described(task.k, BLOCK_N, WIDTH),
             launching.described(task.v, BLOCK_N, WIDTH),
             launching.described(gradient.do, BLOCK_M, WIDTH),
-            launching.described(sums, BLOCK_M, config.piece),
+            launching.described(sums, BLOCK_M, WIDTH // 2),
             launching.described(gradient.dk, BLOCK_N, WIDTH),
             launching.described(gradient.dv, BLOCK_N, WIDTH),
             launching.lines_of(powers, BLOCK_M), launching.lines_of(deltas, BLOCK_M),
