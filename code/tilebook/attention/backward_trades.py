@@ -58,7 +58,7 @@ def let_go(free, count, there=True):
 @gluon.jit
 def weigh_block(
     dq_desc, places, ring, p_place, ds_places, lines,
-    q_arrived, do_arrived, free, p_there, p_free, ds_there, ds_free,
+    q_arrived, do_arrived, free, p_there, p_free, ds_there,
     count, dv, batch, row, before, row_before, key, keys, power,
     CAUSAL: gl.constexpr, RAGGED: gl.constexpr,
 ):  # fmt: skip
@@ -83,9 +83,7 @@ def weigh_block(
     half = halve(places, ds_places, turn, WEIGHS)
     mbarrier.wait(do_arrived.index(at), (count // STAGES) & 1)
     dv = warpgroup_mma(p, matrix(ring.index(2 * at + 1)), dv, is_async=True)
-    half = warpgroup_mma_wait(1, deps=(half,))
-    mbarrier.arrive(ds_free.index(turn), pred=count > 0)
-    dv, _ = warpgroup_mma_wait(0, deps=(dv, p))
+    dv, half, _ = warpgroup_mma_wait(0, deps=(dv, half, p))
     # Who has read weights has multiplied `do` before.
     mbarrier.wait(p_free.index(0), count & 1)
     if count > 0:
@@ -96,7 +94,7 @@ def weigh_block(
 @gluon.jit
 def differentiate_block(
     dq_desc, places, ring, p_place, ds_places, lines,
-    q_arrived, do_arrived, free, p_there, p_free, ds_there, ds_free,
+    q_arrived, do_arrived, free, p_there, p_free, ds_there,
     count, dk, batch, head, row, scale,
 ):  # fmt: skip
     """Write gradients of a block's scores, take it into the gradient of keys, and add
@@ -110,13 +108,12 @@ def differentiate_block(
     dp = warpgroup_mma_wait(0, deps=(dp,))
     layout: gl.constexpr = dp.type.layout
     delta = lines.index(2 * at + 1).load(layout) * scale
-    # Who has written weights has multiplied queries before.
+    # Who has written weights has multiplied these queries before, and ds of two blocks
+    # before, which was where this block's is to be.
     mbarrier.wait(p_there.index(0), count & 1)
     weights = p_place.load(layout).to(gl.float32)
     mbarrier.arrive(p_free.index(0))
     ds = (weights * (dp * scale - delta)).to(DTYPE)
-    # At first both places are free: the phase before the first is over.
-    mbarrier.wait(ds_free.index(turn), ((count >> 1) & 1) ^ 1)
     ds_places.index(turn).store(ds)
     fence_async_shared()
     mbarrier.arrive(ds_there.index(turn))

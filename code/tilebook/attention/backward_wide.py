@@ -6,22 +6,25 @@ fill half of a thread's registers. So one group of four warps computes weights a
 gradient of values, the other the gradients of scores and of keys. Scores have keys as
 rows, so that what becomes of them comes as tensor cores take it from registers:
 transposed, for dv += p^T do and dk += ds^T q. Of dq = ds k each group computes half of
-the columns, and the copy engine adds it to memory, in pieces through a small place; the
-group that weighs does so a block later, and never waits for ds of its own block::
+the columns; the group that weighs does so a block later, and never waits for ds of its
+own block. The copy engine adds halves to memory, from where `do` and queries were:
+there is no other room::
 
     | barrier | who arrives | who waits | what becomes safe |
     |---|---|---|---|
     | `kv_arrived[which]` | the producer, and the bytes | both groups | read them |
     | `q_arrived[place]` | the producer, and the bytes | both groups | queries, powers |
     | `do_arrived[place]` | the producer, and the bytes | both groups | `do`, deltas |
-    | `free[place]` | both groups, a block done | the producer | overwrite both |
-    | `p_there` | who weighs | who differentiates | read p |
-    | `p_free` | who differentiates, p read | who weighs | overwrite p |
-    | `ds_there` | who differentiates | who weighs | read ds |
-    | `ds_free` | who weighs, ds multiplied | who differentiates | overwrite ds |
+    | `free[place]` | both groups, halves of dq gone | the producer | overwrite both |
+    | `p_there` | who weighs | who differentiates | read p; dq where queries were |
+    | `p_free` | who differentiates | who weighs | overwrite p; dq where `do` was |
+    | `ds_there[turn]` | who differentiates | who weighs | read ds |
 
-At last gradients leave through the places of keys and values. Only who differentiates
-reads values; who weighs waits for `free` of the last block: then nobody reads keys.
+Who weighs has multiplied a block's queries before p is there, who differentiates its
+`do` before p has been read. Places for ds take turns: who writes one has waited for p,
+and for that the last ds of that place had been multiplied. At last gradients leave
+through the places of keys and values. Only who differentiates reads values; who weighs
+waits for `free` of the last block: then nobody reads keys.
 """
 
 from typing import NamedTuple
@@ -111,7 +114,7 @@ def produce(
 @gluon.jit
 def weigh(
     dq_desc, dv_desc, places, ring, p_place, ds_places, lines,
-    kv_arrived, q_arrived, do_arrived, free, p_there, p_free, ds_there, ds_free,
+    kv_arrived, q_arrived, do_arrived, free, p_there, p_free, ds_there,
     all_heads, heads, share, rows, keys, power,
     GROUP: gl.constexpr, CAUSAL: gl.constexpr, RAGGED: gl.constexpr,
 ):  # fmt: skip
@@ -132,7 +135,7 @@ def weigh(
             row = block * BLOCK_M
             dv = weigh_block(
                 dq_desc, places, ring, p_place, ds_places, lines,
-                q_arrived, do_arrived, free, p_there, p_free, ds_there, ds_free,
+                q_arrived, do_arrived, free, p_there, p_free, ds_there,
                 count, dv, batch, row, before, row_before, key, keys, power,
                 CAUSAL, RAGGED,
             )  # fmt: skip
@@ -154,7 +157,7 @@ def weigh(
 @gluon.jit
 def differentiate(
     dq_desc, dk_desc, places, ring, p_place, ds_places, lines,
-    kv_arrived, q_arrived, do_arrived, free, p_there, p_free, ds_there, ds_free,
+    kv_arrived, q_arrived, do_arrived, free, p_there, p_free, ds_there,
     all_heads, heads, share, rows, keys, scale,
     GROUP: gl.constexpr, CAUSAL: gl.constexpr,
 ):  # fmt: skip
@@ -173,7 +176,7 @@ def differentiate(
         for block in range(begin, end):
             dk = differentiate_block(
                 dq_desc, places, ring, p_place, ds_places, lines,
-                q_arrived, do_arrived, free, p_there, p_free, ds_there, ds_free,
+                q_arrived, do_arrived, free, p_there, p_free, ds_there,
                 count, dk, batch, head * share + each, block * BLOCK_M, scale,
             )  # fmt: skip
             count += 1
@@ -204,20 +207,19 @@ def wide_kernel(
     ds_places = gl.allocate_shared_memory(DTYPE, [2, BLOCK_N, BLOCK_M], layout)
     kv_arrived, q_arrived = barriers(2, 1), barriers(STAGES, 1)
     do_arrived, free = barriers(STAGES, 1), barriers(STAGES, 2)
-    p_there, p_free = barriers(1, 1), barriers(1, 1)
-    ds_there, ds_free = barriers(2, 1), barriers(2, 1)
+    p_there, p_free, ds_there = barriers(1, 1), barriers(1, 1), barriers(2, 1)
     gl.warp_specialize(
         [
             (weigh, (
                 dq_desc, dv_desc, places, ring, p_place, ds_places, lines,
                 kv_arrived, q_arrived, do_arrived, free,
-                p_there, p_free, ds_there, ds_free,
+                p_there, p_free, ds_there,
                 all_heads, heads, share, rows, keys, power, GROUP, CAUSAL, RAGGED,
             )),
             (differentiate, (
                 dq_desc, dk_desc, places, ring, p_place, ds_places, lines,
                 kv_arrived, q_arrived, do_arrived, free,
-                p_there, p_free, ds_there, ds_free,
+                p_there, p_free, ds_there,
                 all_heads, heads, share, rows, keys, scale, GROUP, CAUSAL,
             )),
             (produce, (
