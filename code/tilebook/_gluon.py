@@ -36,7 +36,5 @@ def seen_as(
     memory: Any, dtype: Any, shape: Any, layout: Any, _semantic: Any = None
 ) -> Any:
     """View shared memory as a tile of another type: a method that 3.9 renamed."""
-    shape = [getattr(side, "value", side) for side in shape]
-    plain = (getattr(x, "value", x) for x in (dtype, layout))
-    dtype, layout = plain
+    dtype, layout, *shape = (getattr(x, "value", x) for x in (dtype, layout, *shape))
     return _semantic.memdesc_reinterpret(memory, dtype, shape, layout)

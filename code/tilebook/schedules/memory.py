@@ -1,5 +1,6 @@
 """Shared memory and the barriers in it."""
 
+import math
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -91,10 +92,16 @@ class Memory(Named):
         return Memory(self.data.view(*shape), self.dtype, self.name)
 
     def seen_as(self, dtype: Any, shape: Sequence[int]) -> "Memory":
-        """The same bytes as a tile of another type."""
+        """The same bytes as a tile of another type.
+
+        Raises:
+            ScheduleError: it has another number of bytes.
+        """
         self.christen()
-        found = self.data.view(DTYPES[dtype]).view(*shape)
-        return Memory(found, dtype, self.name)
+        found = self.data.view(DTYPES[dtype])
+        if found.numel() != math.prod(shape):
+            raise ScheduleError(f"{self.name} is {self.shape} of {self.dtype}")
+        return Memory(found.view(*shape), dtype, self.name)
 
     def store(self, value: Tile) -> None:
         """Write from registers."""
