@@ -32,6 +32,9 @@ NARROW = (
     *((1, 1, 1, 64, 150, 40, True), (1, 4, 2, 130, 70, 56, True)),
 )
 
+# Where mistakes are looked for.
+FEW = ((2, 1, 1, 130, 70, 64, False), (1, 4, 1, 130, 70, 56, True))
+
 
 def gradient_for(case, dtype=BF16, device="cpu"):
     return trials.gradient_for(case, dtype, device)
@@ -130,7 +133,7 @@ def ragged():
 
 def all_of_it():
     ragged()
-    for seed, case in itertools.product(range(3), NARROW[::-1]):
+    for seed, case in itertools.product(range(6), FEW):
         torch.manual_seed(seed)
         asked = gradient_for(case)
         scheduled(asked, Config(2), seed)
@@ -211,7 +214,7 @@ def test_which_gradients_are_launched(monkeypatch):
 
 
 # Sums take more than half of a thread's registers: some addresses leave for memory.
-SPILLED = 160
+SPILLED = 80
 
 
 @pytest.mark.parametrize("kind", ["full", "ragged-causal"])
