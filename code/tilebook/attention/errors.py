@@ -24,8 +24,8 @@ A_ij = scale sum of abs(q k):
   is off by, its rounding included, times abs(g_i), and (e + 2) u sum of abs(g o).
 * dx_ij = p_ij (dp_ij - delta_i) is off by rho_ij of itself and by p_ij times what both
   are off by. Where weights were rounded before, it is off by w of itself, too. A cap's
-  derivative 1 - t^2 adds 20u of what it multiplies. Rounding it
-  by w for the last product, whose terms are n, ends it.
+  derivative 1 - t^2 adds 20u of what it multiplies. Rounding it by w for the last
+  product, whose terms are n, ends it.
 
 In float16 weights and dx_ij below 2^-14 lose more: 2^-25 each at most.
 """
