@@ -17,11 +17,11 @@ from tilebook.attention import (
     reference,
     ways,
 )
+from tilebook.attention import backward_trials as trials
 from tilebook.attention.backward_fits import Config
-from tilebook.attention.errors import bounds
+from tilebook.attention.backward_trials import assert_right
 from tilebook.attention.gradients import Gradient
 from tilebook.attention.operands import Task
-from tilebook.attention.trials import close
 from tilebook.matmul.evidence import launches
 
 BF16, FP16 = torch.bfloat16, torch.float16
@@ -34,67 +34,12 @@ CASES = (
 )
 
 
-def strided(*shape, dtype, device):
-    """Heads side by side as a layer makes them, NaN between."""
-    batch, heads, rows, columns = shape
-    wide = torch.full((batch, rows + 1, heads, columns + 8), torch.nan, device=device)
-    wide[:, :rows, :, :columns] = torch.randn(
-        batch, rows, heads, columns, device=device
-    )
-    return wide.to(dtype)[:, :rows, :, :columns].transpose(1, 2)
-
-
 def gradient_for(case, dtype=BF16, device="cpu"):
-    """What is wanted of an attention that the definition has computed."""
-    batch, heads, kv, rows, keys, columns, causal = case
-    told = {"dtype": dtype, "device": device}
-    q, do = (strided(batch, heads, rows, columns, **told) for _ in "qg")
-    k, v = (strided(batch, kv, keys, columns, **told) for _ in "kv")
-    right = 0 if causal else None
-    out, lse = reference.attention(
-        *(x.double() for x in (q, k, v)), scale=columns**-0.5, right=right
-    )
-    task = Task(
-        q, k, v, out.to(dtype), lse.float().contiguous(), columns**-0.5, None, right
-    )
-    places = (torch.full_like(x, torch.nan) for x in (q, k, v))
-    return Gradient(task, do, None, *places)
-
-
-def assert_right(asked):
-    """Gradients are within their bounds."""
-    task = asked.task
-    wide = [x.detach().double().requires_grad_() for x in task[:3]]
-    out, _ = reference.attention(*wide, scale=task.scale, right=task.right)
-    exact = torch.autograd.grad(out, wide, asked.do.double())
-    limits = bounds(
-        *task[:3], asked.do, torch.zeros_like(task.lse), scale=task.scale,
-        right=task.right, precision="ieee",
-    )  # fmt: skip
-    for name, found, want in zip("qkv", asked[3:6], exact, strict=True):
-        close(found, want, getattr(limits, f"d{name}"))
+    return trials.gradient_for(case, dtype, device)
 
 
 def scheduled(asked, config, seed):
-    """Compute gradients in one of the orders that barriers allow."""
-
-    def launch(wrap):
-        backward_fused.launch(
-            asked._replace(task=asked.task._replace(wrap=wrap)), config
-        )
-
-    *_, found = launches(launch)
-    sums, _, _, powers, deltas = (x.base for x in found.args[4:9])
-    # The kernel before this one was recorded and not run.
-    task = asked.task
-    lse = task.lse.masked_fill(task.lse == -torch.inf, torch.inf)
-    powers.copy_(lse * launching.LOG2E)
-    deltas.copy_((asked.do.float() * task.out.float()).sum(-1))
-    events = schedules.run(
-        found.kernel, found.grid, *found.args, **found.meta, seed=seed
-    )
-    asked.dq.copy_(sums[..., : task.q.shape[3]])
-    return events
+    return trials.scheduled(backward_fused.launch, asked, config, seed)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

@@ -8,7 +8,7 @@ from triton.experimental.gluon.language.nvidia.ampere import async_copy
 from triton.experimental.gluon.language.nvidia.hopper import mbarrier
 
 from tilebook import schedules
-from tilebook._gluon import async_copy_load
+from tilebook._gluon import async_copy_load, seen_as
 from tilebook.schedules import Deadlock, ScheduleError
 
 SIDE = 16
@@ -113,3 +113,24 @@ def test_a_copy_that_does_not_fit():
 
     with pytest.raises(ScheduleError, match=r"is \[8\] of fp32, not \[4\] of fp32"):
         schedules.run(kernel, (1,), torch.zeros(4), seed=0)
+
+
+@gluon.jit
+def viewed_kernel(x_ptr, out_ptr, count, SIZE: gl.constexpr, WIDE: gl.constexpr):
+    """Write float32 where bfloat16 were."""
+    flat: gl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, order=[0])
+    lanes: gl.constexpr = gl.BlockedLayout([1], [32], [1], [0])
+    place = gl.allocate_shared_memory(gl.bfloat16, [2, 2 * SIZE], flat)
+    there = seen_as(place.index(1), gl.float32, [WIDE], flat)
+    offs = gl.arange(0, SIZE, layout=lanes)
+    there.store(gl.load(x_ptr + offs, offs < count))
+    check(seen_as(place.index(1), gl.float32, [WIDE], flat).load(lanes), out_ptr)
+
+
+def test_memory_is_seen_as_another_type():
+    x, out = torch.arange(1.0, SIDE + 1) / 3, torch.zeros(SIDE)
+    told = {"SIZE": SIDE, "WIDE": SIDE}
+    schedules.run(viewed_kernel, (1,), x, out, SIDE, **told)
+    assert torch.equal(out, x)
+    with pytest.raises(ScheduleError, match=r"place\[1\] is \[32\] of bf16"):
+        schedules.run(viewed_kernel, (1,), x, out, SIDE, SIZE=SIDE, WIDE=2 * SIDE)

@@ -7,7 +7,7 @@ from triton.experimental.gluon.language._core import builtin
 from triton.experimental.gluon.language.nvidia.ampere import async_copy
 from triton.experimental.gluon.language.nvidia.hopper import tma
 
-__all__ = ["async_add", "async_copy_load", "async_load", "async_store"]
+__all__ = ["async_add", "async_copy_load", "async_load", "async_store", "seen_as"]
 
 # Until 3.8 these were called by what they copy from and to.
 async_load = getattr(tma, "async_load", None) or tma.async_copy_global_to_shared
@@ -29,3 +29,12 @@ def _async_add(tensor_desc: Any, coord: Any, src: Any, _semantic: Any = None) ->
 
 # Until 3.8 Gluon hadn't what its builder had.
 async_add = getattr(tma, "async_atomic_add", None) or _async_add
+
+
+@builtin
+def seen_as(
+    memory: Any, dtype: Any, shape: Any, layout: Any, _semantic: Any = None
+) -> Any:
+    """View shared memory as a tile of another type: a method that 3.9 renamed."""
+    dtype, layout, *shape = (getattr(x, "value", x) for x in (dtype, layout, *shape))
+    return _semantic.memdesc_reinterpret(memory, dtype, shape, layout)

@@ -11,8 +11,8 @@ The ladder, in order; each rung is a module with a kernel, `launch` and a functi
 * `overlapped`: the next block's scores are made while this one's are weighed.
 * `folded`: the end of a tile and the beginning of the next at the same time.
 
-`backward`, `backward_whole` and, for Hopper, `backward_fused` have the gradients,
-`scores` what all kernels share.
+`backward`, `backward_whole` and, for Hopper, `backward_fused` and `backward_wide` have
+the gradients, `scores` what all kernels share.
 `attention` is the operator; `attention_varlen` takes packed sequences, and
 `scaled_dot_product_attention` has the signature of PyTorch's. `ways` chooses among
 `folded` and `forward`, and `which` says what serves. `attention_fp8` takes eight bits,
@@ -23,6 +23,7 @@ from tilebook.attention import (
     backward,
     backward_fused,
     backward_whole,
+    backward_wide,
     causal,
     cooperative,
     described,
@@ -49,6 +50,7 @@ __all__ = [
     "backward",
     "backward_fused",
     "backward_whole",
+    "backward_wide",
     "causal",
     "cooperative",
     "described",

@@ -5,8 +5,9 @@ from typing import NamedTuple
 from tilebook import device
 from tilebook.attention import launching
 from tilebook.attention.backward_blocks import PARTS
+from tilebook.attention.gradients import Gradient
 from tilebook.attention.operands import Task
-from tilebook.hopper.launching import BARRIERS, SHARED
+from tilebook.hopper.launching import BARRIERS, DTYPES, SHARED
 
 WIDTHS = (64, 128)
 """Columns of a head that the kernel is compiled for; fewer are filled up with zeros."""
@@ -26,6 +27,46 @@ AT_ONCE = 128
 """Tiles of a round: about as many as a Hopper has multiprocessors."""
 CONFIGS = {64: (Config(4), Config(3)), 128: (Config(2), Config(3))}
 """What to try on a card, by columns of a head; the first is what `config_for` takes."""
+
+
+def refusal(gradient: Gradient, least: int, most: int) -> str | None:
+    """Say why a kernel of one pass can't compute gradients.
+
+    Args:
+        gradient: what is wanted.
+        least: columns of a head that the kernel takes.
+        most: likewise.
+
+    Returns:
+        The first rule that is broken; None if none is.
+    """
+    task = gradient.task
+    columns = task.q.shape[3]
+    if task.q.dtype not in DTYPES:
+        return f"q must be of bfloat16 or float16, got {task.q.dtype}"
+    if columns % 8 or not least <= columns <= most:
+        return (
+            f"heads must have a multiple of 8 columns from {least} to {most}, "
+            f"got {columns}"
+        )
+    if task.v.shape[3] != columns:
+        return f"v must have the columns of q, {columns}, got {task.v.shape[3]}"
+    if not task.fold or task.sinks is not None or task.threshold or task.packed:
+        return "there must be no option but a causal mask"
+    if task.left is not None or task.right not in (None, 0):
+        return "queries see all keys, or no later ones"
+    if task.right == 0 and task.bottom and task.q.shape[2] != task.k.shape[2]:
+        return "under a causal mask first positions must be equal"
+    if task.q.shape[0] * task.q.shape[1] * task.q.shape[2] > launching.LARGEST:
+        return f"there must be at most {launching.LARGEST} rows of queries"
+    if task.k.shape[2] > launching.LARGEST:
+        return f"there must be at most {launching.LARGEST} keys"
+    named = {"q": task.q, "k": task.k, "v": task.v, "do": gradient.do}
+    named |= {"dk": gradient.dk, "dv": gradient.dv}
+    for name, x in named.items():
+        if reason := launching.unfit(x):
+            return f"{name} can't be described: {reason}"
+    return None
 
 
 def width_of(task: Task) -> int:
@@ -63,17 +104,18 @@ def config_for(task: Task) -> Config:
     raise ValueError(f"no configuration fits into {room} bytes of shared memory")
 
 
-def heads_at_a_time(task: Task) -> int:
+def heads_at_a_time(task: Task, block_n: int = PART * PARTS.value) -> int:
     """How many heads of keys are worked on together: so few that what they read again
     and add to stays in L2, but under a causal mask so many that a round of tiles is
     theirs. A head's first tiles take the longest, and its last ones fill the gaps.
 
     Args:
         task: the attention.
+        block_n: keys of a tile.
     """
     batch, heads, rows, columns = task.q.shape
     kv_heads, keys = task.k.shape[1:3]
-    blocks = -(-keys // (PART * PARTS.value))
+    blocks = -(-keys // block_n)
     # Queries and what arrives have two bytes, sums four.
     each = 8 * rows * columns * heads // max(1, kv_heads)
     group = 1

@@ -41,7 +41,6 @@ from tilebook.attention.backward_blocks import (
 from tilebook.attention.backward_fits import BLOCK_M, PART, WIDTHS, Config
 from tilebook.attention.gradients import Gradient, prepared
 from tilebook.attention.wgmma import nothing_yet, place_of, put, ring_of
-from tilebook.hopper.launching import DTYPES
 from tilebook.hopper.wgmma import barriers
 
 
@@ -207,30 +206,7 @@ def refusal(gradient: Gradient) -> str | None:
     Returns:
         The first rule that is broken; None if none is.
     """
-    task = gradient.task
-    columns = task.q.shape[3]
-    if task.q.dtype not in DTYPES:
-        return f"q must be of bfloat16 or float16, got {task.q.dtype}"
-    if columns % 8 or columns > WIDTHS[-1]:
-        return f"heads must have a multiple of 8 columns up to 128, got {columns}"
-    if task.v.shape[3] != columns:
-        return f"v must have the columns of q, {columns}, got {task.v.shape[3]}"
-    if not task.fold or task.sinks is not None or task.threshold or task.packed:
-        return "there must be no option but a causal mask"
-    if task.left is not None or task.right not in (None, 0):
-        return "queries see all keys, or no later ones"
-    if task.right == 0 and task.bottom and task.q.shape[2] != task.k.shape[2]:
-        return "under a causal mask first positions must be equal"
-    if task.q.shape[0] * task.q.shape[1] * task.q.shape[2] > launching.LARGEST:
-        return f"there must be at most {launching.LARGEST} rows of queries"
-    if task.k.shape[2] > launching.LARGEST:
-        return f"there must be at most {launching.LARGEST} keys"
-    named = {"q": task.q, "k": task.k, "v": task.v, "do": gradient.do}
-    named |= {"dk": gradient.dk, "dv": gradient.dv}
-    for name, x in named.items():
-        if reason := launching.unfit(x):
-            return f"{name} can't be described: {reason}"
-    return None
+    return backward_fits.refusal(gradient, 8, WIDTHS[-1])
 
 
 def launch(gradient: Gradient, config: Config | None = None) -> None:

@@ -23,8 +23,9 @@ A_ij = scale sum of abs(q k):
   relatively. dp_ij is off by ((2e + 4) u + t) sum of abs(g v), and delta_i by what o_i
   is off by, its rounding included, times abs(g_i), and (e + 2) u sum of abs(g o).
 * dx_ij = p_ij (dp_ij - delta_i) is off by rho_ij of itself and by p_ij times what both
-  are off by. A cap's derivative 1 - t^2 adds 20u of what it multiplies. Rounding it
-  by w for the last product, whose terms are n, ends it.
+  are off by. Where weights were rounded before, it is off by w of itself, too. A cap's
+  derivative 1 - t^2 adds 20u of what it multiplies. Rounding it by w for the last
+  product, whose terms are n, ends it.
 
 In float16 weights and dx_ij below 2^-14 lose more: 2^-25 each at most.
 """
@@ -74,6 +75,7 @@ def bounds(
     scale: float,
     chunk: int = 16,
     precision: str = "ieee",
+    handed: bool = False,
     **options: Any,
 ) -> Bounds:
     """Bound the errors of the kernels before their final roundings.
@@ -87,6 +89,7 @@ def bounds(
         scale: what products are multiplied by.
         chunk: keys of a block, at least.
         precision: of products of float32, as `tilebook.matmul` names them.
+        handed: whether gradients of logits are of rounded weights.
         options: as `reference.attention` names them.
 
     Returns:
@@ -164,6 +167,8 @@ def bounds(
     inner = dp - delta[..., None]
     dx_size = weights * inner.abs()
     dx_off = dx_size * (rho + 2 * U) + weights * (dp_off + delta_off[..., None])
+    if handed:
+        dx_off = dx_off + w * dx_size + lost * inner.abs() * there
     flat, flat_off = dx_size, dx_off
     if cap:
         raw = scale * (q @ k.transpose(-1, -2))

@@ -227,6 +227,11 @@ def _settle(jobs: list[Job], pending: int, what: str) -> list[Job]:
     return kept
 
 
+def seen_as(memory: Memory, dtype: gl.dtype, shape: Sequence[int], _: Any) -> Memory:
+    """View shared memory as a tile of another type."""
+    return memory.seen_as(dtype, shape)
+
+
 def fence_async_shared(cluster: bool = False) -> None:
     """Let engines see what the caller wrote."""
     machine = here()

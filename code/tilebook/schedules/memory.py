@@ -1,5 +1,6 @@
 """Shared memory and the barriers in it."""
 
+import math
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import torch
 
 from tilebook.schedules.machine import ScheduleError, here
-from tilebook.schedules.tiles import Missing, Tile, extent
+from tilebook.schedules.tiles import DTYPES, Missing, Tile, extent
 
 MOST = 2**20 - 1
 """What a barrier can count, of arrivals and of bytes."""
@@ -89,6 +90,18 @@ class Memory(Named):
         """The same bytes as a tile of another shape."""
         self.christen()
         return Memory(self.data.view(*shape), self.dtype, self.name)
+
+    def seen_as(self, dtype: Any, shape: Sequence[int]) -> "Memory":
+        """The same bytes as a tile of another type.
+
+        Raises:
+            ScheduleError: it has another number of bytes.
+        """
+        self.christen()
+        found = self.data.view(DTYPES[dtype])
+        if found.numel() != math.prod(shape):
+            raise ScheduleError(f"{self.name} is {self.shape} of {self.dtype}")
+        return Memory(found.view(*shape), dtype, self.name)
 
     def store(self, value: Tile) -> None:
         """Write from registers."""

@@ -55,6 +55,7 @@ _BY_ID: dict[int, Any] = {
     id(_gluon.async_load): language.async_load,
     id(_gluon.async_store): language.async_store,
     id(_gluon.async_add): language.async_add,
+    id(_gluon.seen_as): language.seen_as,
     id(hopper.fence_async_shared): language.fence_async_shared,
     id(hopper.warpgroup_mma): language.warpgroup_mma,
     id(hopper.warpgroup_mma_init): language.warpgroup_mma_init,
