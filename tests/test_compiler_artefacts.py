@@ -17,6 +17,7 @@ from tilebook.compiler import (
     override,
     stages,
     twins,
+    vocabulary,
 )
 
 VECTOR = torch.empty(4096, dtype=torch.float16, device="meta")
@@ -68,31 +69,29 @@ def test_the_tree_is_pythons():
     assert "    Lt" in found
 
 
+@pytest.mark.parametrize("name", vocabulary.EXPLAINED)
+def test_new_words_are_new(name):
+    words = vocabulary.EXPLAINED[name]
+    found = vocabulary.table(name)
+    assert list(dict.fromkeys(found["stage"])) == ["ttgir", "ptx", "sass"]
+    assert set(found["new"]) == set(words)
+    assert len(found) == len(words)
+    known = [stages.small(), stages.row()][: 1 + (name == "product")]
+    for stage, word in zip(found["stage"], found["new"], strict=True):
+        assert all(word not in vocabulary.words(each, stage) for each in known)
+
+
 def test_what_softmax_alone_shows():
-    row, small = stages.row(), stages.small()
-    assert {"tt.reduce", "math.exp", "arith.divf"} <= set(
-        stages.news(row, small, "ttir")
-    )
-    ptx = set(stages.news(row, small, "ptx"))
-    assert {"shfl.sync.bfly.b32", "bar.sync", "st.shared.b32", "ex2.approx.f32"} <= ptx
-    assert "div.full.f32" in ptx
-    sass = set(stages.news(row, small, "sass"))
-    assert {"SHFL.BFLY", "MUFU.EX2", "STS", "LDS", "MUFU.RCP"} <= sass
+    row = stages.row()
     # 5 + 2 shuffles each, of 32 lanes and of 4 warps' results.
-    assert stages.words(row, "ptx")["shfl.sync.bfly.b32"] == 14
-
-
-def test_what_the_product_alone_shows():
-    product, row = stages.product(), stages.row()
-    ttgir = set(stages.news(product, row, "ttgir"))
-    assert {"ttg.local_alloc", "ttg.async_copy_global_to_local"} <= ttgir
-    assert {"ttng.warp_group_dot", "scf.for", "ttg.convert_layout"} <= ttgir
-    ptx = " ".join(stages.news(product, row, "ptx"))
-    assert "wgmma.mma_async.sync.aligned.m64n128k16.f32.f16.f16" in ptx
-    assert "cp.async.cg.shared.global" in ptx
-    sass = " ".join(stages.news(product, row, "sass"))
-    assert "HGMMA.64x128x16.F32" in sass
-    assert "LDGSTS.E.BYPASS.128" in sass
+    assert vocabulary.words(row, "ptx")["shfl.sync.bfly.b32"] == 14
+    # One reciprocal, after divisor and numerators have been scaled; no correction.
+    sass = "\n".join(stages.lines(row, "sass"))
+    assert "FFMA" not in sass
+    assert sass.count("MUFU.RCP") == 1
+    before = sass[: sass.index("MUFU.RCP")]
+    assert re.search(r"@P\d FMUL (R\d+), \1, 0\.25 ", before)
+    assert re.search(r"@!P\d FMUL (R\d+), \1, 16777216 ", before)
 
 
 def test_targets_differ_as_the_page_says():
