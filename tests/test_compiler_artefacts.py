@@ -1,12 +1,14 @@
 """What the page says of stages, targets, the cache, edited stages and C files."""
 
 import ctypes
+import hashlib
 import re
 import shutil
 import subprocess
 
 import pytest
 import torch
+import triton
 
 from tilebook import compile_only
 from tilebook.compiler import (
@@ -171,6 +173,24 @@ def test_ptx_is_taken_as_it_is():
     )
     assert found.sass.count("LDG.E.NA.128") == 2
     assert found.ttgir == stages.small().ttgir
+
+
+@pytest.mark.skipif(
+    not triton.__version__.startswith(("3.6.", "3.7.")),
+    reason="the record is of 3.6, the page of 3.7",
+)
+def test_versions_of_the_record_and_the_page_make_the_same():
+    edits = [("ttgir", override.narrowed(width)) for width in (1, 2, 4)]
+    found = [stages.small()]
+    for stage, edit in (*edits, ("ptx", override.uncached)):
+        kernel, _ = override.edited(
+            twins.add_kernel, *SUM, BLOCK=1024, stage=stage, edit=edit
+        )
+        found.append(kernel)
+    codes = ["\n".join(stages.lines(each, "sass")) for each in found]
+    assert [hashlib.sha1(code.encode()).hexdigest()[:8] for code in codes] == [
+        *("0a3950b2", "c9eb7405", "7b1d0ae8", "bd7892a8", "31c9cbb1")
+    ]
 
 
 def test_files_are_named_by_what_is_in_them(tmp_path):
