@@ -46,10 +46,10 @@ OWNER = Exercise(
     name="compiler-owner",
     statement=(
         "A tile of 32 by 32 has sizePerThread = [1, 4], threadsPerWarp = [4, 8], "
-        "warpsPerCTA = [4, 1] and order = [1, 0]. Where the layout has dealt out all of "
-        "its bits and the tile has more, the next ones are registers again. Give three "
-        f"whole numbers: the register, the lane and the warp that hold the element of row {ROW} and "
-        f"column {COLUMN}."
+        "warpsPerCTA = [4, 1] and order = [1, 0]. Where the layout has dealt out all "
+        "of its bits and the tile has more, the next ones are registers again. Give "
+        "three whole numbers: the register, the lane and the warp that hold the "
+        f"element of row {ROW} and column {COLUMN}."
     ),
     answer=lambda: solutions.owner(ROW, COLUMN),
     explain=_explain_owner,
