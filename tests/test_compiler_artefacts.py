@@ -108,6 +108,11 @@ def test_targets_differ_as_the_page_says():
     assert product["sm_80"]["sums"] == product["sm_90"]["sums"] == "nvidia_mma"
     assert product["sm_100"]["sums"] == "tensor_memory_encoding"
     assert product["gfx942"]["sums"] == "amd_mfma"
+    # All sums at once: 128 by 128 of 128 threads.
+    loaded = re.findall(
+        r"tmem_load .* tensor<(\S+?)xf32", stages.product("sm_100").ttgir
+    )
+    assert loaded == ["128x128"]
     for kernel in ("small", "row", "product"):
         assert [found.loc[f"{kernel}, {t}"]["warp"] for t in stages.TARGETS] == [
             *("32", "32", "32", "64")
