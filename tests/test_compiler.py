@@ -22,6 +22,7 @@ from tilebook.compiler import (
 )
 from tilebook.compiler import language as tile
 from tilebook.compiler.evaluator import STORED, rounded
+from tilebook.compiler.ssa import Place, Value
 from tilebook.compiler.text import encode, literal
 from tilebook.compiler.types import (
     PROMOTION,
@@ -53,6 +54,15 @@ def arguments(name, kind):
         or (Pointer(kind) if parameter.endswith("_ptr") else i32)
         for parameter in program.parameters
     }
+
+
+@pytest.mark.parametrize("symbol", ["&", "|", "^", "+"])
+def test_masks_are_counted_only_where_they_are_added(symbol):
+    emitter = emit.Emitter(Place(1, 1))
+    with emitter.block():
+        mask = Value(Tensor(i1, (8,)), "mask")
+        found = emitter.binary(symbol, mask, mask)
+    assert found.type == Tensor(i32 if symbol == "+" else i1, (8,))
 
 
 def lowered(name, kind=f16):

@@ -7,7 +7,15 @@ from pathlib import Path
 import matplotlib
 import pytest
 
-from tilebook.compiler import catalogue, figures, kinds, layouts, selftest
+from tilebook.compiler import (
+    catalogue,
+    figures,
+    flow,
+    kinds,
+    layouts,
+    selftest,
+    sharing,
+)
 from tilebook.compiler.exercises import CODE, EXERCISES
 
 PAGE = Path(__file__).parents[1] / "chapters" / "compiler.md"
@@ -31,11 +39,12 @@ def drawn(picture):
     [
         lambda: figures.owners(figures.BLOCKED),
         lambda: figures.owners(MMA),
+        lambda: figures.owners(kinds.operand(0, 2, 2, (1, 1), (16, 16))),
         lambda: figures.offsets(SWIZZLED, vector=4),
         lambda: figures.matrix(figures.BLOCKED),
         lambda: figures.lives(catalogue.allocated("product described")),
     ],
-    ids=["owners", "mma", "offsets", "matrix", "lives"],
+    ids=["owners", "mma", "operand", "offsets", "matrix", "lives"],
 )
 def test_draws_twice_alike_and_speaks(make):
     picture = make()
@@ -77,6 +86,32 @@ def test_buffers_of_the_figure():
     assert sorted(places)[:2] == [0, 0]
 
 
+def test_what_buffers_of_the_figure_hold():
+    module = catalogue.allocated("product described")
+    shown = texts(figures.lives(module))
+    assert {"%a: 4 x 128 x 64 bf16", "%b: 4 x 64 x 256 bf16"} <= set(shown)
+    assert shown.count("128 x 128 bf16") == 2
+    assert shown.count("4 x 1 i64") == 1
+    # The first of the two tiles is of a loop without a product.
+    pieces = sorted(sharing.buffers(module), key=lambda piece: piece.start)
+    products = [
+        op.number
+        for block in flow.read(module)
+        for op in block.operations
+        if op.name.endswith("_dot")
+    ]
+    assert products
+    assert pieces[0].end <= min(products)
+    assert figures._tile(module, "ttg.convert_layout %1") == "ttg.convert_layout"
+
+
+def test_an_operand_has_rows_as_its_sums():
+    operand = kinds.operand(0, 2, 2, (1, 1), (16, 16))
+    shown, sums = (layout.owners("lane") for layout in (operand, MMA))
+    assert (shown // 4 == sums // 4).all()
+    assert all(len(set(row)) == 4 for row in shown.tolist())
+
+
 def test_what_the_page_computes_of_layouts():
     rows = figures.BLOCKED
     register, lane, warp = rows.inverse()(dim0=5, dim1=9)
@@ -86,6 +121,9 @@ def test_what_the_page_computes_of_layouts():
     # Three bits of the lane and the lowest of the warp make copies of a row's sums.
     copies = kinds.sliced(rows, 1).kernel()
     assert sorted(copies) == [(0, 0, 1), (0, 1, 0), (0, 2, 0), (0, 4, 0)]
+    # Of the tile's two bits of registers, of which r0 is a column's, a slice has one.
+    assert rows(register=1, lane=0, warp=0) == (0, 1)
+    assert dict(kinds.sliced(rows, 1).inputs)["register"] == 1
 
 
 # The page has what exercises and questions have.

@@ -57,6 +57,11 @@ def test_the_table_lists_what_changed():
     assert row["may change bits"]
     assert row["towards"] == "ttgir"
     assert not short[short["pass"] == "tritongpu-pipeline"].iloc[0]["may change bits"]
+    # Some note in an attribute that they have nothing to do.
+    (step,) = (s for s in steps if s.flag == "triton-tensor-memory-allocation")
+    assert step.changed
+    assert operations(step.before) == operations(step.after)
+    assert "ttg.tensor_memory_size = 0" in step.after
 
 
 def test_the_last_module_is_what_is_compiled():

@@ -23,6 +23,8 @@ from tilebook.tiling import described as bulk
 from tilebook.tiling import evidence as tiling_evidence
 
 _BARRIER = re.compile(r"\bbar(?:rier)?\.(?:cta\.)?sync\b")
+_INSIDE = {"tt.reduce": 2, "ttg.convert_layout": 1}
+"""Barriers that operations have inside which go by way of shared memory."""
 _PASSED = ("num_warps", "num_stages")
 
 
@@ -125,25 +127,71 @@ def counted(name: str) -> int:
     return len(_BARRIER.findall(kernels()[name].ptx))
 
 
+def inside(name: str) -> int:
+    """Count the barriers that operations of one of `kernels` have inside, by ours."""
+    found = barriers.needed(allocated(name))
+    return sum(
+        _INSIDE[op.name]
+        for block in flow.read(allocated(name))
+        for op in block.operations
+        if op.number in found.within
+    )
+
+
 def table() -> pd.DataFrame:
     """List what Triton and we make of the shared memory of `kernels`.
 
     Returns:
-        A row for each: bytes, and barriers between operations. Where the copy engine
-        signals that it is done, ours are not worked out.
+        A row for each: bytes, and barriers. Slots of a buffer are told apart as the
+        installed Triton does. Where the copy engine signals that it is done, ours are
+        not worked out.
     """
     rows = {}
     for name in kernels():
-        found = memory(name)
-        try:
-            ours = barriers.needed(allocated(name))
-            between: int | str = len(ours.before) + len(ours.after)
-        except ValueError:
-            between = ""
-        rows[name] = {
+        found, theirs = memory(name), explicit_barriers(name)
+        row: dict[str, int | str] = {
             "bytes, Triton's": found.theirs,
             "bytes, ours": found.ours,
-            "barriers between": between,
-            "barriers in PTX": counted(name),
         }
+        try:
+            ours = barriers.needed(allocated(name), slots=theirs is not None)
+            row["between, ours"] = len(ours.before) + len(ours.after)
+            row["inside, ours"] = inside(name)
+        except ValueError:
+            row |= {"between, ours": "", "inside, ours": ""}
+        if theirs is not None:
+            row["between, Triton's"] = len(theirs)
+        rows[name] = row | {"in Triton's PTX": counted(name)}
     return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def loop(name: str) -> str:
+    """Write what the loop of one of `kernels` does to shared memory, with barriers.
+
+    Args:
+        name: a key of `kernels`, whose loop is one block.
+
+    Returns:
+        A line for each operation, and for each barrier that we find necessary where
+        slots of a buffer are told apart.
+    """
+    found = barriers.needed(allocated(name))
+    (block,) = (
+        block
+        for block in flow.read(allocated(name))
+        if any(op.name == "ttg.async_wait" for op in block.operations)
+        and any(op.name.endswith("dot") for op in block.operations)
+    )
+    out = []
+    for op in block.operations:
+        if op.number in found.before:
+            out.append("  -- barrier: before what follows")
+        if op.name.startswith(("ttg.async_wait", "ttg.async_copy", "ttng.warp_group")):
+            views = [x for x in op.operands if x.startswith(("%a_", "%b_"))]
+            kept = [] if op.name.endswith("wait") else views
+            out.append(f"{op.name} {', '.join(kept)}".rstrip())
+        elif op.name == "ttg.memdesc_index":
+            out.append(f"{op.results[0]} = {op.name} {', '.join(op.operands)}")
+        if op.number in found.after:
+            out.append("  -- barrier: behind the wait")
+    return "\n".join(out)

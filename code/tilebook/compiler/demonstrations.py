@@ -85,6 +85,13 @@ def _widest(module: str) -> int:
     return max(int(x) for size in sizes for x in size.split(","))
 
 
+def _partitions(module: str) -> list[str]:
+    """What each group of warps with a region of its own does, whatever its number."""
+    _, *parts = re.split(r"^ *partition\d+\(", module, flags=re.M)
+    bodies = (part.partition("ttg.warp_return")[0] for part in parts)
+    return [re.sub(r"array<i32: \d>|%arg\d+", "", body) for body in bodies]
+
+
 def _exponential(module: str) -> str:
     (line,) = _lines(module, r"math\.exp")
     return line.partition(" : ")[2]
@@ -221,10 +228,14 @@ DEMONSTRATIONS = (
     Demonstration(
         "nvgpu-warp-specialization", triggers.specialised_kernel, DESCRIBED, TILE,
         "sm_90",
-        "the loop is there twice: one group of warps loads, the other multiplies",
+        "the loop is there three times: for warps that load, and for two groups that "
+        "multiply, here both the whole tile",
         lambda s: (_before(s, "scf.for"), "ttg.warp_specialize" in s.before)
-        == (1, False) and _after(s, "scf.for") >= 2
-        and "ttg.warp_specialize" in s.after,
+        == (1, False) and "ttg.warp_specialize" in s.after
+        and (_after(s, "scf.for"), _after(s, "ttng.warp_group_dot")) == (3, 2)
+        and len(_partitions(s.after)) == 2
+        and len(set(_partitions(s.after))) == 1
+        and operations(_partitions(s.after)[0])["ttng.warp_group_dot"] == 1,
         r"warp_specialize|partition\d|scf\.for|descriptor_load|dot |async_tma_copy_gl",
     ),
     Demonstration(

@@ -19,8 +19,9 @@ WIDTH = Exercise(
     name="compiler-width",
     statement=(
         "A layout of float16 has sizePerThread = [4], threadsPerWarp = [32] and "
-        "warpsPerCTA = [4]. A program loads 2,048 elements with it. Give two whole "
-        "numbers: the bytes of each load instruction, and how many a thread issues."
+        "warpsPerCTA = [4]. A program loads 2,048 neighbours with it, from a pointer "
+        "that is a multiple of 16 bytes. Give two whole numbers: the bytes that a "
+        "thread gets by each of its load instructions, and how many it issues."
     ),
     answer=lambda: solutions.width(NEIGHBOURS, THREADS, BLOCK, SIZE),
     rtol=0.0,
@@ -45,9 +46,10 @@ OWNER = Exercise(
     name="compiler-owner",
     statement=(
         "A tile of 32 by 32 has sizePerThread = [1, 4], threadsPerWarp = [4, 8], "
-        "warpsPerCTA = [4, 1] and order = [1, 0]. Give three whole numbers: the "
-        f"register, the lane and the warp that hold the element of row {ROW} and "
-        f"column {COLUMN}."
+        "warpsPerCTA = [4, 1] and order = [1, 0]. Where the layout has dealt out all "
+        "of its bits and the tile has more, the next ones are registers again. Give "
+        "three whole numbers: the register, the lane and the warp that hold the "
+        f"element of row {ROW} and column {COLUMN}."
     ),
     answer=lambda: solutions.owner(ROW, COLUMN),
     explain=_explain_owner,
@@ -179,8 +181,8 @@ BARRIERS = Exercise(
     name="compiler-barriers",
     statement=(
         "All threads of a program do, one after another: store a, load a, store a, "
-        "store b, load a, load b, store a. Each loads what others stored. How many "
-        "barriers are needed?"
+        "store b, load a, load b, store a. Each loads what others stored; a and b are "
+        "disjoint. How many barriers are needed?"
     ),
     answer=lambda: solutions.barriers(STEPS),
     explain=lambda got: (
@@ -202,7 +204,8 @@ PROGRAM = Exercise(
     statement=(
         "Write a program of this chapter's language, and a function of a matrix x of "
         "float32 that lowers and evaluates it and returns the sum of squares of each "
-        "row as a vector. Rows may be longer than a tile."
+        "row as a vector of float32. Rows may be longer than a tile. x is a tensor of "
+        "PyTorch's, `evaluate` takes arrays of NumPy's."
     ),
     inputs=_rows,
     reference=lambda x: (x * x).sum(1),

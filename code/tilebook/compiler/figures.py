@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 from matplotlib.patches import Rectangle
 
@@ -138,7 +140,7 @@ def lives(module: str) -> Picture:
         A rectangle for each buffer: operations from left to right, bytes upwards.
     """
     places = sharing.allocate(sharing.buffers(module))
-    end = max(piece.end for piece in places)
+    end, total = max(piece.end for piece in places), sharing.total(places)
     with style():
         figure = Drawing(figsize=(8, 3), layout="none")
         axes = figure.add_axes((0.08, 0.17, 0.91, 0.8))
@@ -150,12 +152,16 @@ def lives(module: str) -> Picture:
                     facecolor=FILLS[number % len(FILLS)], edgecolor=INK,
                 )
             )  # fmt: skip
+            # What is too low for its name has it above.
+            low = piece.size < total / 30
             axes.text(
-                piece.start + width / 2, (at + piece.size / 2) / 1024,
-                piece.name.split()[0], ha="center", va="center", color=INK,
+                piece.start + width / 2,
+                (at + piece.size / (1 if low else 2) + low * total / 100) / 1024,
+                _tile(module, piece.name), ha="center",
+                va="bottom" if low else "center", color=INK,
             )  # fmt: skip
-        axes.set_xlim(0, end)
-        axes.set_ylim(0, sharing.total(places) / 1024)
+        axes.set_xlim(0, 1.03 * end)
+        axes.set_ylim(0, total * 1.1 / 1024)
         axes.set_xlabel("operation")
         axes.set_ylabel("KiB")
     said = "; ".join(
@@ -164,3 +170,15 @@ def lives(module: str) -> Picture:
         for piece, at in places.items()
     )
     return Picture(figure, f"Rectangles of buffers over time: {said}.")
+
+
+def _tile(module: str, name: str) -> str:
+    """Name a buffer by what it holds, such as "%a: 4 x 128 x 64 bf16"."""
+    pattern = (
+        rf"{re.escape(name)} = ttg\.local_alloc .*-> !ttg\.memdesc<([\dx]+)x(\w+),"
+    )
+    if found := re.search(pattern, module):
+        sides, kind = found[1].replace("x", " x "), found[2]
+        shown = f"{name}: " if name[1:].isalpha() else ""
+        return f"{shown}{sides} {kind}"
+    return name.split()[0]

@@ -12,7 +12,6 @@ import functools
 import inspect
 import re
 import textwrap
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -30,7 +29,8 @@ TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")
 Notes = Sequence[tuple[str, str]]
 
 _TILES: Notes = (
-    (r"^module|^\}|tt\.func|tt\.return|^  \}", "the kernel, and what is known of it"),
+    (r"^module|tt\.func", "the kernel, and what is known of it"),
+    (r"tt\.return|^ *\}", "the end"),
     (r"dense<0\.0", "what masked lanes are to hold"),
     (r"arith\.constant 1024", "BLOCK, a constant now"),
     (r"get_program_id", "which program this is"),
@@ -53,7 +53,7 @@ NOTES: Mapping[str, Notes] = {
         *_TILES,
     ),
     "llir": (
-        (r"^define|^\}", "one thread's program; two more pointers, for scratch memory"),
+        (r"^define", "one thread's program; two more pointers, for scratch memory"),
         (r"ctaid", "which program this is"),
         (r"shl i32 %\d+, 10", "its first element: times 1,024"),
         (r"tid\.x", "which thread this is"),
@@ -68,11 +68,11 @@ NOTES: Mapping[str, Notes] = {
         (r"fadd", "two sums at a time"),
         (r"bitcast <2 x half>", "two sums are a word"),
         (r"st\.global", "16 bytes"),
-        (r"ret void", "the end"),
+        (r"ret void|^\}", "the end"),
     ),
     "ptx": (
         (r"ld\.param", "parameters to registers"),
-        (r"^\.visible|^\)|\.param|reqntid|^\{|^\}", "parameters, and 128 threads"),
+        (r"^\.visible|^\)|\.param|reqntid|^\{", "parameters, and 128 threads"),
         (r"\.reg ", "registers: as many as one likes, ptxas assigns real ones"),
         (r"%ctaid", "which program this is"),
         (r"shl\.b32 .*, 10|shl\.b32 .*, 3|and\.b32|%tid", "offsets"),
@@ -83,14 +83,13 @@ NOTES: Mapping[str, Notes] = {
         (r"ld\.global", "a load of 16 bytes, if the predicate holds"),
         (r"add\.f16x2", "two sums at a time"),
         (r"st\.global", "a store of 16 bytes"),
-        (r"ret;", "the end"),
+        (r"ret;|^\}", "the end"),
     ),
     "sass": (
         (r"SR_TID|SR_CTAID", "which thread, which program"),
-        (
-            r"\bU?LDCU?(\.64|\.128)?\b.*c\[|LDC R1\b",
-            "parameters, from the constant bank",
-        ),
+        (r"LDC R1\b", "where the stack would be: the driver's, not a parameter"),
+        (r"\[0x208\]", "how global memory is to be accessed: the driver's, too"),
+        (r"\bU?LDCU?(\.64|\.128)?\b.*c\[", "parameters, from the constant bank"),
         (r"CS2R", "zeros, for what is masked"),
         (r"SHF|SHL|LOP3|LEA", "offsets"),
         (r"ISETP", "the mask, turned over"),
@@ -276,38 +275,3 @@ def tree(kernel: Any) -> str:
     for statement in function.body[1:]:
         walk(statement, 0)
     return "\n".join(out)
-
-
-def words(artefact: Artefact, stage: str) -> Counter[str]:
-    """Count a stage's operations.
-
-    Args:
-        artefact: a compiled kernel.
-        stage: one of `STAGES`, but not "llir", which has PTX's words in strings.
-
-    Returns:
-        By name: "tt.load", "shfl.sync.bfly.b32", "LDG.E.128" and so on.
-    """
-    code = lines(artefact, stage)
-    if stage in ("ttir", "ttgir"):
-        return pipeline.operations("\n".join(code))
-    pattern = {
-        "ptx": r"^\s*(?:@!?%p\d+ )?([a-z]\w*(?:\.\w+|::\w+)*)",
-        "sass": r"^(?:@!?U?P\w+ )?([A-Z][\w.]*)",
-    }[stage]
-    return Counter(re.findall(pattern, "\n".join(code), re.M))
-
-
-def news(artefact: Artefact, known: Artefact, stage: str) -> list[str]:
-    """Return operations of a stage that another kernel doesn't have.
-
-    Args:
-        artefact: a compiled kernel.
-        known: the other.
-        stage: one of `STAGES`.
-
-    Returns:
-        Their names, in order of appearance.
-    """
-    have = words(known, stage)
-    return [word for word in words(artefact, stage) if word not in have]
