@@ -5,7 +5,6 @@ from tilebook.attention import (
     backward,
     backward_fused,
     backward_whole,
-    backward_wide,
     choose,
     folded,
     folding,
@@ -42,9 +41,8 @@ def launch_gradients(asked: Gradient, deterministic: bool) -> None:
         backward.launch(asked)
     elif device.has("wgmma"):
         # By pointers, `backward_whole` was slower there than two kernels.
-        own = (backward_fused, backward_wide)
-        able = (each for each in own if each.refusal(asked) is None)
-        next(able, backward).launch(asked)
+        fused = backward_fused.refusal(asked) is None
+        (backward_fused if fused else backward).launch(asked)
     elif choose.whole_pays(asked.task) and not backward_whole.refusal(asked.task):
         backward_whole.launch(asked)
     else:
