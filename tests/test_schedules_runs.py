@@ -226,8 +226,8 @@ class TestGlobalMemory:
             run(gluon.jit(body))
 
 
-def joins():
-    gl.join(None, None)
+def maps():
+    gl.map_elementwise(None)
 
 
 def invalidates():
@@ -266,7 +266,7 @@ class TestWhatIsNotModelled:
     @pytest.mark.parametrize(
         ("body", "name"),
         [
-            (joins, r"\.join"),
+            (maps, r"\.map_elementwise"),
             (invalidates, r"\.invalidate"),
             (copies, r"async_copy\.commit_group"),
             (describes, r"tma\.make_tensor_descriptor"),
