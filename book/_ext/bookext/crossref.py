@@ -67,16 +67,19 @@ class ShownCode(LiteralInclude):
             plain = nodes.paragraph("", "", nodes.literal("", name), text)
             plain["classes"].append("code-bar")
             return plain
-        entry = addnodes.pending_xref(
-            "",
-            nodes.literal("", name),
-            refdomain="py",
-            reftype="obj",
-            reftarget=f"{module}.{name}",
-            refexplicit=True,
-            refwarn=True,
-            refdoc=self.env.docname,
-        )
+        entry: nodes.Element = nodes.literal("", name)
+        # What isn't public has no entry.
+        if not any(part.startswith("_") for part in name.split(".")):
+            entry = addnodes.pending_xref(
+                "",
+                entry,
+                refdomain="py",
+                reftype="obj",
+                reftarget=f"{module}.{name}",
+                refexplicit=True,
+                refwarn=True,
+                refdoc=self.env.docname,
+            )
         lines = source_line("", where)
         lines["page"] = "_modules/" + module.replace(".", "/")
         lines["anchor"] = name

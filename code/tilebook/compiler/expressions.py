@@ -129,6 +129,7 @@ class Expressions:
     def binary(
         self, node: ast.expr, left: ast.expr, op: ast.AST, right: ast.expr
     ) -> Any:
+        """Lower two operands, then what joins them, at the place of the node."""
         if type(op) not in SYMBOLS:
             raise self.unsupported(node, op)
         a, b = self.operand(left), self.operand(right)
