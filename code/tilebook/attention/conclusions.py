@@ -14,7 +14,7 @@ LONG = 1024
 """Positions from which on the targets count."""
 SIZES = (64, 128)
 """Features of heads that they are about."""
-MEAN, WORST, BACKWARD, OVER_DEFAULT = 1.10, 1.00, 1.00, 1.6
+MEAN, WORST, BACKWARD, OVER_FLASH = 1.10, 1.00, 1.00, 1.6
 SPOKEN = {"d": 128, "s": 4096}
 """The heads and lengths that the text speaks of."""
 
@@ -159,11 +159,12 @@ def nowhere_behind(record: Record) -> tuple[bool, str]:
 
 @measure.claim(
     "attention-forward",
-    "It is at least 1.6 times as fast there as what PyTorch chooses by itself.",
+    "It is at least 1.6 times as fast there as FlashAttention's kernel, which PyTorch "
+    "chose before it had cuDNN's, and faster than what it chooses now.",
 )
-def ahead_of_default(record: Record) -> tuple[bool, str]:
-    found = forward_over_default(record)
-    return found >= OVER_DEFAULT, f"mean {found:.3f}"
+def ahead_of_flash(record: Record) -> tuple[bool, str]:
+    flash, default = forward_over_flash(record), forward_over_default(record)
+    return flash >= OVER_FLASH and default > 1, f"means {flash:.3f} and {default:.3f}"
 
 
 @measure.value("attention-backward")
