@@ -219,3 +219,10 @@ def test_options_meet_in_many_tiles(number, device):
 def test_window_of_1024_compiled(length, device):
     given = drawn(Shape(1, 4, 2, length, length, 128, 128), BF16, device)
     trials.agree(given, left=1024, right=0)
+
+
+@pytest.mark.parametrize("cap", [1e4, 1e8, 1e30])
+def test_a_large_cap_leaves_logits_as_they_are(cap, device):
+    q, k, v = torch.randn(3, 1, 2, 32, 32, device=device)
+    plain, capped = (chapter.attention(q, k, v, **x) for x in ({}, {"softcap": cap}))
+    assert (plain - capped).abs().max() < 1e-5

@@ -257,6 +257,38 @@ def test_integers():
     compiler.compile(function)
 
 
+def test_the_least_number_is_divided_as_hardware_does():
+    given = dict.fromkeys(("x_ptr", "y_ptr", "out_ptr"), Pointer(i32))
+    function = compiler.lower(arithmetic, given | {"BLOCK": 8})
+    least = -(2**31)
+    x = np.array([least, least, least, 5, -5, least, 2**31 - 1, -1], np.int32)
+    y = np.array([2, 3, -3, least, least, least, least, 3], np.int32)
+    out = np.empty((6, 8), np.int32)
+    compiler.evaluate(function, (1,), x, y, out)
+    exact = [abs(int(a)) // abs(int(b)) for a, b in zip(x, y, strict=True)]
+    exact = [
+        e if (a < 0) == (b < 0) else -e for e, a, b in zip(exact, x, y, strict=True)
+    ]
+    assert out[0].tolist() == exact
+    assert out[1].tolist() == [
+        int(a) - int(b) * e for a, b, e in zip(x, y, exact, strict=True)
+    ]
+
+
+@compiler.program
+def größe(größe_ptr, BLOCK):
+    größe = tile.maximum(tile.inf - tile.inf, 1.0)
+    tile.store(größe_ptr + tile.arange(0, BLOCK), tile.zeros(BLOCK, tile.f32) + größe)
+
+
+def test_names_in_any_letters_and_a_number_rather_than_none():
+    function = compiler.lower(größe, {"größe_ptr": Pointer(f32), "BLOCK": 8})
+    out = np.zeros(8, np.float32)
+    compiler.evaluate(function, (1,), out)
+    assert (out == 1).all()
+    assert compiler.compile(function).evidence.instructions
+
+
 @compiler.program
 def functions(x_ptr, out_ptr, BLOCK):
     offs = tile.arange(0, BLOCK)

@@ -81,6 +81,8 @@ WRONG = [
     ("y = n + 2 ** 3", "2 **", "Pow"),
     ("y = n + 36893488147419103232", "n +", "needs more than 64 bits"),
     (f"y = x + 1{'0' * 400}", "x +", "f32 can't hold 1000"),
+    ("for i in range(1180591620717411303424):\n    pass", "range", "more than 64 bits"),
+    ("y = tile.full(8, tile.inf, tile.i32)", "tile.f", "i32 can't hold inf"),
     (f"y = 1{'0' * 400} / 2", "1" + "0" * 400, "too large"),
     ("größe = x % 2", "x %", "% takes integers, got f32"),
     ("y = offs + tile.arange(0, 8)", "offs +", "have no common shape"),

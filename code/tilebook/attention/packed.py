@@ -1,5 +1,6 @@
 """Other shapes of the same: sequences one after another, and PyTorch's dimensions."""
 
+import math
 from typing import Any
 
 import torch
@@ -100,7 +101,9 @@ def flattened(
         ) from None
     full = [(*lead, n) for n in heads] if grouped else [tuple(lead)] * 3
     ready = [
-        x.expand(*dims, *x.shape[-2:]).reshape(-1, dims[-1], *x.shape[-2:])
+        x.expand(*dims, *x.shape[-2:]).reshape(
+            math.prod(dims[:-1]), *dims[-1:], *x.shape[-2:]
+        )
         if x.ndim != 4 or tuple(x.shape[:-2]) != dims
         else x
         for x, dims in zip(wide, full, strict=True)
@@ -131,4 +134,4 @@ def mask(
         full = x.expand(*lead, *scores)
     except RuntimeError:
         return x
-    return full.reshape(-1, lead[-1], *scores)
+    return full.reshape(math.prod(lead[:-1]), lead[-1], *scores)

@@ -196,8 +196,13 @@ def scored(
     if not FOLD:
         s *= scale
         if CAP:
-            # tanh by a power; beyond float32's range it gives 1 and -1 all the same.
+            # tanh by a power; beyond float32's range it gives 1 and -1 all the same. Of
+            # small numbers the power has lost most, and a few terms are exact.
+            x = s / cap
             t = 1 - 2 / (tl.exp2(s * (2 * LOG2E / cap)) + 1)
+            xx = x * x
+            few = x * (1 - xx * (1 / 3 - xx * (2 / 15 - xx * (17 / 315))))
+            t = tl.where(tl.abs(x) < 0.125, few, t)
             s = cap * t
             steep = 1 - t * t
         if ALIBI:

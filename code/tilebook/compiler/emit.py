@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import operator
 from collections.abc import Callable, Iterable, Iterator
@@ -48,6 +49,11 @@ def _quotient(a: int, b: int) -> int:
     return whole if (a < 0) == (b < 0) else -whole
 
 
+def _number_of(choose: Callable[..., Any], a: Any, b: Any) -> Any:
+    """Choose among two, a number rather than a NaN."""
+    return b if a != a else a if b != b else choose(a, b)
+
+
 FOLDS: dict[str, Callable[[Any, Any], Any]] = {
     "+": operator.add,
     "-": operator.sub,
@@ -55,8 +61,8 @@ FOLDS: dict[str, Callable[[Any, Any], Any]] = {
     "/": operator.truediv,
     "//": _quotient,
     "%": lambda a, b: a - b * _quotient(a, b),
-    "maximum": max,
-    "minimum": min,
+    "maximum": functools.partial(_number_of, max),
+    "minimum": functools.partial(_number_of, min),
     "&": operator.and_,
     "|": operator.or_,
     "^": operator.xor,
@@ -113,7 +119,10 @@ class Emitter:
             return x
         if not isinstance(x, Number):
             raise Mismatch(f"a number or a tile is needed, got {describe(x)}")
-        return self.constant(x, types.of_constant(x, beside))
+        try:
+            return self.constant(x, types.of_constant(x, beside))
+        except ValueError as error:
+            raise Mismatch(str(error)) from None
 
     def constant(self, x: Number, kind: Type) -> Value:
         """Append a constant, the same for every entry of a tile."""
@@ -124,7 +133,8 @@ class Emitter:
             x = float(x) if scalar.floating else x
         except OverflowError:
             raise Mismatch(f"{scalar} can't hold {x}") from None
-        if not scalar.floating and (x != int(x) or not types.fits(int(x), scalar)):
+        whole = scalar.floating or (math.isfinite(x) and x == int(x))
+        if not whole or not (scalar.floating or types.fits(int(x), scalar)):
             raise Mismatch(f"{scalar} can't hold {x}")
         x = x if scalar.floating else int(x)
         return self.one("arith.constant", to=kind, value=x)

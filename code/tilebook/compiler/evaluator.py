@@ -87,7 +87,10 @@ def evaluate(
 
 
 def _truncated(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return np.sign(a) * np.sign(b) * (np.abs(a) // np.abs(b))
+    """Divide and round towards zero; the least number has no absolute value."""
+    whole = np.floor_divide(a, b)
+    inexact = whole * b != a
+    return whole + (inexact & ((a < 0) != (b < 0))).astype(whole.dtype)
 
 
 BINARY: Mapping[str, Callable[[Any, Any], Any]] = {

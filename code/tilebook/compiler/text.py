@@ -51,6 +51,11 @@ def ttir(function: Function) -> str:
     return "\n".join(_Printer(function).module()) + "\n"
 
 
+def spelled(name: str) -> str:
+    """Return a name in the letters that MLIR takes."""
+    return re.sub(r"\W", "_", name, flags=re.ASCII)
+
+
 def mlir(kind: Type) -> str:
     """Return MLIR's name of a type."""
     if isinstance(kind, Scalar):
@@ -117,7 +122,7 @@ class _Printer:
 
     def name(self, value: Value) -> str:
         """Name a new value after its hint."""
-        stem = re.sub(r"\W", "_", value.name) or "v"
+        stem = spelled(value.name) or "v"
         name, count = stem, 0
         while name in self.used:
             count += 1
@@ -138,7 +143,7 @@ class _Printer:
             for value in function.parameters
         )
         yield "module {"
-        yield f"  tt.func public @{function.name}({parameters}) {{"
+        yield f"  tt.func public @{spelled(function.name)}({parameters}) {{"
         yield from self.block(function.body, "    ")
         yield f"  }} {self.at(function.place)}"
         yield "}"
