@@ -71,12 +71,13 @@ LOGS = ((6, 3), (40, 8), (1, 1), (200, 12), (25, 40))
 
 def _accesses(rng: np.random.Generator, shape: Shape) -> Arrays:
     count, n = shape
-    return {
-        "program": rng.integers(0, 3, count),
-        "element": rng.integers(0, n, count),
-        "kind": rng.integers(0, 3, count),
-        "n": n,
-    }
+    program, kind = rng.integers(0, 3, (2, count))
+    element = rng.integers(min(3, n - 1), max(n, 1), count)
+    if n >= 3:
+        # Two programs add to one element, two load another, one keeps the third.
+        program[:6], element[:6] = (0, 1, 0, 2, 1, 1), (0, 0, 1, 1, 2, 2)
+        kind[:6] = (2, 2, 0, 0, 1, 0)
+    return {"program": program, "element": element, "kind": kind, "n": n}
 
 
 def _raced(
