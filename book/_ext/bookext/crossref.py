@@ -115,7 +115,7 @@ class Explained(EnvironmentCollector):
         if not docname.startswith("chapters/"):
             return
         for holder in doctree.findall(nodes.container):
-            if "shown" in holder:
+            if "shown" in holder and not folded(holder):
                 note(shown_in(app.env), holder["shown"], docname, holder)
         for ref in doctree.findall(addnodes.pending_xref):
             if ref.get("refdomain") == "py" and not folded(ref):
@@ -162,7 +162,14 @@ class LinkSources(SphinxPostTransform):
     formats = ("html",)
 
     def run(self, **kwargs: Any) -> None:
+        pages = getattr(self.env, "_viewcode_modules", {})
         for line in list(self.document.findall(source_line)):
+            page = pages.get(line["page"].removeprefix("_modules/").replace("/", "."))
+            if not page or line["anchor"] not in page[2]:
+                # What has no entry in the reference has no anchor there either.
+                text = nodes.inline("", line.astext(), classes=["source-line"])
+                line.parent.replace(line, text)
+                continue
             here = self.app.builder.get_relative_uri(self.env.docname, line["page"])
             link = nodes.reference(
                 "",
