@@ -289,8 +289,9 @@ def helped_kernel(x_ptr, out_ptr, BLOCK: tl.constexpr):
 
 def test_layouts_of_helpers_and_atomics_are_found_by_line():
     found = tools.trace(helped_kernel)[(1,)](*vectors(512), BLOCK=512).compiled()
-    assert {(a.line, a.op) for a in found.accesses} == found.layouts.keys()
-    assert {op for _, op in found.layouts} == {"load", "atomic"}
+    places = {("test_tools.py", a.line, a.op, 1) for a in found.accesses}
+    assert places == found.layouts.keys()
+    assert {op for _, _, op, _ in found.layouts} == {"load", "atomic"}
     assert "in a helper" in found.report()
 
 
@@ -383,8 +384,8 @@ def test_atomics_that_stray():
 
 def test_mistakes_turn_the_tests_red():
     for old, new in (
-        ("(kinds == 1)", "(kinds == 2)"),
-        ("straying=True, **meta)", "**meta)"),
+        ("agreement.same_bytes(self.accesses, race)", "False"),
+        ("tuple(args), meta, straying=True)", "tuple(args), meta)"),
     ):
         from tilebook.tools import tracer
 

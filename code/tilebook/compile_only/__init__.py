@@ -93,7 +93,7 @@ class Artefact:
 
 
 def compile(
-    kernel: Any, *args: Any, target: str | GPUTarget = "sm_90", **meta: Any
+    kernel: Any, /, *args: Any, target: str | GPUTarget = "sm_90", **meta: Any
 ) -> Artefact:
     """Compile a kernel as a launch with these arguments would, and don't launch it.
 

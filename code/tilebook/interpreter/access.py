@@ -24,6 +24,7 @@ class Access:
         mask: bool, same shape; False where the lane touches nothing.
         line: the line in the kernel's source file.
         values: what was loaded, stored, or handed to the atomic; bfloat16 as float32.
+        file: that source file, as Python names it.
     """
 
     op: str
@@ -36,6 +37,7 @@ class Access:
     mask: np.ndarray
     line: int
     values: np.ndarray
+    file: str = ""
 
     @property
     def elements(self) -> np.ndarray:

@@ -199,7 +199,7 @@ def check(
     if origin is not None:
         signed = [(b - origin.start + 2**63) % 2**64 - 2**63 for b in bad]
         bad = [distance // origin.itemsize for distance in signed]
-    name, line = (origin.name if origin else None), _kernel_line()
+    name, line = (origin.name if origin else None), _kernel_place()[1]
     count = origin.elements if origin else 0
     if not _collectors:
         raise OutOfBounds(
@@ -232,7 +232,7 @@ def report(
     """Tell the observers of an access that `check` let pass; arguments as there."""
     if not launches:
         return
-    line = _kernel_line()
+    file, line = _kernel_place()
     values = np.broadcast_to(values, pointers.shape).copy()
     left = mask.copy()
     targets = ([origin] if origin else launches[-1].arguments) + _allowed
@@ -255,18 +255,19 @@ def report(
             here,
             line,
             values,
+            file,
         )
         for callback in _observers:
             callback(access)
 
 
-def _kernel_line() -> int:
-    """The source line at which the running kernel, or its helper, stands."""
+def _kernel_place() -> tuple[str, int]:
+    """The source file and line at which the running kernel, or its helper, stands."""
     frame = sys._getframe(1)
     while frame is not None:
         file = frame.f_code.co_filename
         module = frame.f_globals.get("__name__", "")
         if not file.startswith(_HERE) and module.partition(".")[0] != "triton":
-            return frame.f_lineno
+            return file, frame.f_lineno
         frame = frame.f_back
-    return 0
+    return "", 0

@@ -177,6 +177,7 @@ class Look:
 def look(
     kernel: Any,
     grid: launches.Grid,
+    /,
     *args: Any,
     raise_error: bool = False,
     straying: bool = False,
@@ -204,13 +205,37 @@ def look(
             includes an unknown keyword, for which a compiled launch raises KeyError.
         Exception: the kernel's own, with `raise_error`.
     """
-    launch = launches.prepare(kernel, grid, args, meta)
+    seen, error = take(kernel, grid, args, meta, straying=straying)
+    if raise_error and error is not None:
+        raise error
+    return seen
+
+
+def take(
+    kernel: Any,
+    grid: launches.Grid,
+    args: tuple[Any, ...],
+    meta: Mapping[str, Any],
+    *,
+    straying: bool = False,
+) -> tuple[Look, Exception | None]:
+    """Do what `look` does, for a launch given in parts: any parameter's name will do.
+
+    Args:
+        kernel: as for `look`.
+        grid: as for `look`.
+        args: positional arguments.
+        meta: keyword arguments.
+        straying: as for `look`.
+
+    Returns:
+        The look, and the kernel's exception if it ended with one.
+    """
+    launch = launches.prepare(kernel, grid, args, dict(meta))
     tensors = tensors_by_name(launch.kernel, args, launch.meta)
     poisoned = frozenset(n for n, t in tensors.items() if is_poisoned(t))
     log = launch.record(poisoned, straying=straying)
-    if raise_error and log.error is not None:
-        raise log.error
-    return Look(
+    seen = Look(
         kernel=_ship.kernel_name(launch.kernel),
         grid=launch.grid,
         arguments=log.arguments,
@@ -220,6 +245,7 @@ def look(
         error=log.error and f"{type(log.error).__name__}: {log.error}",
         strays=log.strays,
     )
+    return seen, log.error
 
 
 def _assign(memory: np.ndarray, elements: np.ndarray, program: int) -> None:

@@ -10,6 +10,7 @@ from tilebook.measure.palette import GREY, style
 from tilebook.parallel.figures import FILLS, IDLE, Picture
 from tilebook.tiling._cells import blank, board, grid
 from tilebook.tools import warps
+from tilebook.tools.reporting import counted
 
 if TYPE_CHECKING:
     from tilebook.microscope import Access
@@ -93,7 +94,8 @@ def sectors(trace: Trace, line: int | None = None) -> Picture:
         (a for a in trace.accesses if line in (None, a.line) and a.mask.any()), None
     )
     if access is None:
-        raise ValueError(f"line {line} touches no memory")
+        where = "this launch" if line is None else f"line {line}"
+        raise ValueError(f"{where} touches no memory")
     lane, start = _first_request(trace, access)
     first = start // warps.SECTOR
     last = (start + access.width - 1) // warps.SECTOR
@@ -118,11 +120,12 @@ def sectors(trace: Trace, line: int | None = None) -> Picture:
             )
     wanted = np.unique(start[:, None] + np.arange(access.width)).size
     more = f", {shown.size} of them drawn" if shown.size < touched.size else ""
+    lanes = counted(np.unique(lane).size, "lane")
+    brought = counted(touched.size, "sector")
     alt = (
-        f"One request of {np.unique(lane).size} lanes at line {access.line}: "
-        f"{touched.size} sectors of {warps.SECTOR} bytes{more}, in which {wanted} of "
-        f"{touched.size * warps.SECTOR} bytes are wanted. Lane {lane[0]} wants byte "
-        f"{int(start[0]) - access.address}."
+        f"One request of {lanes} at line {access.line}: {brought} of {warps.SECTOR} "
+        f"bytes{more}, in which {wanted} of {touched.size * warps.SECTOR} bytes are wanted. "
+        f"Lane {lane[0]} wants byte {int(start[0]) - access.address}."
     )
     return Picture(figure, alt)
 
@@ -133,8 +136,7 @@ def _first_request(trace: Trace, access: Access) -> tuple[np.ndarray, np.ndarray
     where = access.offsets + access.address
     if access.offsets.size == 1:
         return np.zeros(1, np.int64), where.ravel()
-    how = trace.layouts.get((access.line, access.op))
-    how = how or warps.blocked(access, trace.num_warps, trace.lanes)
+    how = trace.layout(access) or warps.blocked(access, trace.num_warps, trace.lanes)
     group, lane = warps.groups(how, shape)
     mine = (group == group[access.mask].min()) & access.mask
     order = np.argsort(lane[mine], kind="stable")

@@ -28,18 +28,20 @@ def _launch(trace: Trace) -> Iterator[str]:
         count *= side
     programs = {access.program for access in trace.accesses}
     yield (
-        f"{trace.look.kernel}: {_number(count, 'program')} of "
-        f"{_number(trace.num_warps, 'warp')}, {len(programs):,} touched memory"
+        f"{trace.look.kernel}: {counted(count, 'program')} of "
+        f"{counted(trace.num_warps, 'warp')}, {len(programs):,} touched memory"
     )
 
 
 def _lines(trace: Trace) -> Iterator[str]:
-    for row in trace.warps.itertuples():
-        code = trace.source.get(row.line, "in a helper")
-        yield f"line {row.line}: {code}"
+    own = {file for file, _ in trace.source}
+    for row in trace.by_file.itertuples():
+        code = trace.source.get((row.file, row.line), "in a helper")
+        elsewhere = "" if row.file in own else f" of {row.file}"
+        yield f"line {row.line}{elsewhere}: {code}"
         yield (
-            f"    {row.op} of {row.argument}: {_number(row.requests, 'request')}, "
-            f"{_number(row.vector, 'element')} a lane, {row.sectors:.1f} sectors each "
+            f"    {row.op} of {row.argument}: {counted(row.requests, 'request')}, "
+            f"{counted(row.vector, 'element')} a lane, {row.sectors:.1f} sectors each "
             f"where {row.least:.1f} would do"
         )
 
@@ -57,12 +59,12 @@ def _verdict(trace: Trace) -> Iterator[str]:
     yield from problems
     for name, missed in trace.unwritten.items():
         yield (
-            f"{name}: {_number(missed.size, 'element')} that nobody wrote, the first "
+            f"{name}: {counted(missed.size, 'element')} that nobody wrote, the first "
             f"is {missed[0]}"
         )
     if not problems:
         yield "no access out of bounds, no race"
 
 
-def _number(n: int, what: str) -> str:
+def counted(n: int, what: str) -> str:
     return f"{n:,} {what}{'s' * (n != 1)}"

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -25,10 +24,10 @@ from triton.runtime.interpreter import InterpretedFunction
 
 from tilebook import _ship, check, compile_only, microscope
 from tilebook.microscope import Access, Look, Race, Stray
-from tilebook.tools import warps
+from tilebook.tools import agreement, launched, warps
 
 _COLUMNS = (
-    *("line", "op", "argument", "vector"),
+    *("file", "line", "op", "argument", "vector"),
     *("requests", "sectors", "least", "used"),
 )
 WARPS = 4
@@ -58,18 +57,19 @@ class Trace:
         look: what the microscope saw.
         num_warps: of a program, for what is counted by warps.
         lanes: threads of a warp.
-        source: the kernel's lines by number.
+        source: the kernel's lines by file and number.
         launch: kernel, positional arguments and keywords.
-        layouts: how each line's tile is dealt out to threads, where that is known;
-            elsewhere by the rule of `warps.blocked`.
+        layouts: how each line's tile is dealt out to threads, by file, line, kind of
+            access and rank, where that is known; elsewhere the rule is that of
+            `warps.blocked`.
     """
 
     look: Look = field(repr=False)
     num_warps: int
     lanes: int
-    source: Mapping[int, str] = field(repr=False)
+    source: Mapping[tuple[str, int], str] = field(repr=False)
     launch: tuple[Any, tuple[Any, ...], Mapping[str, Any]] = field(repr=False)
-    layouts: Mapping[tuple[int, str], warps.Shape] = field(repr=False)
+    layouts: Mapping[warps.Place, warps.Shape] = field(repr=False)
 
     def compiled(self, target: str = "sm_90") -> Trace:
         """Count by the layouts that the compiler chooses, instead of the best ones.
@@ -82,7 +82,9 @@ class Trace:
             could not prove what the addresses show.
         """
         kernel, args, meta = self.launch
-        made = compile_only.compile(kernel, *args, target=target, **meta)
+        bare, given = _ship.unwrap(kernel, args, dict(meta))
+        values, options = launched.by_position(bare, args, given)
+        made = compile_only.compile(bare, *values, target=target, **options)
         return replace(self, layouts=warps.compiled(made.ttgir))
 
     @property
@@ -107,25 +109,12 @@ class Trace:
             race: one of `races`.
 
         Returns:
-            True where whoever comes last leaves the same value. Still a race: it hangs
+            True where whoever comes last leaves the same bytes. Still a race: it hangs
             on all programs having computed the same.
         """
         if race.kind != "store/store":
             return False
-        elements, values = [], []
-        for access in self.accesses:
-            whole = access.width == access.itemsize
-            if access.op == "store" and access.argument in race.arguments and whole:
-                elements.append(access.elements[access.mask])
-                values.append(np.asarray(access.values[access.mask], np.float64))
-        if not elements:
-            return False
-        stored = pd.DataFrame(
-            {"element": np.concatenate(elements), "value": np.concatenate(values)}
-        )
-        stored = stored[stored["element"].isin(race.elements)]
-        kinds = stored.groupby("element")["value"].nunique(dropna=False)
-        return bool((kinds == 1).all())
+        return agreement.same_bytes(self.accesses, race)
 
     @functools.cached_property
     def unwritten(self) -> dict[str, np.ndarray]:
@@ -152,25 +141,38 @@ class Trace:
 
         Columns line, op, argument, vector (elements that a thread takes at once),
         requests (a warp's, with one instruction), sectors (handed out to one request),
-        least (sectors that would do), used (part of the bytes handed out).
+        least (sectors that would do), used (part of the bytes handed out). Lines of
+        the same number in different files have rows of their own.
         """
-        rows: dict[tuple[int, str, str], list[warps.Requests]] = {}
+        return self.by_file.drop(columns="file")
+
+    @functools.cached_property
+    def by_file(self) -> pd.DataFrame:
+        """The same as `warps`, with a first column file."""
+        rows: dict[tuple[str, int, str, str], list[warps.Requests]] = {}
         for access in self.accesses:
-            key = access.line, access.op, access.argument
-            how = self.layouts.get((access.line, access.op))
+            file = launched.file_of(access.file)
+            key = file, access.line, access.op, access.argument
+            how = self.layout(access)
             asked = warps.requests(access, self.num_warps, self.lanes, how)
             rows.setdefault(key, []).append(asked)
         table = []
-        for (line, op, argument), asked in rows.items():
+        for (file, line, op, argument), asked in rows.items():
             count = sum(one.count for one in asked)
             sectors = sum(one.sectors for one in asked)
             least = sum(one.least for one in asked)
             each = (sectors / count, least / count) if count else (0.0, 0.0)
             used = least / sectors if sectors else 1.0
             vector = min(one.vector for one in asked)
-            table.append((line, op, argument, vector, count, *each, used))
+            table.append((file, line, op, argument, vector, count, *each, used))
         frame = pd.DataFrame(table, columns=_COLUMNS)
-        return frame.sort_values(["line", "op", "argument"], ignore_index=True)
+        order = ["line", "op", "argument", "file"]
+        return frame.sort_values(order, ignore_index=True)
+
+    def layout(self, access: Access) -> warps.Shape | None:
+        """The layout with which an access is compiled, where that is known."""
+        place = launched.file_of(access.file), access.line
+        return self.layouts.get((*place, access.op, access.offsets.ndim))
 
     def problems(self) -> tuple[str, ...]:
         """Say what is wrong: accesses that stray, races, an exception.
@@ -248,7 +250,7 @@ class _Traced:
 
     def __getitem__(self, grid: Any) -> Callable[..., Trace]:
         def launch(*args: Any, **meta: Any) -> Trace:
-            return look_at(self.kernel, grid, args, meta, self.lanes)
+            return look_at(self.kernel, grid, args, meta, self.lanes)[0]
 
         return launch
 
@@ -273,7 +275,9 @@ def trace(kernel: Any, *, lanes: int = 32) -> _Traced:
     return _Traced(kernel, lanes)
 
 
-def look_at(kernel: Any, grid: Any, args: Any, meta: Any, lanes: int = 32) -> Trace:
+def look_at(
+    kernel: Any, grid: Any, args: Any, meta: Any, lanes: int = 32
+) -> tuple[Trace, Exception | None]:
     """Trace one launch, given in parts.
 
     Args:
@@ -284,15 +288,15 @@ def look_at(kernel: Any, grid: Any, args: Any, meta: Any, lanes: int = 32) -> Tr
         lanes: threads of a warp.
 
     Returns:
-        The trace.
+        The trace, and the kernel's exception if it ended with one.
     """
     bare, given = _ship.unwrap(kernel, tuple(args), dict(meta))
-    look = microscope.look(kernel, grid, *args, straying=True, **meta)
-    lines, first = inspect.getsourcelines(bare.fn)
-    source = {first + i: line.strip() for i, line in enumerate(lines)}
+    launched.run_hook(kernel, tuple(args), meta)
+    look, error = microscope.take(kernel, grid, tuple(args), meta, straying=True)
     count = int(given.get("num_warps", WARPS))
     launch = (kernel, tuple(args), dict(meta))
-    return Trace(look, count, lanes, source, launch, layouts={})
+    source = launched.source(bare)
+    return Trace(look, count, lanes, source, launch, layouts={}), error
 
 
 @contextlib.contextmanager
@@ -305,21 +309,27 @@ def tracing(*, lanes: int = 32) -> Iterator[list[Trace]]:
     Yields:
         The traces, which grow within the context. Kernels are interpreted, on a GPU
         too; Gluon's can't be.
+
+    Raises:
+        Exception: a kernel's own, at its launch; its trace is the last one.
     """
     found: list[Trace] = []
     busy = False
 
     def watching(original: Callable) -> Callable:
         @functools.wraps(original)
-        def run(self: Any, *args: Any, grid: Any, warmup: bool, **meta: Any) -> Any:
+        def run(self: Any, /, *args: Any, grid: Any, warmup: bool, **meta: Any) -> Any:
             nonlocal busy
             if busy or warmup:
                 return original(self, *args, grid=grid, warmup=warmup, **meta)
             busy = True
             try:
-                found.append(look_at(self, grid, args, meta, lanes))
+                trace, error = look_at(self, grid, args, meta, lanes)
             finally:
                 busy = False
+            found.append(trace)
+            if error is not None:
+                raise error
             return None
 
         return run

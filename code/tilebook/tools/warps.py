@@ -18,6 +18,7 @@ import numpy as np
 from tilebook.compiler import kinds
 from tilebook.interpreter import Access
 from tilebook.tiling import layouts
+from tilebook.tools.launched import file_of
 
 SECTOR = 32
 """Bytes that memory hands out at least."""
@@ -34,6 +35,10 @@ class Shape(NamedTuple):
     warps: tuple[int, ...]
     order: tuple[int, ...]
     """Dimensions, that along which numbers grow first in front."""
+
+
+Place = tuple[str, int, str, int]
+"""Where a tile is touched: file, line, kind of access, and the tile's rank."""
 
 
 class Requests(NamedTuple):
@@ -175,15 +180,15 @@ _OPS["atomic"] = r"tt\.atomic_rmw"
 _POINTERS = re.compile(r"tensor<[\dx]*x!tt\.ptr<\w+>, (#[\w.]+(?:<\{[^}]*\}>)?)>")
 
 
-def compiled(ttgir: str) -> Mapping[tuple[int, str], Shape]:
+def compiled(ttgir: str) -> Mapping[Place, Shape]:
     """Read the layouts with which a compiled kernel touches memory.
 
     Args:
         ttgir: of the kernel.
 
     Returns:
-        For each line of the source and kind of access ("load", "store", "atomic") its
-        layout's numbers, where it is a blocked one, or one of its sides.
+        For each line of a file, kind of access ("load", "store", "atomic") and rank of
+        the tile its layout's numbers, where it is a blocked one, or one of its sides.
     """
     known = {name: Shape(*it) for name, it in layouts.blocked(ttgir).items()}
     places = dict(re.findall(r"^(#loc\d*) = loc\((.*)\)$", ttgir, re.M))
@@ -196,7 +201,7 @@ def compiled(ttgir: str) -> Mapping[tuple[int, str], Shape]:
                 how = _spelled(pointers[1], known)
                 at = _line(place[1], places)
                 if how is not None and at is not None:
-                    found[at, op] = how
+                    found[*at, op, len(how.size)] = how
     return found
 
 
@@ -208,17 +213,18 @@ def _spelled(text: str, known: Mapping[str, Shape]) -> Shape | None:
 
 
 def _side(parent: Shape, axis: int) -> Shape:
-    """Leave out a dimension of a layout of two: threads along it hold the same."""
+    """Leave out a dimension of a layout: threads along it hold the same."""
     size, threads, warps = (
         tuple(n for i, n in enumerate(each) if i != axis) for each in parent[:3]
     )
-    return Shape(size, threads, warps, (0,))
+    order = tuple(i - (i > axis) for i in parent.order if i != axis)
+    return Shape(size, threads, warps, order)
 
 
-def _line(place: str, places: Mapping[str, str]) -> int | None:
+def _line(place: str, places: Mapping[str, str]) -> tuple[str, int] | None:
     """Follow a location to its line; of a helper's call to the line in the helper."""
     text = places.get(place, "")
-    if at := re.match(r'".*":(\d+):\d+', text):
-        return int(at[1])
+    if at := re.match(r'"(.*)":(\d+):\d+', text):
+        return file_of(at[1]), int(at[2])
     inner = re.search(r"#loc\d*", text)
     return _line(inner[0], places) if inner else None
