@@ -84,7 +84,17 @@ def test_utilisation_against_the_roofline():
     assert list(plain) == ["calls", "ms", "share"]
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[]", '[{"name": 1}]', "[1]"])
+NODE = json.dumps(scope("ROOT"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "{}", "[]", '[{"name": 1}]', "[1]", f"[{NODE}, 5]", f"[{NODE}, [1]]"),
+        *(f'[{NODE}, {{"CUDA": 0}}]', f'[{NODE}, {{"CUDA": {{"0": 5}}}}]'),
+        "[" * 100_000,
+    ],
+)
 def test_what_is_no_tree_is_refused(text):
     with pytest.raises(ValueError, match="no tree of Proton's"):
         proton.parse(text)
@@ -103,9 +113,17 @@ def test_a_timeline_is_read(tmp_path):
     assert list(frame["name"]) == ["load", "wait"]
     assert list(frame["begin"]) == [0, 2]
     assert set(frame["track"]) == {"Core0 warp 0"}
+    # One that hasn't ended.
+    begun = {**span, "name": "store", "ts": 15.0}
+    path.write_text(json.dumps([*found, begun]))
+    assert list(proton.events(path)["name"]) == ["load", "wait"]
     path.write_text("{}")
     with pytest.raises(ValueError, match="no traceEvents"):
         proton.events(path)
+    for text in ("[5]", '[{"ph": "X", "dur": 1}]', '[{"ph": "X", "dur": "long"}]'):
+        path.write_text(text)
+        with pytest.raises(ValueError, match="no trace of Proton's"):
+            proton.events(path)
 
 
 # Nsight Compute.
@@ -149,6 +167,37 @@ def test_both_forms_of_the_table_are_read():
     ]
 
 
+def test_what_stands_around_a_table_is_left_out():
+    said = f'"begun", they said\n{RAW}"done"\n"' + '","' * 13 + '"\n'
+    assert nsight.parse(said).equals(nsight.parse(RAW))
+    assert nsight.parse("\N{BYTE ORDER MARK}" + RAW[RAW.index('"ID"') :]).equals(
+        nsight.parse(RAW)
+    )
+    assert nsight.parse('"ID","of","mine"\n' + RAW).equals(nsight.parse(RAW))
+
+
+def test_several_tables_follow_each_other():
+    both = nsight.parse(RAW + DETAILS)
+    assert list(both["kernel"]) == ["slow", "fast", "slow"]
+    assert list(both["time"]) == [1e6, 1.8e5, 1e6]
+    assert both["my__metric.sum"][2] == 3
+
+
+def test_what_is_no_number_spoils_no_table():
+    frame = nsight.parse(RAW.replace('"20.5"', '"(!) nan"').replace('"n/a"', '"(!) 7"'))
+    assert pd.isna(frame["memory"][0])
+    assert frame["memory"][1] == 7
+    frame = nsight.parse(DETAILS.replace('"","3"', '"","CachePreferNone"'))
+    assert frame["my__metric.sum"][0] == "CachePreferNone"
+    assert frame["time"][0] == 1e6
+
+
+def test_a_table_without_a_launch():
+    header = "\n".join(RAW.splitlines()[:3])
+    with pytest.raises(ValueError, match="a table of no launch: ==PROF== Connected"):
+        nsight.parse(header)
+
+
 def test_no_table_says_what_ncu_said():
     with pytest.raises(ValueError, match="ERR_NVGPUCTRPERM"):
         nsight.parse("==ERROR== ERR_NVGPUCTRPERM\n")
@@ -190,6 +239,10 @@ def test_counters_run_it_and_read_its_log(monkeypatch, tmp_path):
     fake.chmod(0o755)
     monkeypatch.setattr(nsight, "_ncu", lambda: str(fake))
     assert list(counters(case.run, "wide", 64, 128)["kernel"]) == ["slow", "fast"]
+    program = fake.read_text()
+    fake.write_text(program.replace(repr(RAW), repr("\n".join(RAW.splitlines()[:3]))))
+    with pytest.raises(RuntimeError, match="ncu failed: ==PROF== Connected"):
+        counters(case.run, "wide", 64, 128)
     fake.write_text(f"#!{sys.executable}\nprint('no permission')\n")
     with pytest.raises(RuntimeError, match="ncu failed: no permission"):
         counters(case.run, "wide", 64, 128)

@@ -124,8 +124,8 @@ def sectors(trace: Trace, line: int | None = None) -> Picture:
     brought = counted(touched.size, "sector")
     alt = (
         f"One request of {lanes} at line {access.line}: {brought} of {warps.SECTOR} "
-        f"bytes{more}, in which {wanted} of {touched.size * warps.SECTOR} bytes are wanted. "
-        f"Lane {lane[0]} wants byte {int(start[0]) - access.address}."
+        f"bytes{more}, in which {wanted} of {touched.size * warps.SECTOR} "
+        f"bytes are wanted. Lane {lane[0]} wants byte {int(start[0]) - access.address}."
     )
     return Picture(figure, alt)
 

@@ -11,7 +11,6 @@ compare with those of other tools; caches are flushed before each kernel.
 from __future__ import annotations
 
 import csv
-import io
 import json
 import os
 import shutil
@@ -109,38 +108,49 @@ def parse(text: str) -> pd.DataFrame:
 
     Returns:
         A row for each launch, column "kernel" and one for each metric, by our name for
-        it if it is among `COUNTERS`. NaN where the card has no such counter.
+        it if it is among `COUNTERS`. NaN where the card has no such counter; what isn't
+        a number stays a text. Of several tables the launches follow each other.
 
     Raises:
-        ValueError: there is no table in it.
+        ValueError: there is no table in it, or none with a launch.
     """
-    lines = text.splitlines()
-    begins = [i for i, line in enumerate(lines) if line.startswith('"ID",')]
-    if not begins:
-        said = [line for line in lines if line.startswith("==")]
-        raise ValueError("ncu printed no table: " + (" ".join(said) or "nothing"))
-    table = [line for line in lines[begins[0] :] if line.startswith('"')]
-    header, *rows = csv.reader(io.StringIO("\n".join(table)))
-    launches: dict[str, dict[str, Any]] = {}
-    for row in rows:
-        cells = dict(zip(header, row, strict=False))
-        if not cells["ID"]:
-            continue  # the line of units
-        launch = launches.setdefault(cells["ID"], {"kernel": cells["Kernel Name"]})
-        if "Metric Name" in cells:
-            values = {cells["Metric Name"]: cells["Metric Value"]}
-        else:
-            values = {k: v for k, v in cells.items() if "__" in k}
-        for metric, value in values.items():
-            launch[_NAMES.get(metric, metric)] = _number(value)
+    launches: dict[tuple[int, str], dict[str, Any]] = {}
+    tables, header = 0, []
+    for line in text.removeprefix("\N{BYTE ORDER MARK}").splitlines():
+        row = next(csv.reader([line]), []) if line.startswith('"') else []
+        if row[:1] == ["ID"] and "Kernel Name" in row:
+            tables, header = tables + 1, row
+        elif header and len(row) == len(header):
+            cells = dict(zip(header, row, strict=True))
+            if not cells["ID"].isdecimal():
+                continue  # the line of units, or one of the program's
+            launch = launches.setdefault((tables, cells["ID"]), {})
+            launch["kernel"] = cells["Kernel Name"]
+            if "Metric Name" in cells:
+                values = {cells["Metric Name"]: cells["Metric Value"]}
+            else:
+                values = {k: v for k, v in cells.items() if "__" in k}
+            for metric, value in values.items():
+                launch[_NAMES.get(metric, metric)] = _number(value)
+    if not launches:
+        what = "a table of no launch" if tables else "no table"
+        said = [line for line in text.splitlines() if line.startswith("==")]
+        raise ValueError(f"ncu printed {what}: " + (" ".join(said) or "nothing"))
     frame = pd.DataFrame(list(launches.values()))
     known = [c.name for c in COUNTERS if c.name in frame]
     others = [name for name in frame if name not in ("kernel", *known)]
     return frame[["kernel", *known, *others]]
 
 
-def _number(text: str) -> float:
-    return float("nan") if text.strip() in _EMPTY else float(text.replace(",", ""))
+def _number(text: str) -> float | str:
+    # ncu marks what it doubts.
+    bare = text.strip().removeprefix("(!)").strip()
+    if bare in _EMPTY:
+        return float("nan")
+    try:
+        return float(bare.replace(",", ""))
+    except ValueError:
+        return text
 
 
 def command(
@@ -225,10 +235,13 @@ def counters(
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         )  # fmt: skip
         said = log.read_text(encoding="utf-8") if log.exists() else ""
-    if done.returncode or '"ID",' not in said:
-        raise RuntimeError(f"ncu failed: {said}{done.stdout}{done.stderr}".strip())
-    names = {metric: name for name, metric in asked.items()}
-    return parse(said).rename(columns=names)
+    try:
+        done.check_returncode()
+        frame = parse(said)
+    except (subprocess.CalledProcessError, ValueError) as error:
+        heard = f"{said}{done.stdout}{done.stderr}".strip()
+        raise RuntimeError(f"ncu failed: {heard}") from error
+    return frame.rename(columns={metric: name for name, metric in asked.items()})
 
 
 def _ncu() -> str:

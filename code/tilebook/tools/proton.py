@@ -27,6 +27,8 @@ from tilebook.measure import Roof
 
 TIME, COUNT = "time (ns)", "count"
 _FLOPS = ("flops", "flops8", "flops16", "flops32", "flops64")
+_MALFORMED = (AttributeError, KeyError, RecursionError, TypeError, ValueError)
+"""What JSON of another form ends with."""
 OWN_LAUNCHES = "__proton_launch_metadata"
 """The scope in which a hook's own kernels run, if it launches any."""
 
@@ -189,14 +191,14 @@ def parse(text: str) -> Profile:
     try:
         first, *rest = json.loads(text)
         root = _node(first)
-    except (TypeError, KeyError, AttributeError, ValueError) as error:
+        devices = {
+            f"{kind} {number}": dict(facts.items())
+            for kinds in rest
+            for kind, numbers in kinds.items()
+            for number, facts in numbers.items()
+        }
+    except _MALFORMED as error:
         raise ValueError(f"this is no tree of Proton's: {error}") from error
-    devices = {
-        f"{kind} {number}": facts
-        for kinds in rest
-        for kind, numbers in kinds.items()
-        for number, facts in numbers.items()
-    }
     return Profile(root, devices)
 
 
@@ -212,7 +214,7 @@ def _node(data: Mapping[str, Any]) -> Node:
         for name, value in data["metrics"].items()
         if isinstance(value, int | float)
     }
-    return Node(data["frame"]["name"], numbers, tuple(children))
+    return Node(str(data["frame"]["name"]), numbers, tuple(children))
 
 
 def events(path: Path | str) -> pd.DataFrame:
@@ -223,7 +225,8 @@ def events(path: Path | str) -> pd.DataFrame:
 
     Returns:
         One row for each thing that took a while: track, name, begin and duration in
-        microseconds from the first one's begin, in order of begin.
+        microseconds from the first one's begin, in order of begin. What began and has
+        no duration isn't among them.
 
     Raises:
         ValueError: the file has another form.
@@ -232,14 +235,21 @@ def events(path: Path | str) -> pd.DataFrame:
     found = data.get("traceEvents") if isinstance(data, dict) else data
     if not isinstance(found, list):
         raise ValueError("this is no trace of Proton's: it has no traceEvents")
-    rows = [
-        (f"{e.get('pid', '')} {e.get('tid', '')}".strip(), e["name"], e["ts"], e["dur"])
-        for e in found
-        if e.get("ph") == "X"
-    ]
+    try:
+        rows = [
+            (_track(e), str(e["name"]), float(e["ts"]), float(e["dur"]))
+            for e in found
+            if e.get("ph") == "X" and "dur" in e
+        ]
+    except _MALFORMED as error:
+        raise ValueError(f"this is no trace of Proton's: {error}") from error
     frame = pd.DataFrame(rows, columns=["track", "name", "begin", "duration"])
     frame["begin"] = frame["begin"] - (frame["begin"].min() if len(frame) else 0.0)
     return frame.sort_values("begin", ignore_index=True)
+
+
+def _track(event: Mapping[str, Any]) -> str:
+    return f"{event.get('pid', '')} {event.get('tid', '')}".strip()
 
 
 class Session:
