@@ -15,13 +15,13 @@ from tilebook.attention import (
     eight_operands,
     eight_public,
     eight_wgmma,
-    launching,
     reference,
 )
 from tilebook.attention.eight_operands import E4M3, Eight, back
 from tilebook.attention.launching import Config
 from tilebook.attention.trials import close
 from tilebook.fp8 import scaling
+from tilebook.hopper.launching import SHARED
 from tilebook.matmul.evidence import launches
 
 BITS = 12 if here.has("wgmma") else None
@@ -228,7 +228,7 @@ def test_compiles_clean(d, causal, length, same):
     assert evidence.spill_store_bytes <= SPILLED
     config = eight_hopper.config_for(task)
     room = eight_hopper.shared_bytes(config, *eight_hopper.widths(task))
-    assert evidence.shared_bytes <= room <= launching.SHARED
+    assert evidence.shared_bytes <= room <= SHARED
     assert "e4m3.e4m3" in made.ptx
     # No thread gives weights away: rows' maxima and sums are all that is exchanged.
     assert made.ptx.count("st.shared.b8") == 0

@@ -18,6 +18,7 @@ from tilebook.attention import (
 )
 from tilebook.attention.launching import Config, Task
 from tilebook.device import HardwareError
+from tilebook.hopper.launching import SHARED
 from tilebook.matmul.evidence import launches
 from tilebook.schedules.translation import Translation
 
@@ -335,7 +336,7 @@ class TestLaunching:
         for rung in RUNGS:
             for width in (64, 128, 256):
                 for config in rung.CONFIGS[width]:
-                    assert launching.shared_bytes(config, width) <= launching.SHARED
+                    assert launching.shared_bytes(config, width) <= SHARED
 
     @pytest.mark.parametrize(
         ("length", "causal", "group"),

@@ -19,7 +19,7 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 )
 
 from tilebook._gluon import async_add, async_load
-from tilebook.attention.wgmma import matrix, nothing_yet
+from tilebook.attention.wgmma import matrix, nothing_yet, place_of
 from tilebook.hopper.wgmma import packed
 
 PARTS = gl.constexpr(2)
@@ -73,6 +73,50 @@ def bring(desc, lines_desc, where, line, ring, lines, arrived, slot):
     mbarrier.expect(arrived, desc.block_type.nbytes + lines_desc.block_type.nbytes)
     async_load(desc, where, arrived, ring.index(slot))
     async_load(lines_desc, [line, where[2]], arrived, lines.index(slot))
+
+
+@gluon.jit
+def produce(
+    q_desc, k_desc, v_desc, do_desc, powers_desc, deltas_desc, places, ring, lines,
+    kv_arrived, q_arrived, do_arrived, free, all_heads, heads, share, rows, keys,
+    GROUP: gl.constexpr, CAUSAL: gl.constexpr,
+):  # fmt: skip
+    """Bring keys and values, in parts, then block after block of queries and `do`."""
+    SHARES: gl.constexpr = places.shape[0] // 2
+    PART_N: gl.constexpr = k_desc.block_type.shape[2]
+    BLOCK_N: gl.constexpr = SHARES * PART_N
+    BLOCK_M: gl.constexpr = q_desc.block_type.shape[2]
+    STAGES: gl.constexpr = ring.shape[0] // 2
+    head, key = place_of(gl.program_id(0), all_heads, keys, BLOCK_N, GROUP, False)
+    batch, head = head // heads, head % heads
+    begin, _, end = span_of(key, rows, BLOCK_M, BLOCK_N, CAUSAL)
+    for which in gl.static_range(2):
+        desc = v_desc if which else k_desc
+        arrived = kv_arrived.index(which)
+        mbarrier.expect(arrived, SHARES * desc.block_type.nbytes)
+        for part in gl.static_range(SHARES):
+            async_load(
+                desc, [batch, head, key + part * PART_N, 0], arrived,
+                places.index(SHARES * which + part),
+            )  # fmt: skip
+    count = 0
+    for each in range(share):
+        for block in range(begin, end):
+            at = count % STAGES
+            one = head * share + each
+            where = [batch, one, block * BLOCK_M, 0]
+            line = batch * heads * share + one
+            # At first all places are free: the phase before the first is over.
+            mbarrier.wait(free.index(at), ((count // STAGES) & 1) ^ 1)
+            bring(
+                q_desc, powers_desc, where, line, ring, lines,
+                q_arrived.index(at), 2 * at,
+            )  # fmt: skip
+            bring(
+                do_desc, deltas_desc, where, line, ring, lines,
+                do_arrived.index(at), 2 * at + 1,
+            )  # fmt: skip
+            count += 1
 
 
 @gluon.jit

@@ -2,12 +2,11 @@
 
 from typing import NamedTuple
 
-from tilebook import device
-from tilebook.attention import launching
+from tilebook.attention import configs, launching
 from tilebook.attention.backward_blocks import PARTS
 from tilebook.attention.gradients import Gradient
 from tilebook.attention.operands import Task
-from tilebook.hopper.launching import BARRIERS, DTYPES, SHARED
+from tilebook.hopper.launching import BARRIERS, DTYPES
 
 WIDTHS = (64, 128)
 """Columns of a head that the kernel is compiled for; fewer are filled up with zeros."""
@@ -96,12 +95,8 @@ def config_for(task: Task) -> Config:
     Raises:
         ValueError: there is room for none.
     """
-    room = device.current().shared_memory_per_block or SHARED
     width = width_of(task)
-    for config in CONFIGS[width]:
-        if shared_bytes(config, width) <= room:
-            return config
-    raise ValueError(f"no configuration fits into {room} bytes of shared memory")
+    return configs.that_fits(CONFIGS[width], lambda each: shared_bytes(each, width))
 
 
 def heads_at_a_time(task: Task, block_n: int = PART * PARTS.value) -> int:

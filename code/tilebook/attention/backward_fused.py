@@ -28,12 +28,11 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     warpgroup_mma_wait,
 )
 
-from tilebook._gluon import async_load
 from tilebook.attention import backward_fits, launching
 from tilebook.attention.backward_blocks import (
     NARROW,
     PARTS,
-    bring,
+    produce,
     score,
     span_of,
     step,
@@ -42,47 +41,6 @@ from tilebook.attention.backward_fits import BLOCK_M, PART, WIDTHS, Config
 from tilebook.attention.gradients import Gradient, prepared
 from tilebook.attention.wgmma import nothing_yet, place_of, put, ring_of
 from tilebook.hopper.wgmma import barriers
-
-
-@gluon.jit
-def produce(
-    q_desc, k_desc, v_desc, do_desc, powers_desc, deltas_desc, places, ring, lines,
-    kv_arrived, q_arrived, do_arrived, free, all_heads, heads, share, rows, keys,
-    STAGES: gl.constexpr, GROUP: gl.constexpr, CAUSAL: gl.constexpr,
-):  # fmt: skip
-    """Bring keys and values, then block after block of queries and of `do`."""
-    PART_N: gl.constexpr = k_desc.block_type.shape[2]
-    BLOCK_N: gl.constexpr = PARTS * PART_N
-    BLOCK_M: gl.constexpr = q_desc.block_type.shape[2]
-    head, key = place_of(gl.program_id(0), all_heads, keys, BLOCK_N, GROUP, False)
-    batch, head = head // heads, head % heads
-    begin, _, end = span_of(key, rows, BLOCK_M, BLOCK_N, CAUSAL)
-    for which in gl.static_range(2):
-        desc = v_desc if which else k_desc
-        arrived = kv_arrived.index(which)
-        mbarrier.expect(arrived, PARTS * desc.block_type.nbytes)
-        for part in gl.static_range(PARTS):
-            async_load(
-                desc, [batch, head, key + part * PART_N, 0], arrived,
-                places.index(PARTS * which + part),
-            )  # fmt: skip
-    count = 0
-    for each in range(share):
-        for block in range(begin, end):
-            at = count % STAGES
-            one = head * share + each
-            where = [batch, one, block * BLOCK_M, 0]
-            line = batch * heads * share + one
-            mbarrier.wait(free.index(at), ((count // STAGES) & 1) ^ 1)
-            bring(
-                q_desc, powers_desc, where, line, ring, lines,
-                q_arrived.index(at), 2 * at,
-            )  # fmt: skip
-            bring(
-                do_desc, deltas_desc, where, line, ring, lines,
-                do_arrived.index(at), 2 * at + 1,
-            )  # fmt: skip
-            count += 1
 
 
 @gluon.jit
@@ -189,7 +147,7 @@ def fused_kernel(
             (produce, (
                 q_desc, k_desc, v_desc, do_desc, powers_desc, deltas_desc,
                 places, ring, lines, kv_arrived, q_arrived, do_arrived, free,
-                all_heads, heads, share, rows, keys, STAGES, GROUP, CAUSAL,
+                all_heads, heads, share, rows, keys, GROUP, CAUSAL,
             )),
         ],
         [4, 1],

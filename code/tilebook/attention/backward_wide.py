@@ -38,10 +38,8 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     warpgroup_mma_wait,
 )
 
-from tilebook import device
-from tilebook._gluon import async_load
-from tilebook.attention import backward_fits, launching
-from tilebook.attention.backward_blocks import bring, span_of
+from tilebook.attention import backward_fits, configs, launching
+from tilebook.attention.backward_blocks import produce, span_of
 from tilebook.attention.backward_trades import (
     WEIGHS,
     add_half,
@@ -52,7 +50,7 @@ from tilebook.attention.backward_trades import (
 )
 from tilebook.attention.gradients import Gradient, prepared
 from tilebook.attention.wgmma import nothing_yet, place_of, put, ring_of
-from tilebook.hopper.launching import BARRIERS, SHARED
+from tilebook.hopper.launching import BARRIERS
 from tilebook.hopper.wgmma import barriers
 
 LEAST, WIDTH = 136, 256
@@ -71,44 +69,6 @@ class Config(NamedTuple):
 
 CONFIGS = (Config(2),)
 """What to try on a card; the first that fits is what `config_for` takes."""
-
-
-@gluon.jit
-def produce(
-    q_desc, k_desc, v_desc, do_desc, powers_desc, deltas_desc, places, ring, lines,
-    kv_arrived, q_arrived, do_arrived, free, all_heads, heads, share, rows, keys,
-    GROUP: gl.constexpr, CAUSAL: gl.constexpr,
-):  # fmt: skip
-    """Bring keys and values, then block after block of queries and of `do`."""
-    BLOCK_N: gl.constexpr = k_desc.block_type.shape[2]
-    BLOCK_M: gl.constexpr = q_desc.block_type.shape[2]
-    STAGES: gl.constexpr = ring.shape[0] // 2
-    head, key = place_of(gl.program_id(0), all_heads, keys, BLOCK_N, GROUP, False)
-    batch, head = head // heads, head % heads
-    begin, _, end = span_of(key, rows, BLOCK_M, BLOCK_N, CAUSAL)
-    for which in gl.static_range(2):
-        desc = v_desc if which else k_desc
-        arrived = kv_arrived.index(which)
-        mbarrier.expect(arrived, desc.block_type.nbytes)
-        async_load(desc, [batch, head, key, 0], arrived, places.index(which))
-    count = 0
-    for each in range(share):
-        for block in range(begin, end):
-            at = count % STAGES
-            one = head * share + each
-            where = [batch, one, block * BLOCK_M, 0]
-            line = batch * heads * share + one
-            # At first all places are free: the phase before the first is over.
-            mbarrier.wait(free.index(at), ((count // STAGES) & 1) ^ 1)
-            bring(
-                q_desc, powers_desc, where, line, ring, lines,
-                q_arrived.index(at), 2 * at,
-            )  # fmt: skip
-            bring(
-                do_desc, deltas_desc, where, line, ring, lines,
-                do_arrived.index(at), 2 * at + 1,
-            )  # fmt: skip
-            count += 1
 
 
 @gluon.jit
@@ -250,11 +210,7 @@ def config_for() -> Config:
     Raises:
         ValueError: there is room for none.
     """
-    room = device.current().shared_memory_per_block or SHARED
-    for config in CONFIGS:
-        if shared_bytes(config) <= room:
-            return config
-    raise ValueError(f"no configuration fits into {room} bytes of shared memory")
+    return configs.that_fits(CONFIGS, shared_bytes)
 
 
 def refusal(gradient: Gradient) -> str | None:

@@ -1,6 +1,10 @@
 """How the chapter's kernels for Hopper are launched."""
 
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+from tilebook import device
+from tilebook.hopper.launching import SHARED
 
 
 class Config(NamedTuple):
@@ -26,3 +30,20 @@ class Config(NamedTuple):
     the other half is beyond the diagonal, see `folding.half`."""
     placed: bool = False
     """Whether programs that ask for their next tile are told where it is, too."""
+
+
+def that_fits(configs: Iterable[Any], needed: Callable[[Any], int]) -> Any:
+    """Return the first configuration that this process's GPU has room for.
+
+    Args:
+        configs: to choose from.
+        needed: bytes of shared memory that one takes.
+
+    Raises:
+        ValueError: there is room for none.
+    """
+    room = device.current().shared_memory_per_block or SHARED
+    for config in configs:
+        if needed(config) <= room:
+            return config
+    raise ValueError(f"no configuration fits into {room} bytes of shared memory")

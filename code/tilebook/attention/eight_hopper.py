@@ -16,8 +16,7 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 )
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
-from tilebook import device
-from tilebook.attention import launching
+from tilebook.attention import configs, launching
 from tilebook.attention.eight_operands import GROUP, Task
 from tilebook.attention.eight_wgmma import (
     LOG2E,
@@ -48,7 +47,7 @@ from tilebook.attention.wgmma import (
     weights_first,
 )
 from tilebook.fp8.warps import TYPES
-from tilebook.hopper.launching import BARRIERS, SHARED
+from tilebook.hopper.launching import BARRIERS
 from tilebook.hopper.wgmma import barriers
 
 CONFIGS = {
@@ -283,11 +282,10 @@ def config_for(task: Task) -> Config:
     Raises:
         ValueError: there is room for none.
     """
-    room = device.current().shared_memory_per_block or SHARED
-    for config in CONFIGS[max(widths(task))]:
-        if shared_bytes(config, *widths(task)) <= room:
-            return config
-    raise ValueError(f"no configuration fits into {room} bytes of shared memory")
+    sides = widths(task)
+    return configs.that_fits(
+        CONFIGS[max(sides)], lambda each: shared_bytes(each, *sides)
+    )
 
 
 def described(x: torch.Tensor, rows: int, columns: int) -> TensorDescriptor:

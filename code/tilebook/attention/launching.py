@@ -9,8 +9,8 @@ from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
 from tilebook import check, device, library
-from tilebook.attention.configs import Config
-from tilebook.hopper.launching import BARRIERS, DTYPES, SHARED
+from tilebook.attention.configs import Config, that_fits
+from tilebook.hopper.launching import BARRIERS, DTYPES
 from tilebook.matmul.operands import itself
 from tilebook.softmax.operands import starts_aligned
 from tilebook.tiling.described import LARGEST
@@ -185,11 +185,8 @@ def config_for(task: Task, configs: Mapping[int, Iterable[Config]]) -> Config:
     Raises:
         ValueError: there is room for none.
     """
-    room = device.current().shared_memory_per_block or SHARED
-    for config in configs[width_of(task)]:
-        if shared_bytes(config, width_of(task)) <= room:
-            return config
-    raise ValueError(f"no configuration fits into {room} bytes of shared memory")
+    width = width_of(task)
+    return that_fits(configs[width], lambda config: shared_bytes(config, width))
 
 
 def heads_at_a_time(task: Task) -> int:
