@@ -16,6 +16,7 @@ from tilebook.attention import (
     wgmma,
 )
 from tilebook.attention.launching import Task
+from tilebook.hopper.launching import SHARED
 from tilebook.matmul.evidence import launches
 
 RUNGS = (described, cooperative, overlapped, folded)
@@ -121,7 +122,7 @@ def test_compiles_clean(rung, width, config, kind, dtype):
     assert set(found.global_stores) <= {32}
     if rung is not described:
         assert found.shared_bytes <= launching.shared_bytes(config, width)
-    assert found.shared_bytes <= launching.SHARED
+    assert found.shared_bytes <= SHARED
 
 
 @pytest.mark.parametrize("rung", RUNGS[1:], ids=name)
